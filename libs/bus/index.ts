@@ -1,0 +1,1 @@
+export type { Beat, EngineReport, GpuReport, RunningReport } from './beat.js';

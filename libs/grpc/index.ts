@@ -1,0 +1,14 @@
+export { type Answer, type CallOptions, Channel, type ChannelOptions, type Duplex } from './channel.js';
+export { Health } from './health.js';
+export type {
+  Call,
+  DuplexHandler,
+  HandlersOf,
+  Method,
+  ServerStreamHandler,
+  UnaryHandler,
+  Writer,
+} from './method.js';
+export { addReflection } from './reflection.js';
+export { type CallEnded, Server, type ServerOptions } from './server.js';
+export { ERROR_DOMAIN, statusFromGrpc } from './status.js';

@@ -1,0 +1,102 @@
+/**
+ * StatusError on the wire and back: a standard code, a sentence, and google.rpc details in the
+ * trailer `grpc-status-details-bin` (the convention of gRPC's richer error model).
+ */
+import { Metadata, type StatusObject } from '@grpc/grpc-js';
+import { errorDetails, googleStatus } from '#contracts';
+import { Code, codeName, type ErrorDetails, Reason, StatusError } from '#core';
+
+export const ERROR_DOMAIN = 'diffusionmesh';
+const DETAILS_KEY = 'grpc-status-details-bin';
+const TYPE_PREFIX = 'type.googleapis.com/google.rpc.';
+
+/** What grpc-js sends to a peer for this error; `cause` stays here. */
+export function toStatusObject(error: StatusError, trailers: Readonly<Record<string, string>> = {}): Partial<StatusObject> {
+  const metadata = new Metadata();
+  for (const [key, value] of Object.entries(trailers)) metadata.set(key, value);
+  metadata.set(DETAILS_KEY, encodeDetails(error));
+  return { code: error.code, details: error.message, metadata };
+}
+
+function encodeDetails(error: StatusError): Buffer {
+  const { violations, resource, retryDelayMs, metadata } = error.details;
+  const any = (type: string, value: Uint8Array) => ({ typeUrl: TYPE_PREFIX + type, value: Buffer.from(value) });
+  const { ErrorInfo, BadRequest, ResourceInfo, RetryInfo } = errorDetails;
+  const details = [any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...metadata } }).finish())];
+  if (violations) {
+    details.push(any('BadRequest', BadRequest.encode({ fieldViolations: violations.map((v) => ({ ...v })) }).finish()));
+  }
+  if (resource) {
+    const message = { resourceType: resource.type, resourceName: resource.name, owner: '', description: resource.description };
+    details.push(any('ResourceInfo', ResourceInfo.encode(message).finish()));
+  }
+  if (retryDelayMs !== undefined) {
+    const seconds = Math.floor(retryDelayMs / 1000);
+    const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((retryDelayMs - seconds * 1000) * 1e6) };
+    details.push(any('RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
+  }
+  return Buffer.from(googleStatus.Status.encode({ code: error.code, message: error.message, details }).finish());
+}
+
+/** What a grpc-js client threw, as one of ours. Total. */
+export function statusFromGrpc(thrown: unknown): StatusError {
+  if (thrown instanceof StatusError) return thrown;
+  if (!isServiceError(thrown)) return StatusError.from(thrown);
+  const decoded = decodeDetails(thrown.metadata?.get(DETAILS_KEY)[0]);
+  return new StatusError({
+    code: thrown.code as Code,
+    reason: decoded.reason ?? reasonOfTransport(thrown.code, thrown.details),
+    message: thrown.details || codeName(thrown.code),
+    ...decoded.details,
+    cause: thrown,
+  });
+}
+
+function isServiceError(thrown: unknown): thrown is { code: number; details: string; metadata?: Metadata } {
+  return typeof thrown === 'object' && thrown !== null && 'code' in thrown && 'details' in thrown && typeof thrown.code === 'number';
+}
+
+/** Errors grpc-js makes itself have no details; its texts (1.14) tell what never left from what may have run. */
+function reasonOfTransport(code: number, text: string): string {
+  if (code === Code.UNAVAILABLE) {
+    return /^No connection established|^Name resolution failed/.test(text) ? Reason.CONNECT_FAILED : Reason.CONNECTION_LOST;
+  }
+  if (code === Code.RESOURCE_EXHAUSTED && text.includes('larger than max')) return Reason.MESSAGE_TOO_LARGE;
+  if (code === Code.DEADLINE_EXCEEDED) return Reason.DEADLINE;
+  if (code === Code.CANCELLED) return Reason.CANCELLED;
+  return codeName(code);
+}
+
+function decodeDetails(raw: unknown): { reason?: string; details: ErrorDetails } {
+  if (!Buffer.isBuffer(raw)) return { details: {} };
+  const details: { -readonly [K in keyof ErrorDetails]: ErrorDetails[K] } = {};
+  let reason: string | undefined;
+  try {
+    for (const { typeUrl, value } of googleStatus.Status.decode(raw).details) {
+      switch (typeUrl) {
+        case `${TYPE_PREFIX}ErrorInfo`: {
+          const info = errorDetails.ErrorInfo.decode(value);
+          reason = info.reason;
+          if (Object.keys(info.metadata).length > 0) details.metadata = info.metadata;
+          break;
+        }
+        case `${TYPE_PREFIX}BadRequest`:
+          details.violations = errorDetails.BadRequest.decode(value).fieldViolations;
+          break;
+        case `${TYPE_PREFIX}ResourceInfo`: {
+          const info = errorDetails.ResourceInfo.decode(value);
+          details.resource = { type: info.resourceType, name: info.resourceName, description: info.description };
+          break;
+        }
+        case `${TYPE_PREFIX}RetryInfo`: {
+          const delay = errorDetails.RetryInfo.decode(value).retryDelay;
+          if (delay) details.retryDelayMs = Number(delay.seconds) * 1000 + delay.nanos / 1e6;
+          break;
+        }
+      }
+    }
+  } catch {
+    return { details: {} }; // garbage in a trailer must not hide the code that came with it
+  }
+  return reason === undefined ? { details } : { reason, details };
+}

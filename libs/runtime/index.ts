@@ -1,0 +1,4 @@
+export { systemClock } from './clock.js';
+export { ConfigError, describeSettings, type Env, EnvReader, parseDurationMs, type Setting } from './env.js';
+export { Lifecycle, type Part, type Phase, part } from './lifecycle.js';
+export { type Host, type Program, processHost, runProgram } from './run.js';

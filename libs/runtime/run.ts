@@ -1,0 +1,72 @@
+/**
+ * The frame of every main.ts: config → build → start → wait for a signal → drain → exit code.
+ * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE).
+ */
+import { ConfigError, describeSettings, type Env, EnvReader } from './env.js';
+import type { Lifecycle } from './lifecycle.js';
+
+export interface Program<Config> {
+  readonly name: string;
+  readonly summary: string;
+  /** Starts every setting's name, such as DMESH_ROUTER_. */
+  readonly envPrefix: string;
+  readonly parse: (read: EnvReader) => Config;
+  /** Builds everything without starting it. */
+  readonly build: (config: Config) => Promise<Lifecycle>;
+  /** Says that it runs; addresses are known now. */
+  readonly onReady?: () => void;
+  readonly onFailed: (message: string, error: unknown) => void;
+}
+
+export interface Host {
+  readonly argv: readonly string[];
+  readonly env: Env;
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Resolves on the first SIGTERM or SIGINT. */
+  readonly stopRequested: Promise<string>;
+  readonly exit: (code: number) => void;
+}
+
+export async function runProgram<Config>(program: Program<Config>, host: Host): Promise<void> {
+  const read = new EnvReader(host.env, program.envPrefix);
+  if (host.argv.includes('--help') || host.argv.includes('-h')) {
+    const describe = new EnvReader({}, program.envPrefix);
+    program.parse(describe);
+    host.stdout(`${program.name}: ${program.summary}\n\nSettings (environment):\n${describeSettings(describe.settings)}\n`);
+    return host.exit(0);
+  }
+  let config: Config;
+  try {
+    config = program.parse(read);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    host.stderr(`${program.name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
+    return host.exit(64);
+  }
+  try {
+    const lifecycle = await program.build(config);
+    await lifecycle.start();
+    program.onReady?.();
+    await host.stopRequested;
+    await lifecycle.stop();
+    host.exit(0);
+  } catch (error) {
+    program.onFailed(`${program.name} failed`, error);
+    host.exit(1);
+  }
+}
+
+/** The real process. A second signal does not hurry the drain; the grace period bounds it. */
+export function processHost(): Host {
+  return {
+    argv: process.argv.slice(2),
+    env: process.env,
+    stdout: (text) => void process.stdout.write(text),
+    stderr: (text) => void process.stderr.write(text),
+    stopRequested: new Promise((resolve) => {
+      for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => resolve(name));
+    }),
+    exit: (code) => process.exit(code),
+  };
+}

@@ -1,0 +1,5 @@
+export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
+export { type Lease, LeaseTable } from './lease-table.js';
+export { type Candidate, type Placement, place } from './placement.js';
+export { RetryBudget, type RetryBudgetOptions } from './retry-budget.js';
+export { type Waiting, WaitQueue } from './wait-queue.js';

@@ -4,6 +4,7 @@
  */
 import { ConfigError, describeSettings, type Env, EnvReader } from './env.js';
 import type { Lifecycle } from './lifecycle.js';
+import { watchParent } from './parent.js';
 
 export interface Program<Config> {
   readonly name: string;
@@ -23,7 +24,7 @@ export interface Host {
   readonly env: Env;
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
-  /** Resolves on the first SIGTERM or SIGINT. */
+  /** Resolves on the first SIGTERM or SIGINT, or when the process named by DMESH_PARENT_PID is gone. */
   readonly stopRequested: Promise<string>;
   readonly exit: (code: number) => void;
 }
@@ -66,6 +67,7 @@ export function processHost(): Host {
     stderr: (text) => void process.stderr.write(text),
     stopRequested: new Promise((resolve) => {
       for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => resolve(name));
+      watchParent(process.env, () => resolve('parent gone'));
     }),
     exit: (code) => process.exit(code),
   };

@@ -1,0 +1,182 @@
+/**
+ * The EngineService of a test: exact in protocol, scripted in behaviour. Steps end at absolute
+ * times, so that a bench measures the mesh and not the drift of timers.
+ */
+import type { engine, generation } from '#contracts';
+import { type Clock, Code, Reason, StatusError } from '#core';
+import type { Call, HandlersOf, Writer } from '#grpc';
+import { scriptedPicture } from './picture.js';
+import { readScript, type Script } from './script.js';
+
+type Service = typeof engine.EngineServiceService;
+type Request = engine.EngineGenerateRequest;
+type Event = engine.EngineGenerateEvent;
+
+export interface ScriptableEngineOptions {
+  readonly clock: Clock;
+  readonly script: Script;
+  readonly loadMs: number;
+  readonly determinismClass: string;
+  /** Mixed into every picture; 0n draws the right ones. */
+  readonly drift: bigint;
+  readonly readModel: (modelDir: string) => generation.Model;
+  /** True for the first caller with this name; for faults that happen once. */
+  readonly firstTime: (name: string) => boolean;
+  /** Ends the process without a word. */
+  readonly crash: () => never;
+  readonly memoryUsedBytes: () => number;
+}
+
+/** engine.EngineState; the enum's own object is not needed for four numbers. */
+const STATE = { empty: 1, loading: 2, idle: 3, busy: 4 } as const;
+/** float32, 16 channels, one latent for 8×8 pixels. */
+const latentBytes = (width: number, height: number) => (width / 8) * (height / 8) * 16 * 4;
+
+export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<Service> {
+  const { clock } = options;
+  let model: generation.Model | undefined;
+  let loading = false;
+  let running: { requestId: string; step: number; total: number; progressAt: number } | undefined;
+  let completedCount = 0n;
+  let lastRequestId = '';
+
+  async function load(call: Call<engine.LoadRequest>): Promise<engine.LoadResponse> {
+    const startedAt = clock.now();
+    loading = true;
+    await clock.sleep(options.loadMs, call.signal).finally(() => {
+      loading = false;
+    });
+    model = options.readModel(call.request.modelDir);
+    return { model, loadMs: clock.now() - startedAt };
+  }
+
+  async function status(): Promise<engine.StatusResponse> {
+    return {
+      engine: 'scripted',
+      version: '1',
+      state: loading ? STATE.loading : running ? STATE.busy : model ? STATE.idle : STATE.empty,
+      determinismClass: model ? options.determinismClass : '',
+      models: model ? [model] : [],
+      requestId: running?.requestId ?? '',
+      step: running?.step ?? 0,
+      total: running?.total ?? 0,
+      sinceProgressMs: running ? clock.now() - running.progressAt : 0,
+      memoryUsedBytes: BigInt(options.memoryUsedBytes()),
+      memoryTotalBytes: 0n,
+      device: 'cpu',
+      completedCount,
+      lastRequestId,
+    };
+  }
+
+  async function generate(call: Call<Request>, out: Writer<Event>): Promise<void> {
+    const { request } = call;
+    if (!model) throw failure(Code.FAILED_PRECONDITION, Reason.MODEL_UNUSABLE, 'expected Load before Generate');
+    if (running) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, `busy with ${running.requestId}`);
+    checkRequest(request, model);
+    running = { requestId: request.requestId, step: 0, total: request.steps, progressAt: clock.now() };
+    try {
+      await draw(call, out, effective(request));
+      completedCount++;
+    } finally {
+      lastRequestId = request.requestId;
+      running = undefined;
+    }
+  }
+
+  function effective(request: Request): Script {
+    if (request.requestId.startsWith('canary')) return { ...options.script, fault: undefined, cancelDelayMs: 0 };
+    const script = readScript(request.prompt, options.script);
+    return script.fault && script.once && !options.firstTime(request.prompt) ? { ...script, fault: undefined } : script;
+  }
+
+  async function draw(call: Call<Request>, out: Writer<Event>, script: Script): Promise<void> {
+    const { request } = call;
+    const startedAt = clock.now();
+    let dueAt = startedAt;
+    const until = (ms: number) => {
+      dueAt += ms;
+      return pause(clock, dueAt - clock.now(), call.signal, script.cancelDelayMs);
+    };
+    for (const [imageIndex, item] of request.items.entries()) {
+      for (let step = 1; step <= request.steps; step++) {
+        await failAt(step, script, call.signal);
+        await until(script.stepMs);
+        if (running) running = { ...running, step, progressAt: clock.now() };
+        await out.write({ event: { $case: 'step', value: { step, total: request.steps, imageIndex, stepMs: script.stepMs } } });
+      }
+      await until(script.decodeMs);
+      const { width, height } = request;
+      const seed = item.seed ^ options.drift;
+      const picture = scriptedPicture({ prompt: request.prompt, seed, width, height }, script.incompressible);
+      const data = script.fault?.kind === 'garbage' ? picture.subarray(0, 1000) : finished(picture, script);
+      await out.write({ event: { $case: 'image', value: { imageIndex, width, height, data } } });
+    }
+    const forwardCount = request.steps * request.items.length;
+    const times = { encodeMs: 0, denoiseMs: clock.now() - startedAt, decodeMs: script.decodeMs };
+    await out.write({ event: { $case: 'done', value: { ...times, promptTokens: tokenCount(request.prompt), forwardCount } } });
+  }
+
+  async function failAt(step: number, { fault }: Script, signal: AbortSignal): Promise<void> {
+    if (fault?.atStep !== step) return;
+    if (fault.kind === 'crash') options.crash();
+    if (fault.kind === 'oom') throw failure(Code.RESOURCE_EXHAUSTED, Reason.OUT_OF_MEMORY, `out of memory in step ${step}`);
+    if (fault.kind === 'hang') await new Promise(() => {});
+    if (fault.kind === 'stuck') await clock.sleep(Number.MAX_SAFE_INTEGER, signal);
+  }
+
+  return {
+    load,
+    unload: async () => {
+      model = undefined;
+      return {};
+    },
+    generate,
+    status,
+  };
+}
+
+/** What an engine's own check of its output says. */
+function finished(picture: Buffer, { fault }: Script): Buffer {
+  if (fault?.kind === 'nan') throw failure(Code.INTERNAL, Reason.NAN_OUTPUT, 'the latents are not finite');
+  if (fault?.kind === 'blank') throw failure(Code.INTERNAL, Reason.BLANK_OUTPUT, 'the picture has one colour');
+  return picture;
+}
+
+function checkRequest(request: Request, model: generation.Model): void {
+  if (request.model !== model.name) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_MODEL, `expected ${model.name}, got ${request.model}`);
+  const limit = model.limits?.maxPromptTokens ?? 0;
+  if (tokenCount(request.prompt) > limit) {
+    throw failure(Code.INVALID_ARGUMENT, Reason.PROMPT_TOO_LONG, `expected at most ${limit} tokens, got ${tokenCount(request.prompt)}`);
+  }
+  const lora = request.loras.find(({ name }) => !model.loras.some((known) => known.name === name));
+  if (lora) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_LORA, `no LoRA ${lora.name}`);
+  const expected = latentBytes(request.width, request.height);
+  for (const { latents } of request.items) {
+    if (latents.length !== expected) {
+      throw failure(Code.INVALID_ARGUMENT, Reason.BAD_REQUEST, `expected ${expected} bytes of noise, got ${latents.length}`);
+    }
+  }
+}
+
+/** Words, and the eight tokens of a chat template. */
+function tokenCount(prompt: string): number {
+  return prompt.split(/\s+/).filter((word) => word !== '').length + 8;
+}
+
+/** Waits; a cancel ends the wait with an error, after `cancelDelayMs`. */
+async function pause(clock: Clock, ms: number, signal: AbortSignal, cancelDelayMs: number): Promise<void> {
+  try {
+    // Also a step that takes no time lets other calls in.
+    if (ms <= 0) await new Promise(setImmediate);
+    else await clock.sleep(ms, signal);
+    signal.throwIfAborted();
+  } catch (reason) {
+    if (cancelDelayMs > 0) await clock.sleep(cancelDelayMs);
+    throw reason;
+  }
+}
+
+function failure(code: Code, reason: Reason, message: string): StatusError {
+  return new StatusError({ code, reason, message });
+}

@@ -1,4 +1,4 @@
-import type { Clock } from '#core';
+import type { Clock, Random } from '#core';
 
 /** The machine's monotonic clock and timers. */
 export const systemClock: Clock = {
@@ -23,3 +23,5 @@ export const systemClock: Clock = {
     });
   },
 };
+
+export const systemRandom: Random = Math.random;

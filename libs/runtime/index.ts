@@ -1,4 +1,4 @@
-export { systemClock } from './clock.js';
+export { systemClock, systemRandom } from './clock.js';
 export { ConfigError, describeSettings, type Env, EnvReader, parseDurationMs, type Setting } from './env.js';
 export { Lifecycle, type Part, type Phase, part } from './lifecycle.js';
 export { watchParent } from './parent.js';

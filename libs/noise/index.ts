@@ -1,0 +1,1 @@
+export { torchNoise } from './torch-noise.js';

@@ -155,7 +155,7 @@ describe('startNatsServer()', () => {
   it('says why when the port is taken, and when the program does not exist', async () => {
     const first = await start();
     await expect(start({ port: first.port })).rejects.toThrow(/did not start.*address already in use/);
-    await expect(startNatsServer({ path: path.join(dir, 'none') })).rejects.toThrow('ENOENT');
+    await expect(startNatsServer({ path: path.join(dir, 'none') })).rejects.toThrow('not found');
   });
 });
 

@@ -10,6 +10,11 @@ import readline from 'node:readline';
 
 const START_TIMEOUT_MS = 10_000;
 const STOP_GRACE_MS = 5000;
+/**
+ * Becomes the given command and ends it when stdin closes, which is what happens when the process
+ * that started it is killed: no server is left behind.
+ */
+const UNTIL_STDIN_CLOSES = 'exec 3<&0 </dev/null; (cat; kill $$) <&3 3<&- >/dev/null 2>&1 & exec "$@" 3<&-';
 
 export interface NatsServerOptions {
   /** The executable, from findNatsServer. */
@@ -55,8 +60,10 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
   const storeDir = options.dir ?? scratch;
   const store = options.jetstream && storeDir ? ['--jetstream', '--store_dir', storeDir] : [];
   const port = options.port === undefined || options.port === 0 ? -1 : options.port;
-  const child = spawn(options.path, ['--addr', '127.0.0.1', '--port', String(port), ...store, ...(options.args ?? [])], {
-    stdio: ['ignore', 'ignore', 'pipe'], // nats-server logs to stderr
+  const args = [options.path, '--addr', '127.0.0.1', '--port', String(port), ...store, ...(options.args ?? [])];
+  const child = spawn('/bin/sh', ['-c', UNTIL_STDIN_CLOSES, 'sh', ...args], {
+    stdio: ['pipe', 'ignore', 'pipe'], // nats-server logs to stderr
+    detached: true, // Ctrl-C in a terminal goes to the mesh, which stops its NATS last
   });
 
   let asked = false;

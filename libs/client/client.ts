@@ -1,0 +1,211 @@
+/**
+ * What another service imports to have pictures drawn: promises, deadlines, progress and typed
+ * errors over the generated contract. One MeshClient is one connection and serves any number of
+ * calls at once.
+ */
+import { admin, generation } from '#contracts';
+import { type Clock, Code, type Random, Reason, StatusError } from '#core';
+import { type CallOptions, Channel } from '#grpc';
+import { systemClock, systemRandom } from '#runtime';
+import { ImageAssembler, type MeshImage } from './assemble.js';
+import type { Progress } from './progress.js';
+import { type PictureRequest, wireRequest } from './request.js';
+import { retryDelayMs } from './retry.js';
+import type { MeshSnapshot, Model, NodeInfo, UsedParameters } from './types.js';
+
+export interface ConnectOptions {
+  /** host:port of a router or of a single node. */
+  readonly address: string;
+  /** How long a call may take when it does not say; default 60 s for pictures, 10 s for the rest. */
+  readonly timeoutMs?: number;
+  /** Sent with every call, such as authorization. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+export interface CallSettings {
+  /** Aborting it cancels the call; a picture in work frees its GPU within one step. */
+  readonly signal?: AbortSignal | undefined;
+  /** From now until the answer, retries included. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export interface GenerateOptions extends CallSettings {
+  /** Asks for the answer as a stream and tells how it comes along. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export interface Generated {
+  readonly requestId: string;
+  readonly images: readonly MeshImage[];
+  /** Everything that decided what the picture looks like. */
+  readonly used: UsedParameters;
+  /** The node that drew it. */
+  readonly nodeId: string;
+  readonly timings: { readonly queuedMs: number; readonly executingMs: number };
+  /** Nodes the mesh tried, 1 on a calm day. */
+  readonly attempts: number;
+}
+
+const Pictures = generation.ImageGenerationServiceService;
+const Admin = admin.MeshAdminServiceService;
+const PICTURE_TIMEOUT_MS = 60_000;
+const OTHER_TIMEOUT_MS = 10_000;
+
+/** Connects with the first call; `close()` when done. */
+export function connectMesh(options: ConnectOptions): MeshClient {
+  return new MeshClient(options);
+}
+
+export class MeshClient {
+  readonly #options: ConnectOptions;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #channel: Channel;
+
+  constructor(options: ConnectOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#random = options.random ?? systemRandom;
+    this.#channel = new Channel(options.address, { clock: this.#clock, keepaliveMs: 30_000 });
+  }
+
+  get address(): string {
+    return this.#channel.address;
+  }
+
+  /** Draws. Rejects with a StatusError (exported as MeshError) whose `reason` says why. */
+  generate(request: PictureRequest, options: GenerateOptions = {}): Promise<Generated> {
+    const message = wireRequest(request, this.#random);
+    const { onProgress } = options;
+    return this.#withRetries(this.#call(options, PICTURE_TIMEOUT_MS), onProgress, (call) =>
+      onProgress ? this.#generateStream(message, call, onProgress) : this.#generate(message, call),
+    );
+  }
+
+  /** What can be asked for here, with each model's defaults and limits. */
+  async listModels(options: CallSettings = {}): Promise<Model[]> {
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Pictures.listModels, {}, call))).response.models;
+  }
+
+  /** Every node the router knows. */
+  async listNodes(options: CallSettings = {}): Promise<NodeInfo[]> {
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Admin.listNodes, {}, call))).response.nodes;
+  }
+
+  /** The mesh as it is now and again whenever it changes; leaving the loop ends the call. */
+  watchMesh(options: CallSettings = {}): AsyncIterable<MeshSnapshot> {
+    return this.#channel.serverStream(Admin.watchMesh, {}, this.#call(options, Number.POSITIVE_INFINITY));
+  }
+
+  /** Resolves when the router sees at least `count` nodes that are alive, connected and able to draw. */
+  async waitForNodes(count: number, options: CallSettings = {}): Promise<NodeInfo[]> {
+    for await (const { nodes } of this.watchMesh({ timeoutMs: 30_000, ...options })) {
+      const ready = nodes.filter((n) => n.liveness === admin.Liveness.ALIVE && n.connected && n.engineState === 'ready');
+      if (ready.length >= count) return ready;
+    }
+    throw streamEnded();
+  }
+
+  /** Asks a node to take no more work; what runs is finished. */
+  async drain(nodeId: string, options: CallSettings = {}): Promise<void> {
+    await this.#channel.unary(Admin.drain, { nodeId }, this.#call(options, OTHER_TIMEOUT_MS));
+  }
+
+  /** Takes a drain back. */
+  async resume(nodeId: string, options: CallSettings = {}): Promise<void> {
+    await this.#channel.unary(Admin.resume, { nodeId }, this.#call(options, OTHER_TIMEOUT_MS));
+  }
+
+  /** Ends the connection. Calls in flight fail. */
+  close(): void {
+    this.#channel.close();
+  }
+
+  async #generate(message: generation.GenerateRequest, call: CallOptions): Promise<Generated> {
+    const { response } = await this.#channel.unary(Pictures.generate, message, call);
+    return generated(response, response.images);
+  }
+
+  async #generateStream(
+    message: generation.GenerateRequest,
+    call: CallOptions,
+    onProgress: (progress: Progress) => void,
+  ): Promise<Generated> {
+    const assembler = new ImageAssembler();
+    for await (const { event } of this.#channel.serverStream(Pictures.generateStream, message, call)) {
+      if (!event) continue; // a newer mesh may say more than this client knows
+      switch (event.$case) {
+        case 'started':
+          assembler.started(event.value.attempt);
+          onProgress({ kind: 'started', nodeId: event.value.nodeId, attempt: event.value.attempt });
+          break;
+        case 'image': {
+          const { imageIndex, totalBytes } = event.value;
+          const receivedBytes = assembler.add(event.value);
+          onProgress({ kind: 'receiving', imageIndex, receivedBytes, totalBytes: Number(totalBytes) });
+          break;
+        }
+        case 'completed':
+          return generated(event.value, assembler.finish(event.value.imageCount));
+        default:
+          onProgress({ kind: event.$case, ...event.value } as Progress);
+      }
+    }
+    throw streamEnded();
+  }
+
+  /** Deadlines are fixed when the caller calls: every attempt and every wait between them shares one. */
+  #call(options: CallSettings, defaultTimeoutMs: number): CallOptions & { readonly deadlineAt: number } {
+    const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? defaultTimeoutMs;
+    return {
+      deadlineAt: this.#clock.now() + timeoutMs,
+      ...(options.signal ? { signal: options.signal } : {}),
+      ...(this.#options.metadata ? { metadata: this.#options.metadata } : {}),
+    };
+  }
+
+  async #withRetries<T>(
+    call: CallOptions & { readonly deadlineAt: number },
+    onProgress: ((progress: Progress) => void) | undefined,
+    send: (call: CallOptions) => Promise<T>,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await send(call);
+      } catch (thrown) {
+        const error = StatusError.from(thrown);
+        const delayMs = retryDelayMs(error, attempt, this.#random);
+        if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
+        onProgress?.({ kind: 'retrying', attempt: attempt + 1, delayMs, reason: error.reason });
+        await this.#clock.sleep(delayMs, call.signal).catch((reason) => Promise.reject(StatusError.from(reason)));
+      }
+    }
+  }
+}
+
+function generated(
+  end: Pick<generation.GenerateResponse, 'requestId' | 'used' | 'nodeId' | 'queuedMs' | 'executingMs' | 'attempts'>,
+  images: readonly MeshImage[],
+): Generated {
+  const { requestId, nodeId, queuedMs, executingMs, attempts } = end;
+  return {
+    requestId,
+    images,
+    used: end.used ?? generation.UsedParameters.fromPartial({}),
+    nodeId,
+    timings: { queuedMs, executingMs },
+    attempts,
+  };
+}
+
+function streamEnded(): StatusError {
+  return new StatusError({
+    code: Code.DATA_LOSS,
+    reason: Reason.BAD_STREAM,
+    message: 'the stream ended early, without its last event',
+  });
+}

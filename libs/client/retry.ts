@@ -1,0 +1,30 @@
+/**
+ * When may a failed call be sent once more by itself? Only when nothing was drawn and the mesh is
+ * expected to do better soon: nobody was reached, the router was stopping, or it named a time to
+ * come back. A connection lost half-way is not among them; that call may still be drawing.
+ *
+ * Retries on other nodes are the router's business; this is the little that only a caller can do.
+ */
+import { Code, type Random, Reason, type StatusError } from '#core';
+
+export const MAX_ATTEMPTS = 3;
+const BASE_DELAY_MS = 300;
+
+/** Milliseconds to wait before the next attempt; undefined: do not repeat. `attempt` is the one that failed, from 1. */
+export function retryDelayMs(error: StatusError, attempt: number, random: Random): number | undefined {
+  if (attempt >= MAX_ATTEMPTS) return undefined;
+  const { retryDelayMs: askedMs } = error.details;
+  switch (error.reason) {
+    case Reason.CONNECT_FAILED:
+    case Reason.DRAINING:
+      if (error.code !== Code.UNAVAILABLE) return undefined;
+      // Half of the wait is fixed, so that a restarting router has time to come back.
+      return Math.max(askedMs ?? 0, BASE_DELAY_MS * 2 ** (attempt - 1) * (0.5 + 0.5 * random()));
+    case Reason.NO_NODES:
+    case Reason.QUEUE_FULL:
+      // Never sooner than asked; up to half as late again, so that those turned away together do not return together.
+      return askedMs === undefined ? undefined : askedMs * (1 + 0.5 * random());
+    default:
+      return undefined;
+  }
+}

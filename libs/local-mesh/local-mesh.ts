@@ -1,0 +1,227 @@
+/**
+ * A whole mesh on one machine: NATS, routers and nodes as the processes they are in production, on
+ * free loopback ports, started from the built files. `dmesh up`, `dmesh demo` and the tests use it.
+ *
+ * It is about real processes and runs on the real clock; what can be tested without processes does
+ * not belong here.
+ */
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { connectMesh } from '#client';
+import { type Env, thisProcess } from '#runtime';
+import { Child, type Line } from './child.js';
+import type { LocalGpu } from './gpus.js';
+import { type NatsServer, startNatsServer } from './nats-server.js';
+import { findNatsServer } from './nats-server-find.js';
+
+export interface LocalMeshOptions {
+  /** How many nodes on the CPU, or the GPUs that get one node each. */
+  readonly nodes: number | readonly LocalGpu[];
+  /** Default 1. */
+  readonly routerCount?: number;
+  /** host:port of the first router; default a free port. Further routers get free ports. */
+  readonly routerListen?: string;
+  /** Uses this NATS instead of starting one. */
+  readonly natsUrl?: string | undefined;
+  /** DMESH_NODE_ENGINE of every node; default the node's own. */
+  readonly engine?: string;
+  /** Settings on top of this process's environment and of what the mesh sets itself. */
+  readonly env?: { readonly router?: Env; readonly node?: Env };
+  /** Hears every line of every process. */
+  readonly onLine?: ((line: Line) => void) | undefined;
+  /** How long a process may take to be ready; default 60 s. */
+  readonly readyTimeoutMs?: number;
+  /** How long a process may drain before it is killed; default 40 s. */
+  readonly graceMs?: number;
+  /** The main files to run; default the built services. */
+  readonly programs?: { readonly router: string; readonly node: string };
+}
+
+/** A child that can be started again as it was, under the same id and on the same ports. */
+interface Launch {
+  readonly kind: 'router' | 'node';
+  readonly id: string;
+  readonly command: readonly [string, ...string[]];
+  readonly env: Env;
+}
+
+export class LocalMesh {
+  /** Every router and node ever started here, in order; ask `running` for those that live. */
+  readonly routers: Child[] = [];
+  readonly nodes: Child[] = [];
+  /** Undefined when NATS was given. */
+  nats: NatsServer | undefined;
+
+  readonly #options: LocalMeshOptions;
+  readonly #launches = new Map<Child, Launch>();
+  readonly #dir: string;
+  readonly #programs: { readonly router: string; readonly node: string };
+  #natsPath = '';
+  #natsUrl = '';
+  #stopped: Promise<void> | undefined;
+
+  private constructor(options: LocalMeshOptions, dir: string) {
+    this.#options = options;
+    this.#dir = dir;
+    const services = path.join(packageRoot(), 'dist', 'services');
+    this.#programs = options.programs ?? {
+      router: path.join(services, 'router', 'main.js'),
+      node: path.join(services, 'inference-node', 'main.js'),
+    };
+  }
+
+  /** Resolves when every process is ready and the first router sees every node; else stops all and rejects. */
+  static async start(options: LocalMeshOptions): Promise<LocalMesh> {
+    // Short, because unix socket paths end at about 100 characters.
+    const mesh = new LocalMesh(options, await mkdtemp(path.join(tmpdir(), 'dmesh-')));
+    try {
+      await mesh.#startAll();
+    } catch (error) {
+      await mesh.stop();
+      throw error;
+    }
+    return mesh;
+  }
+
+  get natsUrl(): string {
+    return this.#natsUrl;
+  }
+
+  /** host:port of the first router. */
+  get address(): string {
+    return this.routers[0]?.grpc ?? '';
+  }
+
+  async addRouter(options: { id?: string; listen?: string; env?: Env } = {}): Promise<Child> {
+    const id = options.id ?? `router-${this.routers.length + 1}`;
+    const router = this.#spawn({
+      kind: 'router',
+      id,
+      command: [thisProcess.nodePath, this.#programs.router],
+      env: {
+        NATS_URL: this.#natsUrl,
+        DMESH_ROUTER_ID: id,
+        DMESH_ROUTER_LISTEN: options.listen ?? '127.0.0.1:0',
+        DMESH_ROUTER_HTTP_LISTEN: '127.0.0.1:0',
+        ...this.#options.env?.router,
+        ...options.env,
+      },
+    });
+    await router.waitReady(this.#readyTimeoutMs);
+    return router;
+  }
+
+  async addNode(options: { id?: string; gpu?: LocalGpu | undefined; env?: Env } = {}): Promise<Child> {
+    const id = options.id ?? `node-${this.nodes.length + 1}`;
+    const node = this.#spawn({
+      kind: 'node',
+      id,
+      command: [thisProcess.nodePath, this.#programs.node],
+      env: {
+        NATS_URL: this.#natsUrl,
+        DMESH_NODE_ID: id,
+        DMESH_NODE_LISTEN: '127.0.0.1:0',
+        DMESH_NODE_HTTP_LISTEN: '127.0.0.1:0',
+        ...(this.#options.engine === undefined ? {} : { DMESH_NODE_ENGINE: this.#options.engine }),
+        // Nodes of a GPU keep the machine's own folder: the lock there is what keeps two meshes apart.
+        ...(options.gpu ? { DMESH_NODE_GPU: options.gpu.uuid } : { DMESH_NODE_STATE_DIR: this.#dir }),
+        ...this.#options.env?.node,
+        ...options.env,
+      },
+    });
+    await node.waitReady(this.#readyTimeoutMs);
+    return node;
+  }
+
+  /** Starts a child that is gone once more, with the same id, settings and addresses. */
+  async restart(gone: Child): Promise<Child> {
+    const launch = this.#launches.get(gone);
+    if (!launch || gone.running) throw new Error(`expected a child of this mesh that has ended, got ${gone.id}`);
+    const prefix = launch.kind === 'router' ? 'DMESH_ROUTER_' : 'DMESH_NODE_';
+    const sameAddresses = gone.grpc ? { [`${prefix}LISTEN`]: gone.grpc, [`${prefix}HTTP_LISTEN`]: gone.http } : {};
+    const child = this.#spawn({ ...launch, env: { ...launch.env, ...sameAddresses } });
+    await child.waitReady(this.#readyTimeoutMs);
+    return child;
+  }
+
+  /** Starts NATS anew on its port, whether it was stopped, killed or still runs. */
+  async restartNats(): Promise<NatsServer> {
+    if (!this.nats) throw new Error('expected a NATS of this mesh, it was given from outside');
+    await this.nats.stop();
+    this.nats = await this.#startNats(this.nats.port);
+    return this.nats;
+  }
+
+  /** Resolves when a router sees `count` nodes that are alive, attached and can draw. */
+  async waitForNodes(count: number, options: { timeoutMs?: number; router?: Child } = {}): Promise<void> {
+    const timeoutMs = options.timeoutMs ?? this.#readyTimeoutMs;
+    const address = (options.router ?? this.routers[0])?.grpc ?? '';
+    const client = connectMesh({ address });
+    try {
+      await client.waitForNodes(count, { timeoutMs });
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Routers drain first, since their callers wait; then nodes; then NATS. One promise for all callers. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  /** Ends everything at once; for the second Ctrl-C. */
+  kill(): void {
+    for (const child of this.#launches.keys()) child.kill('SIGKILL');
+    void this.nats?.kill();
+  }
+
+  async #startAll(): Promise<void> {
+    const { nodes, natsUrl, routerListen, routerCount = 1 } = this.#options;
+    if (natsUrl === undefined) {
+      const log = (text: string) => this.#options.onLine?.({ process: 'nats', text });
+      this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot(), '.cache'), log })).path;
+      this.nats = await this.#startNats(0);
+    }
+    this.#natsUrl = natsUrl ?? this.nats?.url ?? '';
+    const gpus = typeof nodes === 'number' ? Array.from({ length: nodes }, () => undefined) : nodes;
+    await Promise.all([
+      ...Array.from({ length: routerCount }, (_, index) => this.addRouter(index === 0 && routerListen ? { listen: routerListen } : {})),
+      ...gpus.map((gpu) => this.addNode({ gpu })),
+    ]);
+    if (gpus.length > 0) await this.waitForNodes(gpus.length);
+  }
+
+  async #stop(): Promise<void> {
+    const graceMs = this.#options.graceMs ?? 40_000;
+    for (const group of [this.routers, this.nodes]) await Promise.all(group.map((child) => child.stop(graceMs)));
+    await this.nats?.stop();
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  #spawn(launch: Launch): Child {
+    const env = { ...thisProcess.env, DMESH_LOG_FORMAT: 'json', ...launch.env };
+    const child = new Child({ id: launch.id, command: launch.command, env, onLine: this.#options.onLine });
+    this.#launches.set(child, launch);
+    (launch.kind === 'router' ? this.routers : this.nodes).push(child);
+    return child;
+  }
+
+  #startNats(port: number): Promise<NatsServer> {
+    const onLine = (text: string) => this.#options.onLine?.({ process: 'nats', text });
+    return startNatsServer({ path: this.#natsPath, port, jetstream: true, dir: path.join(this.#dir, 'nats'), onLine });
+  }
+
+  get #readyTimeoutMs(): number {
+    return this.#options.readyTimeoutMs ?? 60_000;
+  }
+}
+
+/** The folder of package.json, seen from the sources as well as from dist/. */
+function packageRoot(): string {
+  let dir = import.meta.dirname;
+  while (!existsSync(path.join(dir, 'package.json')) && path.dirname(dir) !== dir) dir = path.dirname(dir);
+  return dir;
+}

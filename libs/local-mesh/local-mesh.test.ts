@@ -9,10 +9,10 @@ import { LocalMesh, type LocalMeshOptions } from './local-mesh.js';
 // A process with the manners of a service (says when it is ready, drains on SIGTERM) and nothing else.
 const WELL_BEHAVED = `
   const { env } = process;
+  process.on('SIGTERM', () => { console.log('left'); process.exit(0); });
   const listen = env.DMESH_ROUTER_LISTEN ?? env.DMESH_NODE_LISTEN;
   const grpc = listen === '127.0.0.1:0' ? '127.0.0.1:' + process.pid : listen;
   console.log(JSON.stringify({ msg: 'ready', grpc, http: '127.0.0.1:1', stateDir: env.DMESH_NODE_STATE_DIR, nats: env.NATS_URL }));
-  process.on('SIGTERM', () => { console.log('left'); process.exit(0); });
   setInterval(() => {}, 1000);
 `;
 const DEAF = WELL_BEHAVED.replace("console.log('left'); process.exit(0);", '');

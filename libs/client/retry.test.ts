@@ -1,0 +1,36 @@
+import { expect, test } from 'vitest';
+import { Code, Reason, StatusError, type StatusErrorOptions } from '#core';
+import { MAX_ATTEMPTS, retryDelayMs } from './retry.js';
+
+const error = (options: Partial<StatusErrorOptions>) =>
+  new StatusError({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED, message: 'test', ...options });
+const early = () => 0;
+const late = () => 0.999;
+
+test.each([
+  ['nobody was reached', { reason: Reason.CONNECT_FAILED }, [150, 300]],
+  ['the router was stopping', { reason: Reason.DRAINING }, [150, 300]],
+  ['no nodes, come back in 2 s', { reason: Reason.NO_NODES, retryDelayMs: 2000 }, [2000, 3000]],
+  ['queue full, come back in 500 ms', { code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 }, [500, 750]],
+] as const)('%s: repeated after a wait', (_, options, [lowest, highest]) => {
+  expect(retryDelayMs(error(options), 1, early)).toBe(lowest);
+  const longest = retryDelayMs(error(options), 1, late) ?? 0;
+  expect(longest).toBeGreaterThan(lowest);
+  expect(longest).toBeLessThan(highest);
+});
+
+test.each([
+  ['a connection lost half-way may still be drawing', { reason: Reason.CONNECTION_LOST }],
+  ['nobody said when to come back', { reason: Reason.NO_NODES }],
+  ['a bad request stays bad', { code: Code.INVALID_ARGUMENT, reason: Reason.BAD_REQUEST }],
+  ['the deadline passed', { code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE }],
+  ['the router has tried enough nodes', { reason: Reason.RETRIES_EXHAUSTED }],
+  ['a poison request must not go round again', { code: Code.ABORTED, reason: Reason.POISON }],
+  ['the caller cancelled', { code: Code.CANCELLED, reason: Reason.CANCELLED }],
+] as const)('%s: not repeated', (_, options) => {
+  expect(retryDelayMs(error(options), 1, early)).toBeUndefined();
+});
+
+test('waits double, and end with the last attempt', () => {
+  expect([1, 2, MAX_ATTEMPTS].map((attempt) => retryDelayMs(error({}), attempt, early))).toEqual([150, 300, undefined]);
+});

@@ -22,7 +22,7 @@ const SIN = [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1].map(round);
 /** ln 2 in two parts, and π/4 in three, so that the reduction of an argument loses no bits. */
 const LN2_LOW = round(-2.1219444e-4);
 const LN2_HIGH = 0.693359375;
-const QUARTER_PI = [0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8].map(round);
+const QUARTER_PI = [0.78515625, 2.4187564849853516e-4, 3.774894977445941e-8].map(round);
 const ROOT_HALF = round(Math.SQRT1_2);
 const FOUR_OVER_PI = round(4 / Math.PI);
 

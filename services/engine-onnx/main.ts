@@ -1,0 +1,110 @@
+/** The embedded engine as a process: settings, socket, worker thread. */
+import { rm } from 'node:fs/promises';
+import { freemem } from 'node:os';
+import { engine } from '#contracts';
+import { Server } from '#grpc';
+import { type Host, Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
+import { type EngineConfig, parseConfig } from './config.js';
+import type { EngineEvent } from './events.js';
+import { jsonLog, LEVELS, logEvent } from './log.js';
+import { watchParent } from './parent-watch.js';
+import { EngineService } from './service.js';
+import { ComputeWorker } from './worker/worker.js';
+
+/** Four pictures of 2048² worth of noise, and room. */
+const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
+/** A step of the embedded model takes milliseconds; what takes longer is cut. */
+const STOP_GRACE_MS = 2000;
+
+const host = processHost();
+const log = jsonLog({
+  minLevel: LEVELS.find((level) => level === host.env.DMESH_LOG_LEVEL) ?? 'info',
+  write: host.stdout,
+  epochMs: () => Date.now(),
+});
+const emit = (event: EngineEvent) => logEvent(log, event);
+
+/** process.exit waits for a thread inside onnxruntime by aborting the process; this is cleaner and as quick. */
+const exitHard = () => process.kill(process.pid, 'SIGKILL');
+
+async function build(config: EngineConfig): Promise<Lifecycle> {
+  const worker = new ComputeWorker({
+    threadCount: config.threadCount,
+    adapterSetCount: config.adapterSetCount,
+    onDied: (error) => {
+      log('error', 'the compute thread died', { error: error.message });
+      process.exit(1);
+    },
+  });
+  const service = new EngineService({
+    worker,
+    clock: systemClock,
+    emit,
+    memory: () => ({ usedBytes: process.memoryUsage.rss(), totalBytes: process.memoryUsage.rss() + freemem() }),
+  });
+  const server = new Server({ clock: systemClock, emit, maxRequestBytes: MAX_REQUEST_BYTES });
+  server.add(engine.EngineServiceService, service.handlers);
+  let stopWatching = () => {};
+  const { parentPid, socketPath } = config;
+  return new Lifecycle(
+    [
+      part('worker', {
+        start: () => worker.started(),
+        drain: () => service.stop(),
+        close: async () => {
+          // Reached with a job still inside onnxruntime only when the grace is over.
+          if (service.busy) exitHard();
+        },
+      }),
+      part('server', {
+        start: async () => {
+          await rm(socketPath, { force: true }); // left by an engine that was killed
+          await server.listen(`unix:${socketPath}`);
+        },
+        drain: () => Promise.all([server.drain(), service.stop()]).then(() => {}),
+        close: () => server.close(),
+      }),
+      part('parent', {
+        start: async () => {
+          if (parentPid === undefined) return;
+          stopWatching = watchParent(
+            () => isAlive(parentPid),
+            systemClock,
+            () => {
+              emit({ type: 'parentGone', parentPid });
+              exitHard();
+            },
+          );
+        },
+        close: async () => stopWatching(),
+      }),
+    ],
+    { clock: systemClock, graceMs: STOP_GRACE_MS },
+  );
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+let socketPath = '';
+await runProgram<EngineConfig>(
+  {
+    name: 'engine-onnx',
+    summary: 'draws pictures with the Z-Image pipeline on onnxruntime; started by a node',
+    envPrefix: 'DMESH_ENGINE_',
+    parse: (read) => {
+      const config = parseConfig(read);
+      socketPath = config.socketPath;
+      return config;
+    },
+    build,
+    onReady: () => log('info', 'ready', { grpc: `unix:${socketPath}` }),
+    onFailed: (message, error) => log('error', message, { error: error instanceof Error ? error.message : String(error) }),
+  },
+  host satisfies Host,
+);

@@ -1,0 +1,215 @@
+/**
+ * EngineService: one model, one request at a time. The main thread answers at once whatever the
+ * worker thread is computing.
+ *
+ *   empty → loading → idle ⇄ busy; loading → empty on a failure; idle → empty on Unload.
+ *
+ * A cancelled request keeps the engine busy until the worker has noticed, at most one step later; a
+ * request that comes in that moment waits for it instead of being turned away.
+ */
+import { engine } from '#contracts';
+import { badRequest, type Clock, Code, type Emit, Reason, StatusError } from '#core';
+import type { Call, HandlersOf, Writer } from '#grpc';
+import { modelMessage } from '#model-package';
+import type { EngineEvent } from './events.js';
+import { orderOf } from './order.js';
+import { ENGINE_VERSION } from './version.js';
+import type { Loaded } from './worker/messages.js';
+import type { ComputeWorker } from './worker/worker.js';
+
+export interface EngineServiceOptions {
+  readonly worker: ComputeWorker;
+  readonly clock: Clock;
+  readonly emit: Emit<EngineEvent>;
+  readonly memory: () => { readonly usedBytes: number; readonly totalBytes: number };
+}
+
+interface Running {
+  readonly requestId: string;
+  step: number;
+  total: number;
+  progressAt: number;
+  cancelled: boolean;
+  /** Resolves when the worker is free again; never rejects. */
+  ended: Promise<void>;
+}
+
+type State =
+  | { readonly kind: 'empty' }
+  | { readonly kind: 'loading' }
+  | { readonly kind: 'idle'; readonly loaded: Loaded }
+  | { readonly kind: 'busy'; readonly loaded: Loaded; readonly running: Running };
+
+type GenerateCall = Call<engine.EngineGenerateRequest>;
+type GenerateWriter = Writer<engine.EngineGenerateEvent>;
+
+export class EngineService {
+  readonly #options: EngineServiceOptions;
+  #state: State = { kind: 'empty' };
+  #completedCount = 0n;
+  #lastRequestId = '';
+
+  constructor(options: EngineServiceOptions) {
+    this.#options = options;
+  }
+
+  readonly handlers: HandlersOf<typeof engine.EngineServiceService> = {
+    load: (call) => this.#load(call.request.modelDir),
+    unload: (call) => this.#unload(call.request.model),
+    generate: (call, out) => this.#generate(call, out),
+    status: async () => this.#status(),
+  };
+
+  get busy(): boolean {
+    return this.#state.kind === 'busy' || this.#state.kind === 'loading';
+  }
+
+  /** Stops what runs and resolves when the worker is free. */
+  async stop(): Promise<void> {
+    if (this.#state.kind !== 'busy') return;
+    this.#cancel(this.#state.running);
+    await this.#state.running.ended;
+  }
+
+  async #load(modelDir: string): Promise<engine.LoadResponse> {
+    if (!modelDir.startsWith('/')) {
+      throw badRequest([{ field: 'model_dir', description: `expected an absolute path, got ${JSON.stringify(modelDir)}` }]);
+    }
+    if (this.#state.kind === 'busy' || this.#state.kind === 'loading') throw busy('it is at work');
+    const { clock, emit, worker } = this.#options;
+    const startedAt = clock.now();
+    this.#state = { kind: 'loading' };
+    try {
+      const loaded = await worker.load(modelDir);
+      this.#state = { kind: 'idle', loaded };
+      const loadMs = clock.now() - startedAt;
+      emit({
+        type: 'modelLoaded',
+        model: loaded.info.name,
+        revision: loaded.info.revision,
+        determinismClass: loaded.determinismClass,
+        loadMs,
+      });
+      return { model: modelMessage(loaded.info, 1), loadMs };
+    } catch (reason) {
+      this.#state = { kind: 'empty' };
+      throw reason;
+    }
+  }
+
+  async #unload(model: string): Promise<engine.UnloadResponse> {
+    if (this.#state.kind === 'busy' || this.#state.kind === 'loading') throw busy('it is at work');
+    if (this.#state.kind === 'empty' || this.#state.loaded.info.name !== model) return {};
+    this.#state = { kind: 'loading' };
+    await this.#options.worker.unload().finally(() => {
+      this.#state = { kind: 'empty' };
+    });
+    this.#options.emit({ type: 'modelUnloaded', model });
+    return {};
+  }
+
+  async #generate(call: GenerateCall, out: GenerateWriter): Promise<void> {
+    while (this.#state.kind === 'busy' && this.#state.running.cancelled) await this.#state.running.ended;
+    call.signal.throwIfAborted();
+    if (this.#state.kind === 'busy') throw busy(`it draws ${this.#state.running.requestId}`);
+    if (this.#state.kind !== 'idle') throw notReady(this.#state.kind);
+    const { loaded } = this.#state;
+    const order = orderOf(call.request, loaded.info);
+
+    const { clock, emit, worker } = this.#options;
+    const { requestId } = call.request;
+    const running: Running = {
+      requestId,
+      step: 0,
+      total: order.steps,
+      progressAt: clock.now(),
+      cancelled: false,
+      ended: Promise.resolve(),
+    };
+    const onAbort = () => this.#cancel(running);
+    const drawing = worker.draw(order, {
+      onStep: ({ step, total, imageIndex, stepMs }) => {
+        running.step = step;
+        running.progressAt = clock.now();
+        send(out, { $case: 'step', value: { step, total, imageIndex, stepMs } });
+      },
+      onImage: ({ imageIndex, width, height, rgb }) => {
+        running.progressAt = clock.now();
+        send(out, { $case: 'image', value: { imageIndex, width, height, data: Buffer.from(rgb.buffer) } });
+      },
+    });
+    running.ended = drawing.then(
+      () => this.#free(running, loaded),
+      () => this.#free(running, loaded),
+    );
+    this.#state = { kind: 'busy', loaded, running };
+    call.signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      const drawn = await drawing;
+      this.#completedCount++;
+      await out.write({ event: { $case: 'done', value: drawn } });
+      emit({ type: 'pictureDrawn', requestId, imageCount: order.noises.length, ...drawn });
+    } finally {
+      call.signal.removeEventListener('abort', onAbort);
+      await running.ended;
+    }
+  }
+
+  #cancel(running: Running): void {
+    if (this.#state.kind !== 'busy' || this.#state.running !== running) return;
+    running.cancelled = true;
+    this.#options.worker.stop();
+  }
+
+  #free(running: Running, loaded: Loaded): void {
+    this.#lastRequestId = running.requestId;
+    this.#state = { kind: 'idle', loaded };
+  }
+
+  #status(): engine.StatusResponse {
+    const state = this.#state;
+    const loaded = state.kind === 'idle' || state.kind === 'busy' ? state.loaded : undefined;
+    const running = state.kind === 'busy' ? state.running : undefined;
+    const { usedBytes, totalBytes } = this.#options.memory();
+    return {
+      engine: 'onnx',
+      version: ENGINE_VERSION,
+      state: STATES[state.kind],
+      determinismClass: loaded?.determinismClass ?? '',
+      models: loaded ? [modelMessage(loaded.info, 1)] : [],
+      requestId: running?.requestId ?? '',
+      step: running?.step ?? 0,
+      total: running?.total ?? 0,
+      sinceProgressMs: running ? this.#options.clock.now() - running.progressAt : 0,
+      memoryUsedBytes: BigInt(usedBytes),
+      memoryTotalBytes: BigInt(totalBytes),
+      device: 'cpu',
+      completedCount: this.#completedCount,
+      lastRequestId: this.#lastRequestId,
+    };
+  }
+}
+
+const STATES: Readonly<Record<State['kind'], engine.EngineState>> = {
+  empty: engine.EngineState.EMPTY,
+  loading: engine.EngineState.LOADING,
+  idle: engine.EngineState.IDLE,
+  busy: engine.EngineState.BUSY,
+};
+
+/** A caller that has left is noticed through the call's signal; its writes fail for the same reason. */
+function send(out: GenerateWriter, event: engine.EngineGenerateEvent['event']): void {
+  out.write({ event }).catch(() => {});
+}
+
+function busy(why: string): StatusError {
+  return new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.ENGINE_BUSY, message: `the engine is busy: ${why}` });
+}
+
+function notReady(state: string): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_NOT_READY,
+    message: `expected a loaded model, the engine is ${state}`,
+  });
+}

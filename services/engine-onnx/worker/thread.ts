@@ -1,0 +1,78 @@
+/**
+ * The thread that computes. onnxruntime's `run` blocks whoever calls it, so everything that calls it
+ * lives here, and the main thread stays free to answer Status and to cancel. Jobs come one at a time.
+ */
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { Code, cancelled, Reason, StatusError } from '#core';
+import { Pipeline } from '../pipeline/pipeline.js';
+import { determinismClass } from './determinism.js';
+import type { FromWorker, PlainError, ToWorker, WorkerSettings } from './messages.js';
+
+const port: MessagePort = parentPort ?? fail('expected to run as a worker thread');
+const settings = workerData as WorkerSettings;
+const stopCell = new Int32Array(settings.stopCell);
+let pipeline: Pipeline | undefined;
+
+const say = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
+
+port.on('message', (message: ToWorker) => {
+  answer(message).catch((thrown) => say({ type: 'failed', job: message.job, error: plainError(thrown) }));
+});
+say({ type: 'started' });
+
+async function answer(message: ToWorker): Promise<void> {
+  const { job } = message;
+  switch (message.type) {
+    case 'load': {
+      await unload(); // first, so that two models are never in memory together
+      pipeline = await Pipeline.load(message.modelDir, settings);
+      return say({ type: 'loaded', job, loaded: { info: pipeline.model.info, determinismClass: determinismClass(pipeline.model) } });
+    }
+    case 'unload':
+      await unload();
+      return say({ type: 'unloaded', job });
+    case 'draw': {
+      if (!pipeline) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
+      const drawn = await pipeline.draw(message.order, {
+        now: () => performance.now(),
+        checkpoint: () => {
+          if (Atomics.load(stopCell, 0) === job) throw cancelled();
+        },
+        onStep: (step) => say({ type: 'step', job, ...step }),
+        onImage: (image) => say({ type: 'image', job, ...image }, [image.rgb.buffer]),
+      });
+      return say({ type: 'drawn', job, drawn });
+    }
+    default:
+      throw new TypeError(`no such message: ${JSON.stringify(message satisfies never)}`);
+  }
+}
+
+async function unload(): Promise<void> {
+  const leaving = pipeline;
+  pipeline = undefined;
+  await leaving?.release();
+}
+
+function plainError(thrown: unknown): PlainError {
+  const { code, reason, message, details, cause } = classify(thrown);
+  return {
+    code,
+    reason,
+    message,
+    ...details,
+    ...(cause === undefined ? {} : { cause: cause instanceof Error ? cause.message : String(cause) }),
+  };
+}
+
+/** onnxruntime has no codes, only texts. */
+function classify(thrown: unknown): StatusError {
+  if (thrown instanceof Error && /bad_alloc|failed to allocate memory|out of memory/i.test(thrown.message)) {
+    return new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.OUT_OF_MEMORY, message: 'not enough memory', cause: thrown });
+  }
+  return StatusError.from(thrown);
+}
+
+function fail(message: string): never {
+  throw new Error(message);
+}

@@ -1,0 +1,124 @@
+/**
+ * May this request come in, and what exactly does it ask for? Every fault is named at once; defaults
+ * are filled from the model's own limits; the seed is pinned, so that whatever node draws it, now or
+ * on a retry, draws the same picture.
+ */
+import { generation } from '#contracts';
+import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
+import type { Call } from '#grpc';
+import { type ModelInfo, resolveRequest } from '#model-package';
+import type { CostModel } from '#scheduling';
+import type { Fleet } from './dispatch/fleet.js';
+import type { Ticket } from './dispatch/ticket.js';
+import type { RouterEvent } from './events.js';
+
+export interface AdmissionOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly emit: Emit<RouterEvent>;
+  readonly fleet: Fleet;
+  readonly cost: CostModel;
+  /** Longest wait for a first node, when none is known at all. */
+  readonly noNodesWaitMs: number;
+}
+
+/** How often a request that came before any node looks again. */
+const FIRST_NODE_POLL_MS = 20;
+
+export class Admission {
+  #arrivals = 0;
+
+  constructor(private readonly options: AdmissionOptions) {}
+
+  /** Throws INVALID_ARGUMENT with every violation, NOT_FOUND with what there is, or NO_NODES. */
+  async admit(call: Call<generation.GenerateRequest>, onQueued?: Ticket['onQueued']): Promise<Ticket> {
+    const { clock, cost, emit, random } = this.options;
+    const { request } = call;
+    const arrivedAt = clock.now();
+    const requestId = request.requestId || call.metadata['x-request-id'] || randomId(random);
+    call.notes.request_id = requestId.slice(0, 128);
+    const info = await this.#modelFor(request.model, call.signal);
+    const resolution = resolveRequest({ ...request, requestId }, info);
+    if (!resolution.ok) throw refusal(resolution.violations, resolution.unknownLoras, info);
+    const { resolved } = resolution;
+    const work = { ...resolved, model: info.name };
+    call.notes.model = info.name;
+    const ticket: Ticket = {
+      arrival: ++this.#arrivals,
+      requestId,
+      request: {
+        ...request,
+        ...resolved,
+        loras: resolved.loras.map((lora) => ({ ...lora })),
+        model: info.name,
+        seed: request.seed ?? randomSeed(random),
+      },
+      work,
+      arrivedAt,
+      deadlineAt: call.deadlineAt,
+      tried: new Set(),
+      poisonCount: 0,
+      attempts: 0,
+      queuedMs: 0,
+      servedBy: undefined,
+      lastError: undefined,
+      onQueued,
+    };
+    emit({ type: 'admitted', requestId, model: info.name, predictedMs: cost.predictAnyMs(work) });
+    return ticket;
+  }
+
+  /** The named model, or the only one. A mesh that knows no node yet is given time to find one. */
+  async #modelFor(name: string, signal: AbortSignal): Promise<ModelInfo> {
+    const { clock, fleet, noNodesWaitMs } = this.options;
+    const giveUpAt = clock.now() + noNodesWaitMs;
+    for (;;) {
+      const served = fleet.models();
+      const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
+      if (found) return found.info;
+      if (served.size > 0) throw unknownModel(name, [...served.keys()].sort());
+      if (clock.now() >= giveUpAt) throw noNodes(noNodesWaitMs);
+      await clock.sleep(FIRST_NODE_POLL_MS, signal);
+    }
+  }
+}
+
+function refusal(violations: Parameters<typeof badRequest>[0], unknownLoras: readonly string[], info: ModelInfo): StatusError {
+  const known = info.loras.map((lora) => lora.name).join(', ') || 'none';
+  const missing = unknownLoras.map((name) => ({ field: 'loras', description: `expected one of ${known}, got ${JSON.stringify(name)}` }));
+  if (violations.length > 0) return badRequest([...violations, ...missing]);
+  return new StatusError({
+    code: Code.NOT_FOUND,
+    reason: Reason.UNKNOWN_LORA,
+    message: missing.map((violation) => violation.description).join('; '),
+    resource: { type: 'lora', name: unknownLoras.join(', '), description: `${info.name} has: ${known}` },
+  });
+}
+
+function unknownModel(name: string, known: readonly string[]): StatusError {
+  return new StatusError({
+    code: Code.NOT_FOUND,
+    reason: Reason.UNKNOWN_MODEL,
+    message: `expected one of the models ${known.join(', ')}, got ${name === '' ? 'none' : JSON.stringify(name.slice(0, 128))}`,
+    resource: { type: 'model', name: name.slice(0, 128), description: known.join(', ') },
+  });
+}
+
+function noNodes(waitedMs: number): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.NO_NODES,
+    message: `no inference node has reported to this router; waited ${waitedMs} ms`,
+    retryDelayMs: 1000,
+  });
+}
+
+function randomId(random: Random): string {
+  const part = () => Math.floor(random() * 2 ** 32).toString(36).padStart(7, '0');
+  return `r-${part()}${part()}`;
+}
+
+/** 32 bits: what torch's CPU generator reads of a seed. */
+function randomSeed(random: Random): bigint {
+  return BigInt(Math.floor(random() * 2 ** 32));
+}

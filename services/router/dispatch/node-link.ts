@@ -1,0 +1,157 @@
+/**
+ * One router's line to one node: the channel its calls go over and the Attach stream on which the
+ * node says what its slots do and hands out grants. The stream is also the proof of life: its
+ * keepalive finds a frozen or unreachable node in about two seconds, while beats on NATS only hint.
+ *
+ * disconnected → connected (first slot state) → disconnected, for ever, until closed.
+ */
+import { node as nodeContract } from '#contracts';
+import type { Clock } from '#core';
+import { Channel, type Duplex, statusFromGrpc } from '#grpc';
+
+type ToNode = nodeContract.AttachRequest;
+type FromNode = nodeContract.AttachResponse;
+
+export interface NodeLinkOptions {
+  readonly routerId: string;
+  readonly address: string;
+  readonly clock: Clock;
+  /** Pings this often; lost after as long again. */
+  readonly keepaliveMs: number;
+  /** Slots or connection changed. */
+  readonly onChange: () => void;
+  /** Called with the connection's end and its reason. */
+  readonly onLost: (reason: string) => void;
+  readonly onGrant: (leaseId: bigint) => void;
+}
+
+/** First pause before the stream is opened again; doubles to the maximum. */
+const RECONNECT_MS = { first: 50, max: 1000 };
+
+export class NodeLink {
+  readonly channel: Channel;
+  readonly #options: NodeLinkOptions;
+  readonly #closing = new AbortController();
+  #stream: Duplex<ToNode, FromNode> | undefined;
+  #connected = false;
+  #accepting = false;
+  #slotCount = 0;
+  #freeCount = 0;
+  #nextFreeAt = 0;
+  #bidding = false;
+
+  constructor(options: NodeLinkOptions) {
+    this.#options = options;
+    this.channel = new Channel(options.address, { clock: options.clock, keepaliveMs: options.keepaliveMs });
+    void this.#attachForEver();
+  }
+
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  /** The node takes work: connected, engine ready, not draining. */
+  get accepting(): boolean {
+    return this.#connected && this.#accepting;
+  }
+
+  get slotCount(): number {
+    return this.#slotCount;
+  }
+
+  /** Slots that are idle as far as we know: what the node said, less what we have sent since. */
+  get freeCount(): number {
+    return this.accepting ? this.#freeCount : 0;
+  }
+
+  /** Predicted time until a slot is free, 0 when one is. */
+  get freeInMs(): number {
+    return this.#freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());
+  }
+
+  /** A bid of ours stands at the node. */
+  get bidding(): boolean {
+    return this.#bidding;
+  }
+
+  /** "I hold work for you." Replaced by the next bid, used up by a grant. */
+  bid(backlogCount: number, ageMs: number): void {
+    this.#bidding = backlogCount > 0;
+    this.#stream?.send({ message: { $case: 'bid', value: { backlogCount, ageMs } } });
+  }
+
+  decline(leaseId: bigint): void {
+    this.#stream?.send({ message: { $case: 'decline', value: { leaseId } } });
+  }
+
+  /** A request was sent to an idle slot; until the node says otherwise that slot is taken. */
+  takeFree(): void {
+    this.#freeCount = Math.max(0, this.#freeCount - 1);
+  }
+
+  /** The node was busy after all; only its next word or a grant makes it free again. */
+  noteBusy(): void {
+    this.#freeCount = 0;
+  }
+
+  /** The node refused because it drains or its engine is away; believed until its next word. */
+  noteNotAccepting(): void {
+    this.#accepting = false;
+  }
+
+  close(): void {
+    this.#closing.abort();
+    this.channel.close();
+  }
+
+  async #attachForEver(): Promise<void> {
+    const { signal } = this.#closing;
+    let pauseMs = RECONNECT_MS.first;
+    while (!signal.aborted) {
+      let reason = 'stream ended';
+      try {
+        this.#stream = this.channel.duplex(nodeContract.InferenceNodeServiceService.attach, { signal });
+        this.#stream.send({ message: { $case: 'hello', value: { routerId: this.#options.routerId } } });
+        for await (const { message } of this.#stream.messages) {
+          pauseMs = RECONNECT_MS.first;
+          this.#receive(message);
+        }
+      } catch (thrown) {
+        reason = statusFromGrpc(thrown).message;
+      }
+      this.#disconnect(reason);
+      await this.#options.clock.sleep(pauseMs, signal).catch(() => {}); // closing ends the loop above
+      pauseMs = Math.min(pauseMs * 2, RECONNECT_MS.max);
+    }
+  }
+
+  #receive(message: FromNode['message']): void {
+    switch (message?.$case) {
+      case 'slots': {
+        const slots = message.value;
+        this.#connected = true;
+        this.#accepting = slots.accepting;
+        this.#slotCount = slots.slotCount;
+        this.#freeCount = Math.max(0, slots.slotCount - slots.busyCount);
+        this.#nextFreeAt = this.#options.clock.now() + slots.nextFreeMs;
+        return this.#options.onChange();
+      }
+      case 'grant':
+        this.#bidding = false;
+        return this.#options.onGrant(message.value.leaseId);
+      case undefined:
+        return; // a newer node may say things we do not know yet
+    }
+  }
+
+  #disconnect(reason: string): void {
+    const was = this.#connected;
+    this.#stream = undefined;
+    this.#connected = false;
+    this.#accepting = false;
+    this.#freeCount = 0;
+    this.#bidding = false;
+    if (was && !this.#closing.signal.aborted) this.#options.onLost(reason);
+    if (was) this.#options.onChange();
+  }
+}

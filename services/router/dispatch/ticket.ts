@@ -1,0 +1,28 @@
+/** A request on its way through the router: what it asks for, and what has happened to it so far. */
+import type { generation } from '#contracts';
+import type { StatusError } from '#core';
+import type { Waiting, Work } from '#scheduling';
+
+export interface Ticket extends Waiting {
+  readonly requestId: string;
+  /** Complete: defaults filled, seed pinned. The same bytes go to every node that tries it. */
+  readonly request: generation.GenerateRequest;
+  readonly work: Work;
+  /** Clock milliseconds. */
+  readonly arrivedAt: number;
+  /** When the caller stops waiting, clock milliseconds; Infinity: never. */
+  readonly deadlineAt: number;
+  /** Node incarnations that failed it; never asked again. */
+  readonly tried: Set<string>;
+  /** Failures so far that count against the request itself. */
+  poisonCount: number;
+  /** Times it was really run. */
+  attempts: number;
+  /** Milliseconds spent waiting for a slot, over all attempts. */
+  queuedMs: number;
+  /** The node that answered it. */
+  servedBy: string | undefined;
+  lastError: StatusError | undefined;
+  /** Told when its turn changes. Absent for callers who do not watch. */
+  readonly onQueued: ((position: number, etaMs: number) => void) | undefined;
+}

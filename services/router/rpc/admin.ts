@@ -1,0 +1,102 @@
+/** MeshAdminService: what this router sees, and the levers an operator has. */
+import { type Bus, sendControl } from '#bus';
+import { admin } from '#contracts';
+import { type Clock, Code, Reason, StatusError } from '#core';
+import type { HandlersOf } from '#grpc';
+import { modelMessage } from '#model-package';
+import type { CostModel } from '#scheduling';
+import type { Dispatcher } from '../dispatch/dispatcher.js';
+import type { Fleet } from '../dispatch/fleet.js';
+import type { FleetNode } from '../dispatch/fleet-node.js';
+
+export interface AdminParts {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly cost: CostModel;
+  readonly dispatcher: Dispatcher;
+  readonly fleet: Fleet;
+  readonly runningCount: () => number;
+  readonly membershipFrozen: () => boolean;
+}
+
+/** A watcher is told of changes at most this often. */
+const WATCH_INTERVAL_MS = 500;
+
+export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAdminServiceService> {
+  const { bus, clock, cost, fleet } = parts;
+  const nodes = () => [...fleet].map((node) => describe(node, clock, cost)).sort((a, b) => a.nodeId.localeCompare(b.nodeId));
+  const control = async (nodeId: string, action: 'drain' | 'resume') => {
+    if (!fleet.get(nodeId)) throw unknownNode(nodeId, fleet);
+    await sendControl(bus, nodeId, { action });
+    return {};
+  };
+  return {
+    listNodes: async () => ({ nodes: nodes() }),
+    watchMesh: async (call, out) => {
+      let sent = '';
+      while (!call.signal.aborted) {
+        const snapshot: admin.MeshSnapshot = {
+          nodes: nodes(),
+          queuedCount: parts.dispatcher.waitingCount,
+          runningCount: parts.runningCount(),
+          membershipFrozen: parts.membershipFrozen(),
+        };
+        // Ages move all the time and are no change by themselves.
+        const picture = JSON.stringify({ ...snapshot, nodes: snapshot.nodes.map((n) => admin.NodeInfo.toJSON({ ...n, sinceBeatMs: 0 })) });
+        if (picture !== sent) await out.write(snapshot);
+        sent = picture;
+        await clock.sleep(WATCH_INTERVAL_MS, call.signal);
+      }
+    },
+    drain: (call) => control(call.request.nodeId, 'drain'),
+    resume: (call) => control(call.request.nodeId, 'resume'),
+  };
+}
+
+function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {
+  const { beat, link } = node;
+  const running = beat.running[0];
+  const model = beat.models[0]?.name ?? '';
+  return {
+    nodeId: beat.nodeId,
+    incarnation: beat.incarnation,
+    address: beat.address,
+    zone: beat.zone,
+    liveness: node.suspect ? admin.Liveness.SUSPECT : admin.Liveness.ALIVE,
+    breaker: BREAKER_STATES[node.breaker.state],
+    connected: link.connected,
+    draining: beat.draining,
+    slotCount: beat.slotCount,
+    busyCount: link.connected ? link.slotCount - link.freeCount : beat.busyCount,
+    engineState: beat.engine.state,
+    engine: beat.engine.name,
+    models: beat.models.map((info) => modelMessage(info, 1)),
+    gpu: beat.gpu
+      ? { ...beat.gpu, memoryTotalBytes: BigInt(beat.gpu.memoryTotalBytes), memoryUsedBytes: BigInt(beat.gpu.memoryUsedBytes) }
+      : undefined,
+    sinceBeatMs: clock.now() - node.beatAt,
+    runningRequestId: running?.requestId ?? '',
+    runningStep: running?.step ?? 0,
+    runningTotal: running?.total ?? 0,
+    costRatio: cost.ratio(beat.nodeId, model),
+    completedCount: BigInt(beat.completedCount),
+    failedCount: BigInt(beat.failedCount),
+    engineRestartCount: BigInt(beat.engine.restartCount),
+  };
+}
+
+const BREAKER_STATES = {
+  closed: admin.BreakerState.CLOSED,
+  open: admin.BreakerState.OPEN,
+  halfOpen: admin.BreakerState.HALF_OPEN,
+} as const;
+
+function unknownNode(nodeId: string, fleet: Fleet): StatusError {
+  const known = [...fleet].map((node) => node.nodeId).join(', ') || 'none';
+  return new StatusError({
+    code: Code.NOT_FOUND,
+    reason: Reason.UNKNOWN_NODE,
+    message: `expected one of the nodes ${known}, got ${JSON.stringify(nodeId)}`,
+    resource: { type: 'node', name: nodeId, description: known },
+  });
+}

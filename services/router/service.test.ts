@@ -1,0 +1,257 @@
+import { afterEach, expect, test } from 'vitest';
+import { generation } from '#contracts';
+import { Code, Reason, StatusError } from '#core';
+import { Channel, Server } from '#grpc';
+import { systemClock } from '#runtime';
+import { FakeNode } from '../../test/support/fake-node.js';
+import { createRouter, type RouterOptions } from './service.js';
+
+const Service = generation.ImageGenerationServiceService;
+const cleanups: (() => Promise<void> | void)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+const CONFIG: RouterOptions['config'] = {
+  routerId: 'router',
+  zone: '',
+  queue: { limit: 100, timeoutMs: 10_000, noNodesWaitMs: 300 },
+  execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+  cost: { priorMs: 1000 },
+  retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+  breaker: { openMs: 30_000 },
+  link: { keepaliveMs: 1000 },
+};
+
+async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOptions['config']> = {}) {
+  for (const node of nodes) {
+    await node.start();
+    cleanups.push(() => node.stop());
+  }
+  const router = createRouter({
+    config: { ...CONFIG, ...config },
+    clock: systemClock,
+    random: Math.random,
+    emit: () => {},
+  });
+  for (const node of nodes) router.fleet.hear(node.beat);
+  const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
+  server.add(Service, router.handlers);
+  const channel = new Channel(`127.0.0.1:${await server.listen('127.0.0.1:0')}`, { clock: systemClock });
+  cleanups.push(async () => {
+    channel.close();
+    await server.close();
+    router.close();
+    // Whatever a test did, nothing may be left behind.
+    expect(router.leases.size).toBe(0);
+    expect(router.executor.liveCount).toBe(0);
+    expect(router.dispatcher.waitingCount).toBe(0);
+  });
+  const generate = (fields: Partial<generation.GenerateRequest> = {}, options = {}) =>
+    channel.unary(Service.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), options);
+  return { router, channel, generate };
+}
+
+function gate() {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
+}
+
+const busyWith = (opened: Promise<void>) => (call: { signal: AbortSignal }) =>
+  new Promise<void>((resolve, reject) => {
+    call.signal.addEventListener('abort', () => reject(call.signal.reason));
+    void opened.then(resolve);
+  });
+
+test('an idle node draws, and the router adds its figures', async () => {
+  const { generate } = await startRouter([new FakeNode('n1')]);
+  const { response, trailers } = await generate({ requestId: 'r1' });
+  expect(response).toMatchObject({ requestId: 'r1', nodeId: 'n1', attempts: 1, executingMs: 5 });
+  expect(trailers).toMatchObject({ 'x-mesh-node': 'n1', 'x-mesh-attempts': '1' });
+});
+
+test('a stream tells accepted, started, steps and completed', async () => {
+  const { channel } = await startRouter([new FakeNode('n1')]);
+  const kinds: string[] = [];
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x', seed: 7n });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'accepted') expect(event.value.seed).toBe(7n);
+    if (event?.$case === 'completed') expect(event.value).toMatchObject({ nodeId: 'n1', attempts: 1 });
+    kinds.push(event?.$case ?? 'none');
+  }
+  expect(kinds).toEqual(['accepted', 'started', 'step', 'step', 'completed']);
+});
+
+test('requests beyond the slots wait and start in the order they came, on grants', async () => {
+  const node = new FakeNode('n1');
+  const first = gate();
+  node.draw = busyWith(first.opened);
+  const { generate, router } = await startRouter([node]);
+  const answers = [generate({ requestId: 'r0' })];
+  await expect.poll(() => node.started).toEqual(['r0']);
+  for (let i = 1; i <= 5; i++) {
+    answers.push(generate({ requestId: `r${i}` }));
+    await expect.poll(() => router.dispatcher.waitingCount).toBe(i);
+  }
+  first.open();
+  await Promise.all(answers);
+  expect(node.started).toEqual(['r0', 'r1', 'r2', 'r3', 'r4', 'r5']);
+  expect(node.grantsUsed.length).toBeGreaterThan(0);
+});
+
+test('a waiting caller who leaves is forgotten and a running one frees the slot', async () => {
+  const node = new FakeNode('n1');
+  node.draw = busyWith(new Promise(() => {}));
+  const { generate, router } = await startRouter([node]);
+  const [running, waiting] = [new AbortController(), new AbortController()];
+  const first = generate({ requestId: 'r1' }, { signal: running.signal });
+  await expect.poll(() => node.started).toEqual(['r1']);
+  const second = generate({ requestId: 'r2' }, { signal: waiting.signal });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  waiting.abort();
+  await expect(second).rejects.toMatchObject({ code: Code.CANCELLED });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(0);
+  running.abort();
+  await expect(first).rejects.toMatchObject({ code: Code.CANCELLED });
+  await expect.poll(() => router.leases.size).toBe(0);
+});
+
+test('streaming callers are told their place', async () => {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  const { generate, channel } = await startRouter([node]);
+  const running = generate({ requestId: 'r1' });
+  await expect.poll(() => node.started).toEqual(['r1']);
+  const places: number[] = [];
+  for await (const { event } of channel.serverStream(Service.generateStream, generation.GenerateRequest.fromPartial({ prompt: 'x' }))) {
+    if (event?.$case !== 'queued') continue;
+    places.push(event.value.position);
+    release.open();
+  }
+  expect(places[0]).toBe(1);
+  await running;
+});
+
+test('a node that dies mid-request costs no caller an error', async () => {
+  const [dying, sound] = [new FakeNode('n1'), new FakeNode('n2')];
+  const release = gate();
+  dying.draw = busyWith(new Promise(() => {}));
+  sound.draw = busyWith(release.opened);
+  const { generate } = await startRouter([dying, sound]);
+  const answers = Array.from({ length: 6 }, (_, i) => generate({ requestId: `r${i}` }));
+  await expect.poll(() => dying.started.length + sound.started.length).toBe(2);
+  await dying.stop();
+  release.open();
+  const nodes = (await Promise.all(answers)).map(({ response }) => response.nodeId);
+  expect(new Set(nodes)).toEqual(new Set(['n2']));
+});
+
+test('a busy answer is no fault: the request goes elsewhere and is no attempt', async () => {
+  const [busy, idle] = [new FakeNode('n1'), new FakeNode('n2')];
+  busy.draw = () => Promise.reject(new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' }));
+  const { generate } = await startRouter([busy, idle]);
+  const answers = await Promise.all(Array.from({ length: 4 }, () => generate()));
+  expect(answers.map(({ response }) => [response.nodeId, response.attempts])).toEqual(Array(4).fill(['n2', 1]));
+});
+
+test('a request that breaks two nodes is POISON', async () => {
+  const nodes = ['n1', 'n2', 'n3'].map((id) => new FakeNode(id));
+  for (const node of nodes) {
+    node.draw = () => Promise.reject(new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_CRASHED, message: 'engine died' }));
+  }
+  const { generate } = await startRouter(nodes);
+  await expect(generate()).rejects.toMatchObject({ code: Code.ABORTED, reason: Reason.POISON });
+  expect(nodes.flatMap((node) => node.started)).toHaveLength(2);
+});
+
+test('a bad request never reaches a node', async () => {
+  const node = new FakeNode('n1');
+  const { generate } = await startRouter([node]);
+  await expect(generate({ width: 7, height: 1000, steps: 99, imageCount: 50 })).rejects.toMatchObject({
+    code: Code.INVALID_ARGUMENT,
+    details: { violations: [{ field: 'width' }, { field: 'height' }, { field: 'steps' }, { field: 'image_count' }] },
+  });
+  await expect(generate({ model: 'sdxl' })).rejects.toMatchObject({ code: Code.NOT_FOUND, details: { resource: { description: 'fake' } } });
+  await expect(generate({ loras: [{ name: 'neon' }] })).rejects.toMatchObject({ code: Code.NOT_FOUND, reason: Reason.UNKNOWN_LORA });
+  expect(node.started).toEqual([]);
+});
+
+test("the node's own refusal of a request is not tried elsewhere", async () => {
+  const nodes = [new FakeNode('n1'), new FakeNode('n2')];
+  for (const node of nodes) {
+    node.draw = () => Promise.reject(new StatusError({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG, message: '90 tokens' }));
+  }
+  const { generate } = await startRouter(nodes);
+  await expect(generate()).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG });
+  expect(nodes.flatMap((node) => node.started)).toHaveLength(1);
+});
+
+test('without any node the answer is NO_NODES with a time to retry', async () => {
+  const { generate } = await startRouter([]);
+  await expect(generate()).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.NO_NODES, details: { retryDelayMs: 1000 } });
+});
+
+test('a full queue refuses with a time to retry', async () => {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  const { generate, router } = await startRouter([node], { queue: { ...CONFIG.queue, limit: 1 } });
+  const first = generate();
+  await expect.poll(() => node.started.length).toBe(1);
+  const second = generate();
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  await expect(generate()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL });
+  release.open();
+  await Promise.all([first, second]);
+});
+
+test('waiting too long ends with QUEUE_TIMEOUT, the place and the wait', async () => {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  const { generate } = await startRouter([node], { queue: { ...CONFIG.queue, timeoutMs: 100 } });
+  const first = generate();
+  await expect.poll(() => node.started.length).toBe(1);
+  await expect(generate()).rejects.toMatchObject({
+    code: Code.DEADLINE_EXCEEDED,
+    reason: Reason.QUEUE_TIMEOUT,
+    details: { metadata: { position: '1' } },
+  });
+  release.open();
+  await first;
+});
+
+test('a node that stops answering ends with EXECUTION_TIMEOUT and another one draws', async () => {
+  const [stuck, sound] = [new FakeNode('n1'), new FakeNode('n2')];
+  stuck.draw = busyWith(new Promise(() => {}));
+  const { generate } = await startRouter([stuck, sound], { execution: { factor: 1, floorMs: 100, capMs: 100 } });
+  const answers = await Promise.all([generate(), generate()]);
+  expect(answers.map(({ response }) => response.nodeId)).toEqual(['n2', 'n2']);
+});
+
+test('two routers share one node in one order', async () => {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  const one = await startRouter([node]);
+  const two = await startRouter([]);
+  two.router.fleet.hear(node.beat);
+  await expect.poll(() => [...two.router.fleet][0]?.link.connected).toBe(true);
+  const answers = [one.generate({ requestId: 'a0' })];
+  await expect.poll(() => node.started).toEqual(['a0']);
+  const order = ['b1', 'a2', 'b3', 'a4'];
+  for (const requestId of order) {
+    const { generate, router } = requestId.startsWith('a') ? one : two;
+    const before = router.dispatcher.waitingCount;
+    answers.push(generate({ requestId }));
+    await expect.poll(() => router.dispatcher.waitingCount).toBe(before + 1);
+    await systemClock.sleep(5); // ages must differ for their order to mean something
+  }
+  release.open();
+  await Promise.all(answers);
+  expect(node.started).toEqual(['a0', ...order]);
+});

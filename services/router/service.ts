@@ -1,0 +1,100 @@
+/**
+ * The router, put together. A request's way, top to bottom:
+ *
+ *   libs/grpc Server   decode, deadline, cancellation, one event per ended call
+ *   Admission          validate everything at once, fill defaults, pin the seed, predict the cost
+ *   Executor           live count, attempts, retry budget, failure table
+ *     Dispatcher       wait in the one queue; an idle slot or a node's grant ends the wait
+ *       Fleet          who serves it: beats (NATS), lines (Attach), breakers
+ *     forward          call the node; its answer passes as the bytes that came
+ *
+ * Membership and the process around it are build.ts.
+ */
+import { type BreakerEvent, BreakerPool } from '#breaker';
+import { generation } from '#contracts';
+import type { Clock, Emit, Random } from '#core';
+import type { HandlersOf } from '#grpc';
+import { CostModel, LeaseTable, RetryBudget, WaitQueue } from '#scheduling';
+import { Admission } from './admission.js';
+import { drawCanary } from './canary.js';
+import type { RouterConfig } from './config.js';
+import { Dispatcher } from './dispatch/dispatcher.js';
+import { Fleet } from './dispatch/fleet.js';
+import type { Ticket } from './dispatch/ticket.js';
+import type { RouterEvent } from './events.js';
+import { Executor } from './execute.js';
+import { generate } from './rpc/generate.js';
+import { generateStream } from './rpc/generate-stream.js';
+import { listModels } from './rpc/list-models.js';
+
+export interface RouterOptions {
+  readonly config: Pick<RouterConfig, 'routerId' | 'zone' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly emit: Emit<RouterEvent | BreakerEvent>;
+}
+
+export interface Router {
+  readonly fleet: Fleet;
+  readonly dispatcher: Dispatcher;
+  readonly executor: Executor;
+  readonly cost: CostModel;
+  readonly leases: LeaseTable;
+  readonly handlers: HandlersOf<typeof generation.ImageGenerationServiceService>;
+  /** Fails what waits, lets go of all nodes. */
+  close(): void;
+}
+
+export function createRouter(options: RouterOptions): Router {
+  const { config, clock, random, emit } = options;
+  const queue = new WaitQueue<Ticket>();
+  const leases = new LeaseTable();
+  const cost = new CostModel(config.cost);
+  const breakers = new BreakerPool({
+    clock,
+    random,
+    emit,
+    probe: (nodeId, signal) => drawCanary(fleet.get(nodeId), emit, signal),
+    settings: { openMs: config.breaker.openMs },
+  });
+  const fleet: Fleet = new Fleet({
+    routerId: config.routerId,
+    zone: config.zone,
+    clock,
+    keepaliveMs: config.link.keepaliveMs,
+    emit,
+    breakers,
+    onChange: () => dispatcher.pump(),
+    onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
+  });
+  const dispatcher = new Dispatcher({
+    clock,
+    emit,
+    fleet,
+    queue,
+    leases,
+    cost,
+    queueLimit: config.queue.limit,
+    queueTimeoutMs: config.queue.timeoutMs,
+    noNodesWaitMs: config.queue.noNodesWaitMs,
+  });
+  const budget = new RetryBudget(config.retry);
+  const executor = new Executor({ clock, emit, fleet, dispatcher, cost, budget, limits: config.execution, maxNodes: config.retry.maxNodes });
+  const admission = new Admission({ clock, random, emit, fleet, cost, noNodesWaitMs: config.queue.noNodesWaitMs });
+  return {
+    fleet,
+    dispatcher,
+    executor,
+    cost,
+    leases,
+    handlers: {
+      generate: generate({ admission, executor }),
+      generateStream: generateStream({ admission, executor, dispatcher }),
+      listModels: listModels({ fleet }),
+    },
+    close() {
+      dispatcher.close();
+      fleet.close();
+    },
+  };
+}

@@ -1,0 +1,38 @@
+import { expect, test } from 'vitest';
+import { generation } from '#contracts';
+import { appendRouterFigures, eventKind, readExecutingMs } from './wire.js';
+
+const { GenerateEvent, GenerateResponse } = generation;
+const bytesOf = (response: generation.GenerateResponse) => Buffer.from(GenerateResponse.encode(response).finish());
+const picture = { data: Buffer.alloc(300_000, 7), mimeType: 'image/png', width: 128, height: 128, seed: 2n ** 60n };
+
+test('the engine time is found behind the pictures', () => {
+  const bytes = bytesOf(GenerateResponse.fromPartial({ images: [picture, picture], requestId: 'r', executingMs: 91.5 }));
+  expect(readExecutingMs(bytes)).toBe(91.5);
+});
+
+test('an answer without it, or no answer at all, has none', () => {
+  expect(readExecutingMs(bytesOf(GenerateResponse.fromPartial({ requestId: 'r' })))).toBeUndefined();
+  expect(readExecutingMs(Buffer.from([0xff, 0xff, 0xff, 0xff]))).toBeUndefined();
+});
+
+test('appended figures are what a reader sees', () => {
+  const bytes = bytesOf(GenerateResponse.fromPartial({ images: [picture], nodeId: 'n', attempts: 1, queuedMs: 3 }));
+  const read = GenerateResponse.decode(appendRouterFigures(bytes, { queuedMs: 12.5, attempts: 2 }));
+  expect(read).toMatchObject({ nodeId: 'n', queuedMs: 12.5, attempts: 2 });
+  expect(read.images[0]?.data.length).toBe(300_000);
+});
+
+test.each([
+  ['accepted', { requestId: 'r', seed: 1n, etaMs: 1 }],
+  ['queued', { position: 1, etaMs: 1 }],
+  ['started', { nodeId: 'n', attempt: 1 }],
+  ['step', { step: 1, total: 8, imageIndex: 0 }],
+  ['image', { data: Buffer.alloc(10) }],
+  ['completed', { requestId: 'r' }],
+] as const)('a %s event is told by its first byte', ($case, value) => {
+  const event = GenerateEvent.fromPartial({ event: { $case, value } as never });
+  expect(eventKind(Buffer.from(GenerateEvent.encode(event).finish()))).toBe($case);
+});
+
+test('an empty event is unknown', () => expect(eventKind(Buffer.alloc(0))).toBe('unknown'));

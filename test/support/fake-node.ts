@@ -1,0 +1,173 @@
+/**
+ * An inference node made of nothing but its gRPC face, for testing routers: one slot, real sockets,
+ * the real Attach protocol, and an answer the test decides.
+ */
+import type { Beat } from '#bus';
+import { generation, node as nodeContract } from '#contracts';
+import { Code, Reason, StatusError } from '#core';
+import { type Call, Server, type Writer } from '#grpc';
+import type { ModelInfo } from '#model-package';
+import { systemClock } from '#runtime';
+
+export const FAKE_MODEL: ModelInfo = {
+  name: 'fake',
+  revision: '1',
+  family: 'test',
+  languages: ['en'],
+  defaults: { width: 128, height: 128, steps: 4, guidanceScale: 0 },
+  limits: {
+    sizeMultiple: 16,
+    minWidth: 64,
+    maxWidth: 256,
+    minHeight: 64,
+    maxHeight: 256,
+    minSteps: 1,
+    maxSteps: 50,
+    minGuidanceScale: 0,
+    maxGuidanceScale: 0,
+    maxImageCount: 4,
+    maxPromptTokens: 64,
+    maxLoras: 4,
+    minLoraStrength: 0,
+    maxLoraStrength: 2,
+  },
+  negativePrompt: false,
+  loras: [{ name: 'pastel', description: '' }],
+};
+
+type Draw = (call: Call<generation.GenerateRequest>) => Promise<void>;
+
+export class FakeNode {
+  /** Requests in the order they were started, by id. */
+  readonly started: string[] = [];
+  readonly grantsUsed: bigint[] = [];
+  /** What a request does while it holds the slot. */
+  draw: Draw = async () => {};
+  accepting = true;
+  #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
+  #busy = false;
+  #promised: { leaseId: bigint; cancel: () => void } | undefined;
+  #nextLease = 1n;
+  readonly #routers = new Map<Writer<nodeContract.AttachResponse>, { ageAt: number } | undefined>();
+  #address = '';
+
+  constructor(readonly nodeId: string) {}
+
+  get beat(): Beat {
+    return {
+      nodeId: this.nodeId,
+      incarnation: '1-a',
+      seq: 1,
+      address: this.#address,
+      zone: '',
+      engine: { name: 'fake', version: '1', state: 'ready', determinismClass: 'fake', restartCount: 0 },
+      models: [FAKE_MODEL],
+      slotCount: 1,
+      busyCount: this.#busy ? 1 : 0,
+      running: [],
+      draining: false,
+      gpu: null,
+      completedCount: 0,
+      failedCount: 0,
+    };
+  }
+
+  async start(port = 0): Promise<void> {
+    const service = generation.ImageGenerationServiceService;
+    this.#server.add(service, {
+      generate: async (call) => {
+        await this.#run(call);
+        return generation.GenerateResponse.fromPartial({ requestId: call.request.requestId, nodeId: this.nodeId, executingMs: 5 });
+      },
+      generateStream: async (call, out) => {
+        await out.write({ event: { $case: 'accepted', value: { requestId: call.request.requestId, seed: 0n, etaMs: 1 } } });
+        await this.#run(call);
+        for (const step of [1, 2]) await out.write({ event: { $case: 'step', value: { step, total: 2, imageIndex: 0 } } });
+        const value = generation.Completed.fromPartial({ requestId: call.request.requestId, nodeId: this.nodeId, executingMs: 5 });
+        await out.write({ event: { $case: 'completed', value } });
+      },
+      listModels: async () => ({ models: [] }),
+    });
+    this.#server.add(nodeContract.InferenceNodeServiceService, { attach: (call, out) => this.#attach(call, out) }, { endless: ['attach'] });
+    this.#address = `127.0.0.1:${await this.#server.listen(`127.0.0.1:${port}`)}`;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server.close();
+  }
+
+  announce(): void {
+    for (const out of this.#routers.keys()) this.#tell(out);
+  }
+
+  async #attach(call: Call<AsyncIterable<nodeContract.AttachRequest>>, out: Writer<nodeContract.AttachResponse>): Promise<void> {
+    try {
+      for await (const { message } of call.request) {
+        if (message?.$case === 'hello') {
+          this.#routers.set(out, undefined);
+          this.#tell(out);
+        } else if (message?.$case === 'bid') {
+          const bid = message.value.backlogCount > 0 ? { ageAt: systemClock.now() - message.value.ageMs } : undefined;
+          this.#routers.set(out, bid);
+          this.#grant();
+        } else if (message?.$case === 'decline' && this.#promised?.leaseId === message.value.leaseId) this.#lapse();
+      }
+    } finally {
+      this.#routers.delete(out);
+    }
+  }
+
+  async #run(call: Call<generation.GenerateRequest>): Promise<void> {
+    const lease = call.metadata['x-mesh-lease'];
+    if (!this.accepting) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'draining' });
+    const granted = lease !== undefined && this.#promised?.leaseId === BigInt(lease);
+    if (this.#busy || (this.#promised && !granted)) {
+      throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' });
+    }
+    if (granted) {
+      this.grantsUsed.push(BigInt(lease));
+      this.#promised?.cancel();
+      this.#promised = undefined;
+    }
+    this.#busy = true;
+    this.announce();
+    this.started.push(call.request.requestId);
+    try {
+      await this.draw(call);
+    } finally {
+      this.#busy = false;
+      this.#grant();
+      this.announce();
+    }
+  }
+
+  #grant(): void {
+    if (this.#busy || this.#promised || !this.accepting) return;
+    let best: Writer<nodeContract.AttachResponse> | undefined;
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const [out, bid] of this.#routers) {
+      if (bid && bid.ageAt < oldest) {
+        oldest = bid.ageAt;
+        best = out;
+      }
+    }
+    if (!best) return;
+    this.#routers.set(best, undefined);
+    const leaseId = this.#nextLease++;
+    this.#promised = { leaseId, cancel: systemClock.schedule(500, () => this.#lapse()) };
+    void best.write({ message: { $case: 'grant', value: { leaseId, ttlMs: 500 } } }).catch(() => this.#lapse());
+  }
+
+  #lapse(): void {
+    this.#promised?.cancel();
+    this.#promised = undefined;
+    this.#grant();
+    this.announce();
+  }
+
+  #tell(out: Writer<nodeContract.AttachResponse>): void {
+    const busyCount = this.#busy || this.#promised ? 1 : 0;
+    const value = { slotCount: 1, busyCount, accepting: this.accepting, nextFreeMs: 0 };
+    out.write({ message: { $case: 'slots', value } }).catch(() => {}); // a router that is gone needs no news
+  }
+}

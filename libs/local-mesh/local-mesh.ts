@@ -5,12 +5,11 @@
  * It is about real processes and runs on the real clock; what can be tested without processes does
  * not belong here.
  */
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { connectMesh } from '#client';
-import { type Env, thisProcess } from '#runtime';
+import { type Env, packageRoot, thisProcess } from '#runtime';
 import { Child, type Line } from './child.js';
 import type { LocalGpu } from './gpus.js';
 import { type NatsServer, startNatsServer } from './nats-server.js';
@@ -65,7 +64,7 @@ export class LocalMesh {
   private constructor(options: LocalMeshOptions, dir: string) {
     this.#options = options;
     this.#dir = dir;
-    const services = path.join(packageRoot(), 'dist', 'services');
+    const services = path.join(packageRoot, 'dist', 'services');
     this.#programs = options.programs ?? {
       router: path.join(services, 'router', 'main.js'),
       node: path.join(services, 'inference-node', 'main.js'),
@@ -182,7 +181,7 @@ export class LocalMesh {
     const { nodes, natsUrl, routerListen, routerCount = 1 } = this.#options;
     if (natsUrl === undefined) {
       const log = (text: string) => this.#options.onLine?.({ process: 'nats', text });
-      this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot(), '.cache'), log })).path;
+      this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log })).path;
       this.nats = await this.#startNats(0);
     }
     this.#natsUrl = natsUrl ?? this.nats?.url ?? '';
@@ -217,11 +216,4 @@ export class LocalMesh {
   get #readyTimeoutMs(): number {
     return this.#options.readyTimeoutMs ?? 60_000;
   }
-}
-
-/** The folder of package.json, seen from the sources as well as from dist/. */
-function packageRoot(): string {
-  let dir = import.meta.dirname;
-  while (!existsSync(path.join(dir, 'package.json')) && path.dirname(dir) !== dir) dir = path.dirname(dir);
-  return dir;
 }

@@ -1,0 +1,325 @@
+/**
+ * What every engine must do, whatever draws inside it: run this on a new one before a node starts
+ * it. The engine is a process; nothing is known of it but its command and its socket.
+ *
+ *   describeEngine('engine-onnx', { command: [process.execPath, main], modelDir, can: { … } });
+ *
+ * What an engine cannot do is said in `can`; the tests of it are then skipped, not passed.
+ */
+import { createHash } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { engine, type generation } from '#contracts';
+import { Code, Reason } from '#core';
+import { latentShape } from '#model-package';
+import { torchNoise } from '#noise';
+import { type EngineProcess, type EngineStart, startEngine } from '../support/engine-process.js';
+
+export interface EngineUnderTest {
+  readonly command: EngineStart['command'];
+  readonly env?: Readonly<Record<string, string>>;
+  /** A folder that Load takes. */
+  readonly modelDir: string;
+  readonly can: Capabilities;
+  /** For a request that is to be caught while it runs: about a second or more. Default: as many steps and pixels as the model allows. */
+  readonly slowRequest?: Partial<engine.EngineGenerateRequest>;
+}
+
+export interface Capabilities {
+  /** Pictures follow from prompt and noise: other noise, other picture. */
+  readonly draw: boolean;
+  /** Noise that holds NaN is INTERNAL/NAN_OUTPUT. */
+  readonly detectNaN: boolean;
+  /** A prompt over the model's token limit is refused. */
+  readonly countTokens: boolean;
+  /** Name of an adapter of the model whose effect grows with its strength; undefined: none. */
+  readonly lora: string | undefined;
+}
+
+const Service = engine.EngineServiceService;
+const PROMPT = 'a red circle on a blue background';
+const CONTROL_ANSWER_MS = 250;
+
+export function describeEngine(name: string, under: EngineUnderTest): void {
+  const { can } = under;
+
+  describe(`${name}: contract`, () => {
+    let running: EngineProcess;
+    let model: generation.Model;
+    beforeAll(async () => {
+      running = await startEngine(under);
+      const loaded = await running.load(under.modelDir);
+      model = loaded.model ?? expect.fail('Load answered without a model');
+    });
+    afterAll(() => running.close());
+    const request = (changes: Partial<engine.EngineGenerateRequest> = {}) => requestFor(model, changes);
+    const slow = (changes: Partial<engine.EngineGenerateRequest> = {}) => slowRequestFor(model, { ...under.slowRequest, ...changes });
+    const failureOf = (changes: Partial<engine.EngineGenerateRequest>) =>
+      collect(running.generate(request(changes))).catch((error) => error);
+
+    test('Status of a loaded engine says what it is and is idle', async () => {
+      const status = await running.status();
+      expect(status).toMatchObject({ state: engine.EngineState.IDLE, requestId: '', models: [{ name: model.name }] });
+      expect(status.engine).not.toBe('');
+      expect(status.version).not.toBe('');
+      expect(status.determinismClass).not.toBe('');
+    });
+
+    test('events come in order: every step, then the picture, picture by picture, then done', async () => {
+      const events = await collect(running.generate(request({ steps: 3, items: [item(model, 1n), item(model, 2n)] })));
+      expect(events.map(tell)).toEqual([
+        'step 0 1/3',
+        'step 0 2/3',
+        'step 0 3/3',
+        'image 0',
+        'step 1 1/3',
+        'step 1 2/3',
+        'step 1 3/3',
+        'image 1',
+        'done',
+      ]);
+      const done = events.at(-1)?.event;
+      expect(done).toMatchObject({ $case: 'done', value: { forwardCount: 6 } });
+    });
+
+    test('a picture is as large as it was ordered', async () => {
+      const sides = { width: model.limits?.minWidth ?? 0, height: (model.limits?.minHeight ?? 0) + (model.limits?.sizeMultiple ?? 0) };
+      const [image] = await pictures(running, request({ ...sides, items: [item(model, 1n, sides)] }));
+      expect(image).toMatchObject(sides);
+      expect(image?.data.length).toBe(sides.width * sides.height * 3);
+    });
+
+    test('the same request gives the same bytes, alone or with others', async () => {
+      const [first] = await pictures(running, request({ items: [item(model, 5n)] }));
+      const [other, again] = await pictures(running, request({ items: [item(model, 6n), item(model, 5n)] }));
+      expect(digest(again)).toBe(digest(first));
+      if (can.draw) expect(digest(other)).not.toBe(digest(first));
+    });
+
+    test('Status and a second request are answered while it computes', async () => {
+      const events = running.generate(slow({ requestId: 'slow-1' }))[Symbol.asyncIterator]();
+      await events.next();
+      const askedAt = performance.now();
+      const status = await running.status();
+      expect(performance.now() - askedAt).toBeLessThan(CONTROL_ANSWER_MS);
+      expect(status).toMatchObject({ state: engine.EngineState.BUSY, requestId: 'slow-1' });
+      await expect(collect(running.generate(request()))).rejects.toMatchObject({
+        code: Code.RESOURCE_EXHAUSTED,
+        reason: Reason.ENGINE_BUSY,
+      });
+      const later: string[] = [];
+      for (let next = await events.next(); !next.done; next = await events.next()) later.push(tell(next.value));
+      expect(later.at(-1)).toBe('done');
+    });
+
+    test('a cancelled request leaves within one step', async () => {
+      const before = await running.status();
+      const leave = new AbortController();
+      const order = slow({ requestId: 'leaves' });
+      let seen = 0;
+      const call = (async () => {
+        for await (const { event } of running.generate(order, leave.signal)) {
+          if (event?.$case === 'step') seen = event.value.step;
+          if (seen === 2) leave.abort();
+        }
+      })();
+      await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
+      let furthest = 0;
+      const look = async () => {
+        const status = await running.status();
+        furthest = Math.max(furthest, status.step);
+        return status;
+      };
+      const ended = expect.poll(look, { interval: 1, timeout: 10_000 });
+      await ended.toMatchObject({ state: engine.EngineState.IDLE, lastRequestId: 'leaves', completedCount: before.completedCount });
+      // The step under way when the cancel arrived may end, and its event may have been under way as well.
+      expect(furthest).toBeLessThanOrEqual(4);
+      expect(order.steps).toBeGreaterThan(5);
+      expect((await pictures(running, request())).length).toBe(1);
+    });
+
+    test.each([
+      ['an unknown model', { model: 'no-such-model' }, Code.NOT_FOUND, Reason.UNKNOWN_MODEL],
+      ['an unknown LoRA', { loras: [{ name: 'no-such-lora', strength: 1 }] }, Code.NOT_FOUND, Reason.UNKNOWN_LORA],
+      ['an empty prompt', { prompt: '' }, Code.INVALID_ARGUMENT, Reason.BAD_REQUEST],
+      ['no steps', { steps: 0 }, Code.INVALID_ARGUMENT, Reason.BAD_REQUEST],
+      ['no items', { items: [] }, Code.INVALID_ARGUMENT, Reason.BAD_REQUEST],
+      ['an odd size', { width: 100 }, Code.INVALID_ARGUMENT, Reason.BAD_REQUEST],
+      ['too little noise', { items: [{ seed: 1n, latents: Buffer.alloc(64) }] }, Code.INVALID_ARGUMENT, Reason.BAD_REQUEST],
+    ] as const)('%s is refused, and the next request is drawn', async (_what, changes, code, reason) => {
+      expect(await failureOf(changes as Partial<engine.EngineGenerateRequest>)).toMatchObject({ code, reason });
+      expect((await pictures(running, request())).length).toBe(1);
+    });
+
+    test('every violation is named at once', async () => {
+      const error = await failureOf({ width: 7, steps: 100_000, prompt: '' });
+      expect(error.details.violations.map((violation: { field: string }) => violation.field).sort()).toEqual(['prompt', 'steps', 'width']);
+    });
+
+    test('bytes that are no request are INVALID_ARGUMENT', async () => {
+      const garbage = { ...Service.generate, requestSerialize: () => Buffer.from([0xff, 0xff, 0xff]) };
+      await expect(collect(running.channel.serverStream(garbage, request()))).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT });
+    });
+
+    test.skipIf(!can.countTokens)('too long a prompt is refused with its length and the limit', async () => {
+      const error = await failureOf({ prompt: 'circle '.repeat(model.limits?.maxPromptTokens ?? 0) });
+      expect(error).toMatchObject({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG });
+      expect(error.details.metadata).toMatchObject({ limit: String(model.limits?.maxPromptTokens) });
+    });
+
+    test.skipIf(!can.detectNaN)('latents that are not finite are never a picture', async () => {
+      const noise = new Float32Array(latentShape(model.defaults?.width ?? 0, model.defaults?.height ?? 0).elementCount).fill(Number.NaN);
+      const error = await failureOf({ items: [{ seed: 1n, latents: Buffer.from(noise.buffer) }] });
+      expect(error).toMatchObject({ code: Code.INTERNAL, reason: Reason.NAN_OUTPUT });
+    });
+
+    describe.skipIf(can.lora === undefined)('LoRA', () => {
+      const drawn = async (strength: number) => {
+        const [image] = await pictures(running, request({ loras: [{ name: can.lora ?? '', strength }] }));
+        return image?.data ?? new Uint8Array();
+      };
+
+      test('strength 0 is the bare model to the byte', async () => {
+        const [bare] = await pictures(running, request());
+        expect(Buffer.from(await drawn(0)).equals(Buffer.from(bare?.data ?? []))).toBe(true);
+      });
+
+      test('more strength, more difference', async () => {
+        const [bare] = await pictures(running, request());
+        const distances: number[] = [];
+        for (const strength of [0.25, 0.5, 0.75, 1]) distances.push(distance(await drawn(strength), bare?.data ?? new Uint8Array()));
+        expect(distances).toEqual([...distances].sort((a, b) => a - b));
+        expect(distances[0]).toBeGreaterThan(0);
+      });
+
+      test('the same strength gives the same bytes after others', async () => {
+        const first = await drawn(0.7);
+        for (const strength of [0.1, 0.2, 0.3, 0.4, 0.5]) await drawn(strength);
+        expect(distance(await drawn(0.7), first)).toBe(0);
+      });
+    });
+  });
+
+  describe(`${name}: life`, () => {
+    const started: EngineProcess[] = [];
+    afterEach(async () => {
+      for (const process of started.splice(0)) await process.close();
+    });
+    const start = async (options: Partial<EngineStart> = {}) => {
+      const process = await startEngine({ ...under, ...options, env: { ...under.env, ...options.env } });
+      started.push(process);
+      return process;
+    };
+    const startLoaded = async (options: Partial<EngineStart> = {}) => {
+      const process = await start(options);
+      const { model = expect.fail('Load answered without a model') } = await process.load(under.modelDir);
+      return { process, model };
+    };
+
+    test('before Load and after Unload it is empty and says so', async () => {
+      const { process, model } = await startLoaded();
+      await process.channel.unary(Service.unload, { model: model.name });
+      expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY, models: [] });
+      await expect(collect(process.generate(requestFor(model, {})))).rejects.toMatchObject({
+        code: Code.UNAVAILABLE,
+        reason: Reason.ENGINE_NOT_READY,
+      });
+      await process.channel.unary(Service.unload, { model: model.name });
+      await process.load(under.modelDir);
+      expect((await pictures(process, requestFor(model, {}))).length).toBe(1);
+    });
+
+    test('a folder that is no model is MODEL_UNUSABLE, and a good one is taken after it', async () => {
+      const process = await start();
+      await expect(process.load(tmpdir())).rejects.toMatchObject({ code: Code.FAILED_PRECONDITION, reason: Reason.MODEL_UNUSABLE });
+      expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY });
+      await process.load(under.modelDir);
+    });
+
+    test('killed in the middle and started again on the same socket, it draws the same bytes', async () => {
+      const { process, model } = await startLoaded();
+      const [before] = await pictures(process, requestFor(model, {}));
+      const call = collect(process.generate(slowRequestFor(model, { ...under.slowRequest })), () => process.kill('SIGKILL'));
+      await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE });
+      expect(await process.exited).toMatchObject({ signal: 'SIGKILL' });
+      const again = await startLoaded({ socketPath: process.socketPath });
+      const [after] = await pictures(again.process, requestFor(model, {}));
+      expect(digest(after)).toBe(digest(before));
+    });
+
+    test('SIGTERM in the middle of a request ends it cleanly', async () => {
+      const { process, model } = await startLoaded();
+      const call = collect(process.generate(slowRequestFor(model, { ...under.slowRequest })), () => process.kill('SIGTERM'));
+      await expect(call).rejects.toMatchObject({ code: expect.toBeOneOf([Code.UNAVAILABLE, Code.CANCELLED]) });
+      expect(await process.exited).toEqual({ code: 0, signal: null });
+    });
+
+    test('it does not outlive its parent', async () => {
+      const parent = await start(); // any process of ours will do
+      const { process } = await startLoaded({ env: { DMESH_ENGINE_PARENT_PID: String(parent.pid) } });
+      parent.kill('SIGKILL');
+      await process.exited;
+    });
+  });
+}
+
+function requestFor(model: generation.Model, changes: Partial<engine.EngineGenerateRequest>): engine.EngineGenerateRequest {
+  const { width = 0, height = 0, steps = 0, guidanceScale = 0 } = model.defaults ?? {};
+  return {
+    requestId: 'conformance',
+    model: model.name,
+    prompt: PROMPT,
+    negativePrompt: '',
+    width,
+    height,
+    steps,
+    guidanceScale,
+    items: [item(model, 1n)],
+    loras: [],
+    ...changes,
+  };
+}
+
+function slowRequestFor(model: generation.Model, changes: Partial<engine.EngineGenerateRequest>): engine.EngineGenerateRequest {
+  const sides = { width: model.limits?.maxWidth ?? 0, height: model.limits?.maxHeight ?? 0 };
+  return requestFor(model, { ...sides, steps: model.limits?.maxSteps ?? 0, items: [item(model, 1n, sides)], ...changes });
+}
+
+function item(
+  model: generation.Model,
+  seed: bigint,
+  sides: { width: number; height: number } | undefined = model.defaults,
+): engine.EngineItem {
+  const { elementCount } = latentShape(sides?.width ?? 0, sides?.height ?? 0);
+  return { seed, latents: Buffer.from(torchNoise(seed, elementCount).buffer) };
+}
+
+/** `onFirst` is called once, when the first event is in. */
+async function collect(events: AsyncIterable<engine.EngineGenerateEvent>, onFirst = () => {}): Promise<engine.EngineGenerateEvent[]> {
+  const collected: engine.EngineGenerateEvent[] = [];
+  for await (const event of events) if (collected.push(event) === 1) onFirst();
+  return collected;
+}
+
+async function pictures(process: EngineProcess, request: engine.EngineGenerateRequest): Promise<engine.RgbImage[]> {
+  const events = await collect(process.generate(request));
+  return events.flatMap(({ event }) => (event?.$case === 'image' ? [event.value] : []));
+}
+
+function tell({ event }: engine.EngineGenerateEvent): string {
+  if (event?.$case === 'step') return `step ${event.value.imageIndex} ${event.value.step}/${event.value.total}`;
+  return event?.$case === 'image' ? `image ${event.value.imageIndex}` : (event?.$case ?? 'nothing');
+}
+
+function digest(image: engine.RgbImage | undefined): string {
+  return createHash('sha256')
+    .update(image?.data ?? '')
+    .digest('hex');
+}
+
+/** Mean absolute difference of two pictures, in steps of 8 bits. */
+function distance(a: Uint8Array, b: Uint8Array): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += Math.abs((a[i] ?? 0) - (b[i] ?? 0));
+  return sum / a.length;
+}

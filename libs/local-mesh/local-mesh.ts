@@ -34,6 +34,8 @@ export interface LocalMeshOptions {
   readonly readyTimeoutMs?: number;
   /** How long a process may drain before it is killed; default 40 s. */
   readonly graceMs?: number;
+  /** Gives up starting; a mesh that runs is stopped with stop(). */
+  readonly signal?: AbortSignal;
   /** The main files to run; default the built services. */
   readonly programs?: { readonly router: string; readonly node: string };
 }
@@ -76,7 +78,7 @@ export class LocalMesh {
     // Short, because unix socket paths end at about 100 characters.
     const mesh = new LocalMesh(options, await mkdtemp(path.join(tmpdir(), 'dmesh-')));
     try {
-      await mesh.#startAll();
+      await Promise.race([mesh.#startAll(), whenAborted(options.signal)]);
     } catch (error) {
       await mesh.stop();
       throw error;
@@ -216,4 +218,11 @@ export class LocalMesh {
   get #readyTimeoutMs(): number {
     return this.#options.readyTimeoutMs ?? 60_000;
   }
+}
+
+function whenAborted(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal?.aborted) reject(signal.reason);
+    signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }

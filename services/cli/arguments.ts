@@ -1,0 +1,91 @@
+/** What was typed, checked: every fault is collected, so that one message tells them all. */
+import { type ParseArgsConfig, parseArgs } from 'node:util';
+import { parseDurationMs } from '#runtime';
+
+type Options = NonNullable<ParseArgsConfig['options']>;
+
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+  constructor(readonly faults: readonly string[]) {
+    super(faults.join('\n'));
+  }
+}
+
+export class Arguments {
+  readonly positionals: readonly string[];
+  readonly #values: Readonly<Record<string, unknown>>;
+  readonly #faults: string[] = [];
+
+  constructor(args: readonly string[], options: Options) {
+    try {
+      const parsed = parseArgs({ args: [...args], options: { ...options, help: { type: 'boolean', short: 'h' } }, allowPositionals: true });
+      this.#values = parsed.values;
+      this.positionals = parsed.positionals;
+    } catch (error) {
+      // parseArgs adds advice after the first sentence that fits its own syntax, not ours.
+      const text = error instanceof Error ? error.message : String(error);
+      throw new UsageError([text.split(/\. |\n/)[0] ?? text]);
+    }
+  }
+
+  flag(name: string): boolean {
+    return this.#values[name] === true;
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#values[name];
+    return typeof value === 'string' ? value : undefined;
+  }
+
+  list(name: string): readonly string[] {
+    const value = this.#values[name];
+    return Array.isArray(value) ? value.map(String) : [];
+  }
+
+  /** `parse` answers undefined for what is no such thing; `expects` says what would be. */
+  parsed<T>(name: string, expects: string, parse: (text: string) => T | undefined): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = parse(text);
+    if (value === undefined) this.fault(`--${name}: expected ${expects}, got ${JSON.stringify(text)}`);
+    return value;
+  }
+
+  integer(name: string, range: { min: number; max: number }): number | undefined {
+    return this.parsed(name, `a whole number from ${range.min} to ${range.max}`, (text) => {
+      const value = Number(text);
+      return /^\d+$/.test(text) && value >= range.min && value <= range.max ? value : undefined;
+    });
+  }
+
+  durationMs(name: string): number | undefined {
+    return this.parsed(name, 'a duration such as 500ms, 60s or 5m', parseDurationMs);
+  }
+
+  choice<const T extends string>(name: string, choices: readonly T[]): T | undefined {
+    return this.parsed(name, `one of ${choices.join(', ')}`, (text) => choices.find((choice) => choice === text));
+  }
+
+  /** host:port, [v6]:port or unix:/path. */
+  address(name: string): string | undefined {
+    return this.parsed(name, 'host:port', (text) => (/^(?:[^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}$|^unix:./.test(text) ? text : undefined));
+  }
+
+  /** Exactly the positional arguments named, such as ["NODE"]. */
+  expectPositionals(names: readonly string[]): readonly string[] {
+    for (const [index, name] of names.entries()) if (this.positionals[index] === undefined) this.fault(`expected ${name}, got nothing`);
+    const extra = this.positionals.slice(names.length);
+    if (extra.length > 0)
+      this.fault(`expected no more than ${names.join(' ') || 'options'}, got ${extra.map((e) => JSON.stringify(e)).join(' ')}`);
+    return this.positionals;
+  }
+
+  fault(text: string): void {
+    this.#faults.push(text);
+  }
+
+  /** Throws UsageError when anything was wrong. */
+  check(): void {
+    if (this.#faults.length > 0) throw new UsageError(this.#faults);
+  }
+}

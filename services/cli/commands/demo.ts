@@ -1,0 +1,59 @@
+/** dmesh demo: a mesh for the length of one picture. */
+import { connectMesh } from '#client';
+import { systemClock } from '#runtime';
+import { Arguments } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
+import { logTo, withMesh } from '../mesh-session.js';
+import { describePictures, fileNameOf, formatOfFile, savePictures } from '../pictures.js';
+import { ProgressBar } from '../progress-bar.js';
+
+const usage = `dmesh demo [options]
+
+  Starts a mesh on free ports, draws one picture, says where it is, stops everything.
+
+      --prompt TEXT  default "a big red circle on a blue background"
+      --seed N       default 7
+      --out FILE     default images/ and a name made of the prompt
+      --nodes N      nodes on the CPU; default one node for each GPU, or 3 without any
+      --verbose      shows the log of every process
+`;
+
+export const demo: Command = { name: 'demo', summary: 'start a mesh, draw one picture, stop', usage, run };
+
+async function run(args: readonly string[], context: Context): Promise<ExitCode> {
+  const read = new Arguments(args, {
+    prompt: { type: 'string' },
+    seed: { type: 'string' },
+    out: { type: 'string', short: 'o' },
+    nodes: { type: 'string' },
+    verbose: { type: 'boolean' },
+  });
+  read.expectPositionals([]);
+  const nodeCount = read.integer('nodes', { min: 1, max: 256 });
+  const seed =
+    read.parsed('seed', 'a whole number below 2^64', (text) =>
+      /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : undefined,
+    ) ?? 7n;
+  read.check();
+  const prompt = read.text('prompt') ?? 'a big red circle on a blue background';
+  const file = read.text('out') ?? `images/${fileNameOf(prompt, 'png')}`;
+
+  const { terminal, signal } = context;
+  const startedAt = systemClock.now();
+  const onLine = read.flag('verbose') ? logTo(context) : undefined;
+  return withMesh(context, { nodeCount, cpuNodeCount: 3, natsUrl: context.env.NATS_URL, onLine }, async (mesh) => {
+    terminal.err(terminal.paint('dim', `ready after ${((systemClock.now() - startedAt) / 1000).toFixed(1)} s, drawing "${prompt}"\n`));
+    const client = connectMesh({ address: mesh.address });
+    const bar = new ProgressBar(terminal);
+    try {
+      const request = { prompt, seed, format: formatOfFile(file) };
+      const result = await client.generate(request, { signal, onProgress: (progress) => bar.show(progress) });
+      bar.clear();
+      terminal.out(describePictures(result, await savePictures(result, file), terminal.paint));
+      return ExitCode.OK;
+    } finally {
+      bar.clear();
+      client.close();
+    }
+  });
+}

@@ -1,0 +1,99 @@
+/** dmesh generate: one prompt becomes one or more files. */
+import { connectMesh, type PictureRequest } from '#client';
+import { Arguments } from '../arguments.js';
+import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { describePictures, fileNameOf, formatOfFile, picturesAsJson, savePictures } from '../pictures.js';
+import { ProgressBar } from '../progress-bar.js';
+
+const usage = `dmesh generate "PROMPT" [options]
+
+  -o, --out FILE       where to save it; default from the prompt. Several pictures: FILE-1, FILE-2, …
+      --seed N         equal seeds draw equal pictures; default: chance
+      --steps N        denoising steps
+      --size WxH       pixels, such as 128x128
+      --lora NAME=S    style adapter with its strength, such as neon=0.8; repeatable; =S may be left out
+      --format F       png, jpeg or webp; default from the file name, else png
+      --count N        pictures to draw
+      --model NAME     needed only while the mesh serves several
+      --negative TEXT  what to avoid, for models that can
+      --guidance X     guidance scale
+      --priority P     high, normal or low
+      --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+      --timeout T      such as 60s (the default) or 5m
+      --json           tells what was saved as one JSON object
+
+What is left out takes the model's default. A progress bar is shown on a terminal.
+`;
+
+const OPTIONS = {
+  out: { type: 'string', short: 'o' },
+  seed: { type: 'string' },
+  steps: { type: 'string' },
+  size: { type: 'string' },
+  lora: { type: 'string', multiple: true },
+  format: { type: 'string' },
+  count: { type: 'string' },
+  model: { type: 'string' },
+  negative: { type: 'string' },
+  guidance: { type: 'string' },
+  priority: { type: 'string' },
+  router: { type: 'string' },
+  timeout: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+export const generate: Command = { name: 'generate', summary: 'draw a picture', usage, run };
+
+async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
+  const read = new Arguments(args, OPTIONS);
+  const [prompt = ''] = read.expectPositionals(['a "PROMPT" in quotes']);
+  const request = requestOf(read, prompt);
+  const timeoutMs = read.durationMs('timeout') ?? 60_000;
+  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  read.check();
+  const file = read.text('out') ?? fileNameOf(prompt, request.format ?? 'png');
+
+  const mesh = connectMesh({ address });
+  const bar = new ProgressBar(terminal);
+  try {
+    const result = await mesh.generate(request, { signal, timeoutMs, onProgress: (progress) => bar.show(progress) });
+    bar.clear();
+    const saved = await savePictures(result, file);
+    terminal.out(
+      read.flag('json') ? `${JSON.stringify(picturesAsJson(result, saved))}\n` : describePictures(result, saved, terminal.paint),
+    );
+    return ExitCode.OK;
+  } finally {
+    bar.clear();
+    mesh.close();
+  }
+}
+
+/** Only what cannot be said to the mesh is refused here; ranges are the mesh's own to judge. */
+function requestOf(read: Arguments, prompt: string): PictureRequest {
+  const size = read.parsed('size', 'WIDTHxHEIGHT such as 128x128', (text) => {
+    const match = /^(\d{1,5})[x×](\d{1,5})$/.exec(text);
+    return match ? { width: Number(match[1]), height: Number(match[2]) } : undefined;
+  });
+  const out = read.text('out');
+  const format = read.choice('format', ['png', 'jpeg', 'webp']) ?? (out === undefined ? undefined : formatOfFile(out));
+  return {
+    prompt,
+    ...size,
+    format,
+    model: read.text('model'),
+    negativePrompt: read.text('negative'),
+    seed: read.parsed('seed', 'a whole number below 2^64', (text) =>
+      /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : undefined,
+    ),
+    steps: read.integer('steps', { min: 1, max: 10_000 }),
+    imageCount: read.integer('count', { min: 1, max: 10_000 }),
+    guidanceScale: read.parsed('guidance', 'a number such as 0 or 4.5', (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined)),
+    priority: read.choice('priority', ['high', 'normal', 'low']),
+    loras: read.list('lora').flatMap((text) => {
+      const match = /^([^=]+)(?:=(-?\d+(?:\.\d+)?))?$/.exec(text);
+      if (!match?.[1]) read.fault(`--lora: expected NAME or NAME=STRENGTH such as neon=0.8, got ${JSON.stringify(text)}`);
+      return match?.[1] ? [{ name: match[1], ...(match[2] === undefined ? {} : { strength: Number(match[2]) }) }] : [];
+    }),
+  };
+}

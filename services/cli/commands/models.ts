@@ -1,0 +1,47 @@
+/** dmesh models: what can be asked for, with defaults and limits. */
+import { connectMesh, type Model } from '#client';
+import { generation } from '#contracts';
+import { Arguments } from '../arguments.js';
+import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { table } from '../table.js';
+
+const usage = `dmesh models [options]
+
+  --json         every field, as JSON
+  --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+`;
+
+export const models: Command = { name: 'models', summary: 'list what the mesh can draw with', usage, run };
+
+async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
+  const read = new Arguments(args, { json: { type: 'boolean' }, router: { type: 'string' } });
+  read.expectPositionals([]);
+  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  read.check();
+  const mesh = connectMesh({ address });
+  try {
+    const listed = await mesh.listModels({ signal });
+    if (read.flag('json')) terminal.out(`${JSON.stringify(listed.map((model) => generation.Model.toJSON(model)))}\n`);
+    else if (listed.length === 0) terminal.out('No node serves a model right now; "dmesh nodes" shows how they feel.\n');
+    else terminal.out(describe(listed));
+    return ExitCode.OK;
+  } finally {
+    mesh.close();
+  }
+}
+
+function describe(listed: readonly Model[]): string {
+  const head = ['MODEL', 'REVISION', 'SIZE', 'FROM', 'TO', 'STEPS', 'LANGUAGES', 'LORAS', 'NODES'];
+  const rows = listed.map(({ name, revision, defaults, limits, languages, loras, nodes }) => [
+    name,
+    revision.slice(0, 12),
+    defaults ? `${defaults.width}×${defaults.height}` : '',
+    limits ? `${limits.minWidth}×${limits.minHeight}` : '',
+    limits ? `${limits.maxWidth}×${limits.maxHeight} by ${limits.sizeMultiple}` : '',
+    defaults && limits ? `${defaults.steps} (${limits.minSteps}–${limits.maxSteps})` : '',
+    languages.join(' '),
+    loras.map((lora) => lora.name).join(' ') || '-',
+    String(nodes),
+  ]);
+  return table(head, rows);
+}

@@ -1,0 +1,92 @@
+/** dmesh nodes: who is in the mesh and how it feels, once or as it changes. */
+import { connectMesh, type MeshSnapshot, type NodeInfo } from '#client';
+import { admin } from '#contracts';
+import { Arguments } from '../arguments.js';
+import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { table } from '../table.js';
+import { CLEAR_SCREEN, type Paint } from '../terminal.js';
+
+const usage = `dmesh nodes [options]
+
+  -w, --watch        again whenever something changes, until Ctrl-C
+      --json         every field, as JSON; with --watch one object a line
+      --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+`;
+
+export const nodes: Command = { name: 'nodes', summary: 'list the nodes of the mesh', usage, run };
+
+async function run(args: readonly string[], context: Context): Promise<ExitCode> {
+  const { env, terminal, signal } = context;
+  const read = new Arguments(args, {
+    json: { type: 'boolean' },
+    watch: { type: 'boolean', short: 'w' },
+    router: { type: 'string' },
+  });
+  read.expectPositionals([]);
+  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  read.check();
+  const mesh = connectMesh({ address });
+  try {
+    if (read.flag('watch')) {
+      try {
+        for await (const snapshot of mesh.watchMesh({ signal })) showSnapshot(snapshot, read.flag('json'), context);
+      } catch (error) {
+        if (!signal.aborted) throw error; // Ctrl-C is how a watch ends
+      }
+      return ExitCode.OK;
+    }
+    const listed = await mesh.listNodes({ signal });
+    if (read.flag('json')) terminal.out(`${JSON.stringify(listed.map((node) => admin.NodeInfo.toJSON(node)))}\n`);
+    else terminal.out(describeNodes(listed, terminal.paint));
+    return ExitCode.OK;
+  } finally {
+    mesh.close();
+  }
+}
+
+function showSnapshot(snapshot: MeshSnapshot, json: boolean, { terminal }: Context): void {
+  if (json) {
+    terminal.out(`${JSON.stringify(admin.MeshSnapshot.toJSON(snapshot))}\n`);
+    return;
+  }
+  const frozen = snapshot.membershipFrozen ? terminal.paint('yellow', '  NATS is silent: the router keeps what it knew') : '';
+  const counts = `${snapshot.queuedCount} queued, ${snapshot.runningCount} running${frozen}\n`;
+  terminal.out(`${terminal.interactive ? CLEAR_SCREEN : ''}${counts}${describeNodes(snapshot.nodes, terminal.paint)}`);
+}
+
+function describeNodes(listed: readonly NodeInfo[], paint: Paint): string {
+  if (listed.length === 0) return 'The router knows no node.\n';
+  const head = ['NODE', 'STATE', 'BREAKER', 'ENGINE', 'SLOTS', 'RUNNING', 'DONE', 'FAILED', 'RESTARTS', 'PACE', 'GPU', 'ADDRESS', 'ZONE'];
+  const rows = [...listed]
+    .sort((a, b) => a.nodeId.localeCompare(b.nodeId, 'en', { numeric: true }))
+    .map((node) => [
+      node.nodeId,
+      stateOf(node, paint),
+      breakerOf(node, paint),
+      `${node.engine || '?'} ${node.engineState}`,
+      `${node.busyCount}/${node.slotCount}`,
+      node.runningRequestId === '' ? '-' : `${node.runningStep}/${node.runningTotal}`,
+      String(node.completedCount),
+      String(node.failedCount),
+      String(node.engineRestartCount),
+      node.costRatio > 0 ? `×${node.costRatio.toFixed(2)}` : '-',
+      node.gpu?.name ?? 'CPU',
+      node.address,
+      node.zone || '-',
+    ]);
+  return table(head, rows);
+}
+
+function stateOf(node: NodeInfo, paint: Paint): string {
+  const { GONE, SUSPECT } = admin.Liveness;
+  if (node.liveness === GONE) return paint('red', 'gone');
+  if (node.liveness === SUSPECT) return paint('yellow', 'suspect');
+  if (node.draining) return paint('yellow', 'draining');
+  return node.connected ? paint('green', 'alive') : paint('yellow', 'unattached');
+}
+
+function breakerOf(node: NodeInfo, paint: Paint): string {
+  const { OPEN, HALF_OPEN } = admin.BreakerState;
+  if (node.breaker === OPEN) return paint('red', 'open');
+  return node.breaker === HALF_OPEN ? paint('yellow', 'half-open') : 'closed';
+}

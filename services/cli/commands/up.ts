@@ -1,0 +1,98 @@
+/** dmesh up: a whole mesh on this machine, until Ctrl-C. */
+import { connectMesh } from '#client';
+import type { LocalMesh } from '#local-mesh';
+import { systemClock } from '#runtime';
+import { Arguments } from '../arguments.js';
+import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { describeFailure } from '../failure.js';
+import { keepAlive, logTo, withMesh } from '../mesh-session.js';
+import { describePictures, fileNameOf, savePictures } from '../pictures.js';
+
+const FIRST_PROMPT = 'a big red circle on a blue background';
+
+const usage = `dmesh up [options]
+
+  Starts NATS, a router and inference nodes on this machine, shows one log, and drains everything on
+  Ctrl-C (a second Ctrl-C does not wait). What dies is started again.
+
+      --nodes N        nodes on the CPU; default one node for each GPU, or 1 without any
+      --routers N      routers; the first gets --router-port, the others free ports; default 1
+      --router-port N  default 50051; 0 takes a free one
+      --draw           draw one picture when the mesh is ready and say where it is
+      --prompt TEXT    what to draw then; default "${FIRST_PROMPT}"
+
+  NATS_URL names a NATS to use instead of a new one. Settings of the services pass through:
+  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md).
+`;
+
+export const up: Command = { name: 'up', summary: 'start a whole mesh on this machine', usage, run };
+
+async function run(args: readonly string[], context: Context): Promise<ExitCode> {
+  const read = new Arguments(args, {
+    nodes: { type: 'string' },
+    routers: { type: 'string' },
+    'router-port': { type: 'string' },
+    draw: { type: 'boolean' },
+    prompt: { type: 'string' },
+  });
+  read.expectPositionals([]);
+  const nodeCount = read.integer('nodes', { min: 0, max: 256 });
+  const routerCount = read.integer('routers', { min: 1, max: 16 }) ?? 1;
+  const port = read.integer('router-port', { min: 0, max: 65_535 }) ?? 50_051;
+  read.check();
+
+  const { terminal, signal } = context;
+  const startedAt = systemClock.now();
+  const options = {
+    nodeCount,
+    cpuNodeCount: 1,
+    routerCount,
+    routerListen: `127.0.0.1:${port}`,
+    natsUrl: context.env.NATS_URL,
+    onLine: logTo(context),
+  };
+  await withMesh(context, options, async (mesh) => {
+    keepAlive(mesh, context, systemClock.sleep);
+    terminal.out(describeMesh(mesh, (systemClock.now() - startedAt) / 1000, context));
+    if (read.flag('draw') || read.text('prompt') !== undefined) await draw(mesh, read.text('prompt') ?? FIRST_PROMPT, context);
+    await aborted(signal);
+  });
+  return ExitCode.OK;
+}
+
+async function draw(mesh: LocalMesh, prompt: string, { terminal, signal }: Context): Promise<void> {
+  const client = connectMesh({ address: mesh.address });
+  try {
+    const result = await client.generate({ prompt }, { signal });
+    const saved = await savePictures(result, `images/${fileNameOf(prompt, 'png')}`);
+    terminal.out(`\n  ${terminal.paint('green', 'drew')} "${prompt}":\n  ${describePictures(result, saved, terminal.paint)}\n`);
+  } catch (error) {
+    if (!signal.aborted) terminal.err(describeFailure(error, terminal.paint)); // the mesh stays up to be looked at
+  } finally {
+    client.close();
+  }
+}
+
+function describeMesh(mesh: LocalMesh, tookSeconds: number, { terminal: { paint } }: Context): string {
+  const row = (id: string, address: string, http?: string) =>
+    `  ${id.padEnd(10)}${paint('bold', address.padEnd(24))}${http ? paint('dim', `http://${http}/metrics`) : ''}\n`;
+  const router = mesh.address === DEFAULT_ROUTER ? '' : ` --router ${mesh.address}`;
+  return [
+    `\n${paint('green', 'The mesh is ready')} after ${tookSeconds.toFixed(1)} s.\n\n`,
+    ...[...mesh.routers, ...mesh.nodes].map((child) => row(child.id, child.grpc, child.http)),
+    row('nats', mesh.natsUrl),
+    `\nIn another terminal:\n\n`,
+    `  node dist/services/cli/main.js generate "a small green star on a white background"${router}\n`,
+    `  node dist/services/cli/main.js nodes --watch${router}\n`,
+    `  grpcurl -plaintext -d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
+    mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
+    `\nCtrl-C drains and stops everything.\n\n`,
+  ].join('');
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,68 @@
+/** What a person reads and a script sees when a command fails: what came, what to try, which exit code. */
+import { Code, codeName, Reason, StatusError } from '#core';
+import { UsageError } from './arguments.js';
+import { ExitCode } from './command.js';
+import type { Paint } from './terminal.js';
+
+const TRY: Readonly<Record<string, string>> = {
+  [Reason.CONNECT_FAILED]: 'is a router running there? "dmesh up" starts a mesh; --router host:port or DMESH_ROUTER names another one',
+  [Reason.CONNECTION_LOST]: 'the router went away while it worked; try again',
+  [Reason.UNKNOWN_MODEL]: '"dmesh models" lists what the mesh serves',
+  [Reason.UNKNOWN_LORA]: '"dmesh models" lists the LoRAs of each model',
+  [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
+  [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
+  [Reason.BAD_REQUEST]: '"dmesh models" shows sizes, steps and other limits',
+  [Reason.NO_NODES]: '"dmesh nodes" shows which nodes the router knows and how they feel',
+  [Reason.QUEUE_FULL]: 'the mesh is busy; try again later',
+  [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',
+  [Reason.DEADLINE]: 'give it more time with --timeout',
+  [Reason.EXECUTION_TIMEOUT]: '"dmesh nodes" shows whether the node is well',
+};
+
+export function describeFailure(error: unknown, paint: Paint): string {
+  if (error instanceof UsageError) return lines(paint, error.faults, 'dmesh help shows how each command is called');
+  if (!(error instanceof StatusError)) return lines(paint, [error instanceof Error ? error.message : String(error)]);
+  const { violations, resource, retryDelayMs } = error.details;
+  const what = violations && violations.length > 0 ? violations.map((v) => `${optionOf(v.field)}: ${v.description}`) : [error.message];
+  const exists = resource?.description && !error.message.includes(resource.description) ? [resource.description] : [];
+  const later = retryDelayMs === undefined ? [] : [`the mesh expects to take it in ${Math.ceil(retryDelayMs / 1000)} s`];
+  return lines(paint, [...what, ...exists, ...later], TRY[error.reason], `${codeName(error.code)}/${error.reason}`);
+}
+
+export function exitCodeOf(error: unknown): ExitCode {
+  if (error instanceof UsageError) return ExitCode.USAGE;
+  if (!(error instanceof StatusError)) return ExitCode.FAILED;
+  switch (error.code) {
+    case Code.INVALID_ARGUMENT:
+    case Code.NOT_FOUND:
+    case Code.FAILED_PRECONDITION:
+    case Code.OUT_OF_RANGE:
+    case Code.UNAUTHENTICATED:
+    case Code.PERMISSION_DENIED:
+      return ExitCode.REFUSED;
+    case Code.UNAVAILABLE:
+    case Code.DEADLINE_EXCEEDED:
+    case Code.RESOURCE_EXHAUSTED:
+      return ExitCode.UNAVAILABLE;
+    case Code.CANCELLED:
+      return ExitCode.INTERRUPTED;
+    default:
+      return ExitCode.FAILED;
+  }
+}
+
+/** The option a person typed for a field of the contract. */
+function optionOf(field: string): string {
+  if (field === 'width' || field === 'height') return `--size (${field})`;
+  if (field.startsWith('loras')) return `--lora (${field})`;
+  return (
+    { image_count: '--count', guidance_scale: '--guidance', negative_prompt: '--negative' }[field] ??
+    (field === 'prompt' ? field : `--${field}`)
+  );
+}
+
+function lines(paint: Paint, what: readonly string[], hint?: string, name?: string): string {
+  const head = what.map((text, index) => `${index === 0 ? paint('red', 'error: ') : '       '}${text}`);
+  if (name !== undefined && head[0] !== undefined) head[0] += paint('dim', ` (${name})`);
+  return `${[...head, ...(hint === undefined ? [] : [`${paint('cyan', '  try: ')}${hint}`])].join('\n')}\n`;
+}

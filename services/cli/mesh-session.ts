@@ -1,0 +1,73 @@
+/**
+ * A local mesh for as long as a command runs, with its log on the terminal. `dmesh up` and
+ * `dmesh demo` are this with different endings.
+ */
+import { type Child, detectGpus, type Line, type LocalGpu, LocalMesh, type LocalMeshOptions } from '#local-mesh';
+import type { Context } from './command.js';
+import { createLogView } from './log-view.js';
+
+export interface SessionOptions extends Pick<LocalMeshOptions, 'routerListen' | 'routerCount' | 'natsUrl' | 'onLine'> {
+  /** CPU nodes; default one node per GPU, or `cpuNodeCount` where there is none. */
+  readonly nodeCount: number | undefined;
+  readonly cpuNodeCount: number;
+}
+
+/** Runs `use` while the mesh is up, then drains it, whatever happened. Ctrl-C ends `use` by its signal. */
+export async function withMesh<T>(context: Context, options: SessionOptions, use: (mesh: LocalMesh) => Promise<T>): Promise<T> {
+  const { err, paint } = context.terminal;
+  const nodes = await nodesToStart(options);
+  const count = typeof nodes === 'number' ? nodes : nodes.length;
+  const slots = typeof nodes === 'number' ? 'the CPU' : nodes.map((gpu) => gpu.name).join(', ');
+  err(paint('dim', `starting NATS, ${options.routerCount ?? 1} router(s) and ${count} node(s) on ${slots}\n`));
+
+  const mesh = await LocalMesh.start({ ...options, nodes, signal: context.signal });
+  const kill = () => mesh.kill();
+  context.hurry.addEventListener('abort', kill, { once: true });
+  try {
+    return await use(mesh);
+  } finally {
+    err(paint('dim', 'draining: what runs is finished, then everything stops\n'));
+    await mesh.stop();
+    context.hurry.removeEventListener('abort', kill);
+  }
+}
+
+/** Prints every line worth a person's time. */
+export function logTo({ terminal }: Context): (line: Line) => void {
+  const view = createLogView(terminal.paint);
+  return (line) => {
+    const text = view(line);
+    if (text !== undefined) terminal.err(text);
+  };
+}
+
+/**
+ * Starts routers and nodes that die once more, as a supervisor does in production: after a second,
+ * then after ever longer waits up to half a minute.
+ */
+export function keepAlive(mesh: LocalMesh, { signal, terminal }: Context, sleep: (ms: number, signal: AbortSignal) => Promise<void>): void {
+  const watch = async (child: Child, deathCount: number): Promise<void> => {
+    const exit = await child.exited;
+    if (signal.aborted) return;
+    const waitMs = Math.min(30_000, 1000 * 2 ** deathCount);
+    terminal.err(
+      terminal.paint('yellow', `${child.id} ended (${exit.signal ?? `exit code ${exit.code}`}); it starts again in ${waitMs / 1000} s\n`),
+    );
+    try {
+      await sleep(waitMs, signal);
+      watch(await mesh.restart(child), deathCount + 1);
+    } catch (error) {
+      if (signal.aborted) return;
+      const last = [...mesh.routers, ...mesh.nodes].filter((other) => other.id === child.id).at(-1) ?? child;
+      terminal.err(terminal.paint('red', `${error instanceof Error ? error.message : String(error)}\n`));
+      if (last !== child) watch(last, deathCount + 1);
+    }
+  };
+  for (const child of [...mesh.routers, ...mesh.nodes]) watch(child, 0);
+}
+
+async function nodesToStart(options: SessionOptions): Promise<number | readonly LocalGpu[]> {
+  if (options.nodeCount !== undefined) return options.nodeCount;
+  const gpus = await detectGpus();
+  return gpus.length > 0 ? gpus : options.cpuNodeCount;
+}

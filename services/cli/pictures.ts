@@ -1,0 +1,63 @@
+/** Pictures as files: what they are called, and a line that tells what was saved. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { Generated, PictureRequest } from '#client';
+import type { Paint } from './terminal.js';
+
+export type Format = NonNullable<PictureRequest['format']>;
+
+export interface SavedPicture {
+  readonly file: string;
+  readonly mimeType: string;
+  readonly width: number;
+  readonly height: number;
+  /** As text: it may need 64 bits. */
+  readonly seed: string;
+  readonly sizeBytes: number;
+}
+
+const FORMAT_OF_EXTENSION: Readonly<Record<string, Format>> = { '.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp' };
+const EXTENSION_OF_FORMAT: Readonly<Record<Format, string>> = { png: '.png', jpeg: '.jpg', webp: '.webp' };
+
+/** The format a file name asks for; undefined when its extension is none of ours. */
+export function formatOfFile(file: string): Format | undefined {
+  return FORMAT_OF_EXTENSION[path.extname(file).toLowerCase()];
+}
+
+/** "a big red circle" becomes a-big-red-circle.png; Chinese stays as it is. */
+export function fileNameOf(prompt: string, format: Format): string {
+  const words = prompt
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, '-')
+    .replace(/^-+|-+$/g, '');
+  return `${[...words].slice(0, 60).join('') || 'picture'}${EXTENSION_OF_FORMAT[format]}`;
+}
+
+/** Several pictures are called out-1.png, out-2.png and so on. */
+export async function savePictures(result: Generated, file: string): Promise<SavedPicture[]> {
+  await mkdir(path.dirname(file), { recursive: true });
+  const { dir, name, ext } = path.parse(file);
+  return Promise.all(
+    result.images.map(async (image, index) => {
+      const own = result.images.length === 1 ? file : path.join(dir, `${name}-${index + 1}${ext}`);
+      await writeFile(own, image.data);
+      const { mimeType, width, height } = image;
+      return { file: own, mimeType, width, height, seed: image.seed.toString(), sizeBytes: image.data.length };
+    }),
+  );
+}
+
+export function describePictures(result: Generated, saved: readonly SavedPicture[], paint: Paint): string {
+  const { queuedMs, executingMs } = result.timings;
+  const waited = queuedMs >= 1 ? `, waited ${Math.round(queuedMs)} ms` : '';
+  const attempts = result.attempts > 1 ? `, attempt ${result.attempts}` : '';
+  const by = paint('dim', `drawn by ${result.nodeId} in ${Math.round(executingMs)} ms${waited}${attempts}`);
+  return saved.map((one) => `${paint('bold', one.file)}  ${one.width}×${one.height}  seed ${one.seed}  ${by}\n`).join('');
+}
+
+/** The same for programs. */
+export function picturesAsJson(result: Generated, saved: readonly SavedPicture[]): object {
+  const { requestId, nodeId, attempts, timings, used } = result;
+  const { seed: _, ...parameters } = used;
+  return { requestId, files: saved, nodeId, attempts, ...timings, used: parameters };
+}

@@ -1,0 +1,59 @@
+/** One line that says how a picture comes along: position in the queue, then steps, then bytes. */
+import type { Progress } from '#client';
+import { CLEAR_LINE, type Terminal } from './terminal.js';
+
+const BAR_COLUMN_COUNT = 24;
+
+export class ProgressBar {
+  readonly #terminal: Terminal;
+  #nodeId = '';
+  #attempt = 1;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+  }
+
+  show(progress: Progress): void {
+    if (!this.#terminal.interactive) return;
+    const text = this.#textOf(progress);
+    if (text !== undefined) this.#terminal.err(`${CLEAR_LINE}${text.slice(0, this.#terminal.columnCount - 1)}`);
+  }
+
+  /** Leaves an empty line for what comes next. */
+  clear(): void {
+    if (this.#terminal.interactive) this.#terminal.err(CLEAR_LINE);
+  }
+
+  #textOf(progress: Progress): string | undefined {
+    switch (progress.kind) {
+      case 'accepted':
+        return `accepted, about ${seconds(progress.etaMs)}`;
+      case 'queued':
+        return `in the queue at position ${progress.position}, about ${seconds(progress.etaMs)}`;
+      case 'started':
+        this.#nodeId = progress.nodeId;
+        this.#attempt = progress.attempt;
+        return this.#bar(0, 'starting');
+      case 'step': {
+        const picture = progress.imageIndex > 0 ? `, picture ${progress.imageIndex + 1}` : '';
+        return this.#bar(progress.step / progress.total, `step ${progress.step} of ${progress.total}${picture}`);
+      }
+      case 'receiving':
+        return this.#bar(1, progress.receivedBytes < progress.totalBytes ? 'receiving' : 'done');
+      case 'retrying':
+        return `${progress.reason}, trying again in ${seconds(progress.delayMs)}`;
+      default:
+        return progress satisfies never;
+    }
+  }
+
+  #bar(ratio: number, text: string): string {
+    const full = Math.round(Math.min(1, ratio) * BAR_COLUMN_COUNT);
+    const attempt = this.#attempt > 1 ? ` (attempt ${this.#attempt})` : '';
+    return `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)} ${text} on ${this.#nodeId}${attempt}`;
+  }
+}
+
+function seconds(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}

@@ -1,0 +1,84 @@
+/** Every setting of a node with its default and the reason for it. */
+import path from 'node:path';
+import type { EnvReader } from '#runtime';
+import { readTelemetryConfig } from '#telemetry';
+
+export type NodeConfig = ReturnType<typeof parseConfig>;
+
+export interface ConfigDefaults {
+  readonly hostName: string;
+  readonly tempDir: string;
+  /** Folder of the embedded model. */
+  readonly modelDir: string;
+  readonly terminal: boolean;
+}
+
+/** NATS subjects and file names are made of it. */
+const NODE_ID = /^[A-Za-z0-9_-]{1,64}$/;
+const SHA256 = /^[0-9a-f]{64}$/;
+
+export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
+  const MiB = 1024 * 1024;
+  const gpu = read.optionalString('DMESH_NODE_GPU', 'UUID or index of the GPU this node owns; none: one slot on the CPU.');
+  const hostName = defaults.hostName.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 40);
+  const gpuName = gpu === undefined ? 'cpu' : `gpu-${gpu.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 20)}`;
+  const nodeId = read.string('DMESH_NODE_ID', `${hostName}-${gpuName}`, 'Name of this node: letters, digits, - and _; unique in the mesh.');
+  if (!NODE_ID.test(nodeId)) read.fault(`DMESH_NODE_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(nodeId)}`);
+  const canaryDigest = read.optionalString('DMESH_NODE_CANARY_SHA256', 'Digest every canary must have; none: that of the first one.');
+  if (canaryDigest !== undefined && !SHA256.test(canaryDigest)) {
+    read.fault(`DMESH_NODE_CANARY_SHA256: expected 64 hexadecimal digits, got ${JSON.stringify(canaryDigest)}`);
+  }
+  return read.done({
+    nodeId,
+    gpu,
+    listen: read.string('DMESH_NODE_LISTEN', '127.0.0.1:0', 'host:port of the gRPC server; port 0 picks a free one.'),
+    advertise: read.optionalString('DMESH_NODE_ADVERTISE', 'host:port that routers call; none: the bound address.'),
+    httpListen: read.string('DMESH_NODE_HTTP_LISTEN', '127.0.0.1:0', 'host:port of /metrics, /healthz and /readyz.'),
+    natsUrl: read.string('NATS_URL', 'nats://127.0.0.1:4222', 'NATS server that carries membership.'),
+    zone: read.string('DMESH_NODE_ZONE', 'default', 'Routers of the same zone prefer this node when all else is equal.'),
+    modelDir: path.resolve(read.string('DMESH_NODE_MODEL_DIR', defaults.modelDir, 'Model folder to serve.')),
+    engine: read.string('DMESH_NODE_ENGINE', 'onnx', 'onnx, or a command line that starts an engine; words are separated by spaces.'),
+    stateDir: path.resolve(
+      read.string(
+        'DMESH_NODE_STATE_DIR',
+        path.join(defaults.tempDir, 'dmesh'),
+        'Folder of GPU locks and engine sockets; one for a machine.',
+      ),
+    ),
+    maxRequestBytes: read.bytes('DMESH_NODE_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
+    slot: {
+      grantTtlMs: read.durationMs('DMESH_NODE_GRANT_TTL', 500, 'A grant nobody uses goes to the next bid after this time.'),
+      stagingWindowMs: read.durationMs(
+        'DMESH_NODE_STAGING_WINDOW',
+        30,
+        'The slot is granted ahead this long before it is predicted to free.',
+      ),
+    },
+    execution: {
+      factor: read.number('DMESH_NODE_EXECUTION_FACTOR', 5, { min: 1, max: 100 }, 'A request may take this many times its prediction …'),
+      floorMs: read.durationMs('DMESH_NODE_EXECUTION_FLOOR', 10_000, '… but never less than this …'),
+      capMs: read.durationMs('DMESH_NODE_EXECUTION_CAP', 600_000, '… and never more; then EXECUTION_TIMEOUT.'),
+      cancelGraceMs: read.durationMs('DMESH_NODE_CANCEL_GRACE', 2000, 'An engine that does not stop within this, or 10 steps, is killed.'),
+      stepTimeoutMs: read.durationMs('DMESH_NODE_STEP_TIMEOUT', 30_000, 'An engine without progress for this, or 10 steps, is killed.'),
+    },
+    engineLife: {
+      startTimeoutMs: read.durationMs('DMESH_NODE_ENGINE_START_TIMEOUT', 120_000, 'Longest time from start to listening.'),
+      loadTimeoutMs: read.durationMs('DMESH_NODE_ENGINE_LOAD_TIMEOUT', 600_000, 'Longest time to load the model.'),
+      canaryTimeoutMs: read.durationMs(
+        'DMESH_NODE_CANARY_TIMEOUT',
+        120_000,
+        'Longest time for the canary; the first one warms the GPU up.',
+      ),
+      stopGraceMs: read.durationMs('DMESH_NODE_ENGINE_STOP_GRACE', 30_000, 'Time to stop after SIGINT, then SIGKILL.'),
+      stableAfterMs: read.durationMs('DMESH_NODE_ENGINE_STABLE', 30_000, 'An engine that lived this long is restarted quickly again.'),
+      restart: {
+        quickDelayMs: read.durationMs('DMESH_NODE_RESTART_QUICK', 100, 'Delay of the second of three quick restarts.'),
+        slowDelayMs: read.durationMs('DMESH_NODE_RESTART_SLOW', 1000, 'First delay after them; doubles …'),
+        maxDelayMs: read.durationMs('DMESH_NODE_RESTART_MAX', 60_000, '… up to this, for ever.'),
+      },
+      canaryDigest,
+    },
+    drainGraceMs: read.durationMs('DMESH_NODE_DRAIN_GRACE', 120_000, 'On SIGTERM: a running request may finish for this long.'),
+    telemetry: readTelemetryConfig(read, defaults),
+  });
+}

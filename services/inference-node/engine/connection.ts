@@ -1,0 +1,66 @@
+/** The EngineService of one engine process, in the node's words. */
+import { engine } from '#contracts';
+import { type Clock, Code, Reason, StatusError } from '#core';
+import { Channel } from '#grpc';
+
+const Service = engine.EngineServiceService;
+const IDLE_POLL_MS = { first: 1, max: 20 };
+const STATUS_TIMEOUT_MS = 2000;
+
+export class EngineConnection {
+  readonly #channel: Channel;
+  readonly #clock: Clock;
+
+  constructor(socketPath: string, clock: Clock) {
+    this.#clock = clock;
+    this.#channel = new Channel(`unix:${socketPath}`, { clock });
+  }
+
+  async status(signal?: AbortSignal): Promise<engine.StatusResponse> {
+    const deadlineAt = this.#clock.now() + STATUS_TIMEOUT_MS;
+    const { response } = await this.#channel.unary(Service.status, {}, { deadlineAt, ...(signal ? { signal } : {}) });
+    return response;
+  }
+
+  async load(modelDir: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<engine.LoadResponse> {
+    const deadlineAt = this.#clock.now() + options.timeoutMs;
+    const { response } = await this.#channel.unary(Service.load, { modelDir }, { deadlineAt, signal: options.signal });
+    return response;
+  }
+
+  generate(request: engine.EngineGenerateRequest, signal: AbortSignal): AsyncIterable<engine.EngineGenerateEvent> {
+    return this.#channel.serverStream(Service.generate, request, { signal });
+  }
+
+  /**
+   * Resolves when the engine draws nothing any more. A cancelled call ends at our side at once, so
+   * only the engine itself can say that it has stopped. Rejects when it does not answer or `signal` aborts.
+   */
+  async untilIdle(signal: AbortSignal): Promise<void> {
+    for (let waitMs = IDLE_POLL_MS.first; ; waitMs = Math.min(IDLE_POLL_MS.max, waitMs * 2)) {
+      const { state } = await this.status(signal);
+      if (state !== engine.EngineState.BUSY) return;
+      await this.#clock.sleep(waitMs, signal);
+    }
+  }
+
+  close(): void {
+    this.#channel.close();
+  }
+}
+
+/** What a caller of the mesh is told when the engine call failed. The transport's own words mean that the process died. */
+export function engineFailure(thrown: unknown): StatusError {
+  const error = StatusError.from(thrown);
+  const lost = error.reason === Reason.CONNECTION_LOST || error.reason === Reason.CONNECT_FAILED;
+  return lost ? engineCrashed(error) : error;
+}
+
+export function engineCrashed(cause: unknown): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_CRASHED,
+    message: 'the engine died while it drew this picture',
+    cause,
+  });
+}

@@ -1,0 +1,255 @@
+/**
+ * Runs one request on the engine, from lease to raw pictures, and answers for what happens when that
+ * goes wrong: who is told what, when the slot frees, and whether the engine can still be trusted.
+ *
+ *   how it ended                        caller                            engine, then slot
+ *   finished                            pictures                          free at once; encoding comes later
+ *   caller gone, or execution timeout   its own status, at once           free when the engine has really stopped;
+ *                                                                         killed when that takes too long
+ *   no progress                         UNAVAILABLE/ENGINE_STALLED        killed
+ *   process died                        UNAVAILABLE/ENGINE_CRASHED        restarted
+ *   engine's own fault (memory, NaN, …) the engine's status               a canary first
+ *   the request's fault                 the engine's status               free at once
+ */
+import type { engine } from '#contracts';
+import { type Clock, Code, codeName, type Emit, Reason, StatusError } from '#core';
+import type { CostEstimate } from '../domain/cost-estimate.js';
+import { allowedExecutionMs, type ExecutionLimits } from '../domain/execution-deadline.js';
+import type { Lease } from '../domain/slot.js';
+import type { NodeEvent } from '../events.js';
+import { collect, type Rgb } from './collect.js';
+import { engineFailure } from './connection.js';
+import { type Drawable, engineRequest } from './engine-request.js';
+import type { LiveEngine, Supervisor } from './supervisor.js';
+
+export interface ExecutorOptions {
+  readonly clock: Clock;
+  readonly emit: Emit<NodeEvent>;
+  readonly supervisor: Supervisor;
+  readonly estimate: CostEstimate;
+  readonly limits: ExecutionLimits;
+  /** An engine that has not stopped this long after a cancel, or 10 usual steps, is killed. */
+  readonly cancelGraceMs: number;
+  /** An engine that makes no progress this long, or 10 usual steps, is killed. */
+  readonly stepTimeoutMs: number;
+}
+
+export interface Watch {
+  /** The caller's; aborting it takes the work off the engine. */
+  readonly signal: AbortSignal;
+  readonly onStep: (step: engine.EngineStep) => void;
+  readonly onImage: (rgb: Rgb, imageIndex: number) => void;
+}
+
+export interface Drawn {
+  readonly executingMs: number;
+  readonly determinismClass: string;
+}
+
+export interface Progress {
+  readonly requestId: string;
+  readonly step: number;
+  readonly total: number;
+  readonly expectedEndAt: number;
+}
+
+const USUAL_STEPS = 10;
+/** The engine is as good as before: the request was at fault. */
+const REQUEST_FAULTS: ReadonlySet<number> = new Set([Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE]);
+
+export class Executor {
+  readonly #options: ExecutorOptions;
+  #progress: Progress | undefined;
+
+  constructor(options: ExecutorOptions) {
+    this.#options = options;
+  }
+
+  get progress(): Progress | undefined {
+    return this.#progress;
+  }
+
+  /** Uses up the lease in every case. */
+  async run(drawable: Drawable, lease: Lease, watch: Watch): Promise<Drawn> {
+    const { clock, emit, estimate, limits, supervisor } = this.#options;
+    const engine = supervisor.engine;
+    if (!engine) {
+      lease.release();
+      throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'the engine of this node is not ready' });
+    }
+    const startedAt = clock.now();
+    const predictedMs = estimate.predictMs(drawable);
+    const ended = (error?: StatusError) => {
+      this.#progress = undefined;
+      const tookMs = clock.now() - startedAt;
+      emit({ type: 'drawEnded', requestId: drawable.requestId, leaseId: lease.id, predictedMs, tookMs, ...(error ? { error } : {}) });
+      return tookMs;
+    };
+    const giveUp = new AbortController();
+    const allowedMs = allowedExecutionMs(predictedMs, limits);
+    const cancelTimeout = clock.schedule(allowedMs, () => giveUp.abort(executionTimeout(predictedMs, allowedMs)));
+    const stallMs = Math.max(this.#options.stepTimeoutMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
+    const watchdog = new Watchdog(clock, stallMs, () => giveUp.abort(engineStalled(stallMs)));
+    const signal = AbortSignal.any([watch.signal, giveUp.signal, engine.gone]);
+    const meter = new Meter(drawable, { clock, estimate, startedAt });
+    const moved = (step: number) => {
+      const expectedEndAt = meter.expectedEndAt();
+      this.#progress = { requestId: drawable.requestId, step, total: meter.total, expectedEndAt };
+      lease.expectEnd(expectedEndAt);
+    };
+    try {
+      moved(0);
+      await collect(engine.connection.generate(engineRequest(drawable), signal), {
+        ...drawable,
+        onStep: (step) => {
+          watchdog.feed();
+          emit({ type: 'stepDone', stepMs: meter.step() });
+          moved(meter.done);
+          watch.onStep(step);
+        },
+        onImage: (rgb, imageIndex) => {
+          watchdog.feed();
+          watch.onImage(rgb, imageIndex);
+        },
+      });
+      estimate.learn(drawable, meter.sample());
+      const executingMs = ended();
+      lease.release();
+      return { executingMs, determinismClass: engine.determinismClass };
+    } catch (thrown) {
+      const error = engineFailure(signal.aborted ? signal.reason : thrown);
+      ended(error);
+      this.#cleanUp(engine, lease, { drawable, error, stoppedByUs: watch.signal.aborted || giveUp.signal.aborted });
+      throw error;
+    } finally {
+      cancelTimeout();
+      watchdog.stop();
+    }
+  }
+
+  #cleanUp(engine: LiveEngine, lease: Lease, how: { drawable: Drawable; error: StatusError; stoppedByUs: boolean }): void {
+    const { supervisor } = this.#options;
+    const { error } = how;
+    if (error.reason === Reason.ENGINE_STALLED) {
+      supervisor.condemn(engine, error.message);
+    } else if (how.stoppedByUs && !engine.gone.aborted) {
+      void this.#releaseWhenStopped(engine, lease, how.drawable);
+      return;
+    } else if (!REQUEST_FAULTS.has(error.code)) {
+      supervisor.suspect(engine, `${codeName(error.code)}/${error.reason}: ${error.message}`);
+    }
+    lease.release();
+  }
+
+  /** The call was cancelled at our side; the slot is free when the engine says that it is idle. */
+  async #releaseWhenStopped(engine: LiveEngine, lease: Lease, drawable: Drawable): Promise<void> {
+    const { clock, emit, estimate, cancelGraceMs, supervisor } = this.#options;
+    const startedAt = clock.now();
+    const graceMs = Math.max(cancelGraceMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
+    lease.expectEnd(startedAt + (estimate.usualStepMs(drawable) ?? 0));
+    const over = new AbortController();
+    const cancelGrace = clock.schedule(graceMs, () => over.abort(new Error('the grace is over')));
+    let killed = false;
+    try {
+      await engine.connection.untilIdle(AbortSignal.any([over.signal, engine.gone]));
+    } catch {
+      killed = !engine.gone.aborted;
+      // Deaf, or still at it: either way nothing but a new process gives the GPU back.
+      supervisor.condemn(engine, `it did not stop within ${Math.round(graceMs)} ms of a cancel`);
+    } finally {
+      cancelGrace();
+    }
+    emit({ type: 'drawStopped', requestId: drawable.requestId, tookMs: clock.now() - startedAt, killed });
+    lease.release();
+  }
+}
+
+/** Calls back when it has not been fed for a while. */
+class Watchdog {
+  #cancel: () => void;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly patienceMs: number,
+    private readonly onStarved: () => void,
+  ) {
+    this.#cancel = clock.schedule(patienceMs, onStarved);
+  }
+
+  feed(): void {
+    this.#cancel();
+    this.#cancel = this.clock.schedule(this.patienceMs, this.onStarved);
+  }
+
+  stop(): void {
+    this.#cancel();
+  }
+}
+
+/** Times the steps of one request and foresees its end. */
+class Meter {
+  readonly total: number;
+  done = 0;
+  readonly #startedAt: number;
+  #firstStepAt = 0;
+  #lastStepAt: number;
+
+  constructor(
+    private readonly drawable: Drawable,
+    private readonly by: { readonly clock: Clock; readonly estimate: CostEstimate; readonly startedAt: number },
+  ) {
+    this.total = drawable.steps * drawable.imageCount;
+    this.#startedAt = by.startedAt;
+    this.#lastStepAt = by.startedAt;
+  }
+
+  /** Counts a step and says how long it took. */
+  step(): number {
+    const nowMs = this.by.clock.now();
+    const tookMs = nowMs - this.#lastStepAt;
+    if (this.done === 0) this.#firstStepAt = nowMs;
+    this.#lastStepAt = nowMs;
+    this.done++;
+    return tookMs;
+  }
+
+  expectedEndAt(): number {
+    const { clock, estimate, startedAt } = this.by;
+    const { imageCount } = this.drawable;
+    if (this.done === 0) return startedAt + (estimate.predictMs(this.drawable) ?? 1000);
+    // Each picture's decoding is still to come except for those whose steps lie behind.
+    const tailMs = estimate.usualTailMs(this.drawable) * (imageCount - Math.floor((this.done - 1) / this.drawable.steps));
+    return clock.now() + (this.total - this.done) * this.#meanStepMs() + tailMs;
+  }
+
+  sample(): { tookMs: number; stepMs: number; tailMs: number } {
+    const nowMs = this.by.clock.now();
+    return { tookMs: nowMs - this.#startedAt, stepMs: this.#meanStepMs(), tailMs: nowMs - this.#lastStepAt };
+  }
+
+  /** The first step is left out where possible: it holds the text encoding as well. */
+  #meanStepMs(): number {
+    if (this.done > 1) return (this.#lastStepAt - this.#firstStepAt) / (this.done - 1);
+    return this.by.estimate.usualStepMs(this.drawable) ?? this.#lastStepAt - this.#startedAt;
+  }
+}
+
+function executionTimeout(predictedMs: number | undefined, allowedMs: number): StatusError {
+  return new StatusError({
+    code: Code.DEADLINE_EXCEEDED,
+    reason: Reason.EXECUTION_TIMEOUT,
+    message: `the picture was allowed ${Math.round(allowedMs)} ms on this node and is not finished`,
+    metadata: {
+      predicted_ms: predictedMs === undefined ? 'unknown' : predictedMs.toFixed(0),
+      allowed_ms: allowedMs.toFixed(0),
+    },
+  });
+}
+
+function engineStalled(stallMs: number): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_STALLED,
+    message: `the engine made no progress for ${Math.round(stallMs)} ms and was restarted`,
+  });
+}

@@ -1,0 +1,284 @@
+/**
+ * Keeps one engine process alive and trustworthy, as supervisord would keep a process:
+ *
+ *   starting → ready            it answered Status, loaded the model, and its canary passed
+ *   ready → checking → ready    a request failed in a doubtful way, and a canary passed since
+ *   any → restarting            it died, was killed, or did not get ready; started again after a delay
+ *   any → failed                the same after several quick tries, or its canary drew another picture
+ *   any → stopped               the node stops
+ *
+ * `failed` is a report, not an end: starts go on, slower, for ever. Only `ready` takes work.
+ */
+import { access, rm } from 'node:fs/promises';
+import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
+import { type ModelInfo, modelInfoOf } from '#model-package';
+import type { CostEstimate } from '../domain/cost-estimate.js';
+import { QUICK_TRIES, type RestartPolicy, restartDelayMs } from '../domain/restart-delay.js';
+import type { NodeEvent } from '../events.js';
+import { drawCanary } from './canary.js';
+import { EngineChild } from './child.js';
+import { EngineConnection, engineCrashed } from './connection.js';
+import { parseLogLine } from './log-line.js';
+
+export interface SupervisorOptions {
+  readonly command: readonly [string, ...string[]];
+  /** The engine's environment, its socket aside. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** A fresh path for the unix socket of one engine process. */
+  readonly socketPath: (startCount: number) => string;
+  readonly modelDir: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly emit: Emit<NodeEvent>;
+  readonly estimate: CostEstimate;
+  readonly restart: RestartPolicy;
+  /** A life of this length forgives the failures before it. */
+  readonly stableAfterMs: number;
+  readonly startTimeoutMs: number;
+  readonly loadTimeoutMs: number;
+  readonly canaryTimeoutMs: number;
+  readonly stopGraceMs: number;
+  /** Digest every canary must have; otherwise that of the first one counts. */
+  readonly canaryDigest: string | undefined;
+  readonly onChange: () => void;
+}
+
+/** An engine process that has loaded its model. */
+export interface LiveEngine {
+  readonly connection: EngineConnection;
+  readonly model: ModelInfo;
+  readonly name: string;
+  readonly version: string;
+  readonly determinismClass: string;
+  /** Aborts with ENGINE_CRASHED when the process is gone. */
+  readonly gone: AbortSignal;
+}
+
+export type EnginePhase = 'starting' | 'checking' | 'ready' | 'restarting' | 'failed' | 'stopped';
+
+type Verdict = { readonly kind: 'suspect' | 'condemn' | 'reload'; readonly why: string };
+
+/** Why a life ended, when not by our own stop. */
+class LifeEnded extends Error {
+  constructor(
+    readonly why: string,
+    readonly kind: 'died' | 'wrong-canary' | 'reload',
+    options?: ErrorOptions,
+  ) {
+    super(why, options);
+  }
+}
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #stopping = new AbortController();
+  readonly #digests = new Map<string, string>();
+  #phase: EnginePhase = 'starting';
+  #live: LiveEngine | undefined;
+  #last: LiveEngine | undefined;
+  #startCount = 0;
+  #verdicts: Verdict[] = [];
+  #onVerdict: () => void = () => {};
+  #supervising: Promise<void> | undefined;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  get phase(): EnginePhase {
+    return this.#phase;
+  }
+
+  /** The engine that may draw now; undefined unless ready. */
+  get engine(): LiveEngine | undefined {
+    return this.#phase === 'ready' ? this.#live : undefined;
+  }
+
+  /** The engine as it last was, for reports and for validation while it restarts. */
+  get known(): LiveEngine | undefined {
+    return this.#live ?? this.#last;
+  }
+
+  /** Starts after the first. */
+  get restartCount(): number {
+    return Math.max(0, this.#startCount - 1);
+  }
+
+  start(): void {
+    this.#supervising ??= this.#supervise();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'this node is stopping' }));
+    await this.#supervising;
+    this.#become('stopped');
+  }
+
+  /** A request failed in a way that casts doubt: no work until a canary has passed. */
+  suspect(engine: LiveEngine, why: string): void {
+    if (engine !== this.#live || this.#phase !== 'ready') return;
+    this.#options.emit({ type: 'engineSuspected', why });
+    this.#become('checking');
+    this.#judge({ kind: 'suspect', why });
+  }
+
+  /** It does not stop or does not move: SIGKILL, then a new one. */
+  condemn(engine: LiveEngine, why: string): void {
+    if (engine !== this.#live) return;
+    this.#become('restarting');
+    this.#judge({ kind: 'condemn', why });
+  }
+
+  /** A new process with a freshly read model folder. The caller sees to it that nothing runs. */
+  reload(): void {
+    if (this.#phase === 'ready') this.#become('restarting');
+    this.#judge({ kind: 'reload', why: 'asked to reload' });
+  }
+
+  async #supervise(): Promise<void> {
+    const { clock, emit, random, restart, stableAfterMs } = this.#options;
+    let failureCount = 0;
+    while (!this.#stopping.signal.aborted) {
+      const startedAt = clock.now();
+      const ended = await this.#liveOnce();
+      if (this.#stopping.signal.aborted) break;
+      if (ended.kind === 'reload') continue;
+      failureCount = clock.now() - startedAt >= stableAfterMs ? 1 : failureCount + 1;
+      const delayMs = restartDelayMs(failureCount, restart, random);
+      this.#become(ended.kind === 'wrong-canary' || failureCount > QUICK_TRIES ? 'failed' : 'restarting');
+      emit({ type: 'engineLost', why: ended.why, failureCount, delayMs });
+      await clock.sleep(delayMs, this.#stopping.signal).catch(() => {}); // woken by stop
+    }
+    emit({ type: 'engineStopped' });
+  }
+
+  /** From spawn to the end of the process. Never rejects. */
+  async #liveOnce(): Promise<LifeEnded> {
+    const { command, clock, emit, stopGraceMs } = this.#options;
+    const startCount = ++this.#startCount;
+    const socketPath = this.#options.socketPath(startCount);
+    const child = new EngineChild({
+      command,
+      env: { ...this.#options.env, DMESH_ENGINE_SOCKET: socketPath },
+      onLine: (line, stream) => emit({ type: 'engineLogged', ...parseLogLine(line, stream) }),
+    });
+    emit({ type: 'engineStarted', pid: child.pid, startCount });
+    const connection = new EngineConnection(socketPath, clock);
+    const gone = new AbortController();
+    void child.exited.then((how) => gone.abort(engineCrashed(new LifeEnded(how, 'died'))));
+    try {
+      return await this.#serve(connection, gone.signal);
+    } catch (thrown) {
+      return lifeEnded(gone.signal.aborted ? gone.signal.reason : thrown);
+    } finally {
+      this.#live = undefined;
+      this.#verdicts = [];
+      if (this.#stopping.signal.aborted) await child.stop(clock, stopGraceMs);
+      child.signal('SIGKILL');
+      await child.exited;
+      connection.close();
+      await rm(socketPath, { force: true });
+    }
+  }
+
+  /** Brings the engine up and watches over it; returns or rejects when its life is to end. */
+  async #serve(connection: EngineConnection, gone: AbortSignal): Promise<LifeEnded> {
+    const { clock, emit } = this.#options;
+    const startedAt = clock.now();
+    const signal = AbortSignal.any([gone, this.#stopping.signal]);
+    const engine = await this.#bringUp(connection, gone, signal);
+    await this.#check(engine, signal);
+    this.#live = engine;
+    this.#last = engine;
+    emit({ type: 'engineReady', engine: engine.name, model: engine.model.name, tookMs: clock.now() - startedAt });
+    for (;;) {
+      if (this.#verdicts.length === 0) this.#become('ready');
+      const { kind, why } = await this.#nextVerdict(signal);
+      if (kind === 'reload') return new LifeEnded(why, 'reload');
+      if (kind === 'condemn') {
+        emit({ type: 'engineKilled', why });
+        return new LifeEnded(why, 'died');
+      }
+      await this.#check(engine, signal);
+    }
+  }
+
+  async #bringUp(connection: EngineConnection, gone: AbortSignal, signal: AbortSignal): Promise<LiveEngine> {
+    const { modelDir, loadTimeoutMs } = this.#options;
+    await this.#untilListening(signal);
+    await connection.status(signal);
+    const loaded = await connection.load(modelDir, { timeoutMs: loadTimeoutMs, signal });
+    const model = loaded.model && modelInfoOf(loaded.model);
+    if (!model) throw new LifeEnded('the engine loaded a model without defaults or limits', 'died');
+    const { engine: name, version, determinismClass } = await connection.status(signal);
+    return { connection, model, name, version, determinismClass, gone };
+  }
+
+  async #untilListening(signal: AbortSignal): Promise<void> {
+    const { clock, startTimeoutMs } = this.#options;
+    const socketPath = this.#options.socketPath(this.#startCount);
+    const giveUpAt = clock.now() + startTimeoutMs;
+    for (;;) {
+      signal.throwIfAborted();
+      if (await exists(socketPath)) return;
+      if (clock.now() >= giveUpAt) throw new LifeEnded(`the engine did not listen within ${startTimeoutMs} ms`, 'died');
+      await clock.sleep(SOCKET_POLL_MS, signal);
+    }
+  }
+
+  async #check(engine: LiveEngine, signal: AbortSignal): Promise<void> {
+    const { clock, emit, estimate, canaryTimeoutMs: timeoutMs } = this.#options;
+    const { connection, model } = engine;
+    const { digest, cost, tookMs } = await drawCanary({ connection, model, clock, timeoutMs, signal });
+    estimate.guess(cost, tookMs);
+    const key = `${engine.determinismClass} ${model.name} ${model.revision}`;
+    const expected = this.#options.canaryDigest ?? this.#digests.get(key) ?? digest;
+    const passed = digest === expected;
+    emit({ type: 'canaryDrawn', passed, digest, expected, tookMs });
+    if (!passed) throw new LifeEnded(`the canary drew ${digest}, expected ${expected}`, 'wrong-canary');
+    this.#digests.set(key, digest);
+  }
+
+  #judge(verdict: Verdict): void {
+    this.#verdicts.push(verdict);
+    this.#onVerdict();
+  }
+
+  #nextVerdict(signal: AbortSignal): Promise<Verdict> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => reject(signal.reason);
+      const take = () => {
+        const verdict = this.#verdicts.shift();
+        if (!verdict) return;
+        signal.removeEventListener('abort', onAbort);
+        resolve(verdict);
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#onVerdict = take;
+      if (signal.aborted) onAbort();
+      else take();
+    });
+  }
+
+  #become(phase: EnginePhase): void {
+    if (phase === this.#phase || this.#phase === 'stopped') return;
+    this.#phase = phase;
+    this.#options.onChange();
+  }
+}
+
+const SOCKET_POLL_MS = 10;
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}
+
+function lifeEnded(thrown: unknown): LifeEnded {
+  if (thrown instanceof LifeEnded) return thrown;
+  const cause = thrown instanceof Error ? thrown.cause : undefined;
+  if (cause instanceof LifeEnded) return cause;
+  return new LifeEnded(thrown instanceof Error ? thrown.message : String(thrown), 'died', { cause: thrown });
+}

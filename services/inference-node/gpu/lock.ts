@@ -1,0 +1,129 @@
+/**
+ * One node for one GPU: a file whose existence is the lock, made with O_EXCL, saying who holds it.
+ *
+ * A node that was killed leaves its file behind. It is taken over when the process it names is gone;
+ * the process's start time tells it from a later one with the same id (Linux only; elsewhere the id
+ * alone decides). Two nodes that find the same stale file are kept apart by a second such file, held
+ * for the moment of the change.
+ */
+import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { kill } from 'node:process';
+import type { Clock } from '#core';
+
+export interface LockOwner {
+  readonly nodeId: string;
+  readonly pid: number;
+  /** In clock ticks since the machine started; empty where /proc does not tell. */
+  readonly processStart: string;
+}
+
+export interface LockOptions {
+  readonly dir: string;
+  /** What is locked, such as a GPU's UUID. */
+  readonly name: string;
+  readonly nodeId: string;
+  readonly pid: number;
+  readonly clock: Clock;
+}
+
+/** The GPU belongs to another node; the message says to which. */
+export class LockHeld extends Error {
+  override readonly name = 'LockHeld';
+  constructor(
+    readonly lockName: string,
+    readonly owner: LockOwner,
+    file: string,
+  ) {
+    super(`${lockName} is owned by node ${owner.nodeId}, process ${owner.pid} (${file})`);
+  }
+}
+
+/** A node that died within a takeover cannot block the next for longer. */
+const TAKEOVER_STALE_MS = 5000;
+const TAKEOVER_POLL_MS = 20;
+
+/** Resolves with the release. Rejects with LockHeld, or when the folder cannot be written. */
+export async function lockGpu(options: LockOptions): Promise<() => Promise<void>> {
+  const { dir, nodeId, pid } = options;
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const file = path.join(dir, `${options.name.replace(/[^A-Za-z0-9_-]/g, '-')}.lock`);
+  const owner: LockOwner = { nodeId, pid, processStart: await processStart(pid) };
+  if (!(await create(file, owner))) await takeOver(file, owner, options);
+  return () => release(file, owner);
+}
+
+async function takeOver(file: string, owner: LockOwner, { name, clock }: LockOptions): Promise<void> {
+  const gate = `${file}.takeover`;
+  for (;;) {
+    const holder = await readOwner(file);
+    if (holder && (await isAlive(holder))) throw new LockHeld(name, holder, file);
+    if (await create(gate, owner)) break;
+    if ((await ageMs(gate)) > TAKEOVER_STALE_MS) await rm(gate, { force: true });
+    await clock.sleep(TAKEOVER_POLL_MS);
+  }
+  try {
+    const holder = await readOwner(file);
+    if (holder && (await isAlive(holder))) throw new LockHeld(name, holder, file);
+    await rm(file, { force: true });
+    if (!(await create(file, owner))) throw new LockHeld(name, (await readOwner(file)) ?? owner, file);
+  } finally {
+    await rm(gate, { force: true });
+  }
+}
+
+/** False when it exists. */
+async function create(file: string, owner: LockOwner): Promise<boolean> {
+  try {
+    const handle = await open(file, 'wx', 0o600);
+    await handle.writeFile(JSON.stringify(owner)).finally(() => handle.close());
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** Undefined for a file that is gone or says nothing: nobody to respect. */
+async function readOwner(file: string): Promise<LockOwner | undefined> {
+  try {
+    const { nodeId, pid, processStart: start } = JSON.parse(await readFile(file, 'utf8')) as Partial<LockOwner>;
+    return typeof nodeId === 'string' && Number.isInteger(pid)
+      ? { nodeId, pid: Number(pid), processStart: String(start ?? '') }
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function release(file: string, owner: LockOwner): Promise<void> {
+  const holder = await readOwner(file);
+  if (holder?.pid === owner.pid && holder.processStart === owner.processStart) await rm(file, { force: true });
+}
+
+async function isAlive(owner: LockOwner): Promise<boolean> {
+  try {
+    kill(owner.pid, 0);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) return false; // EPERM: alive, another user's
+  }
+  return owner.processStart === (await processStart(owner.pid));
+}
+
+/** Field 22 of /proc/PID/stat; the name in field 2 may itself hold spaces and parentheses. */
+async function processStart(pid: number): Promise<string> {
+  try {
+    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  } catch {
+    return '';
+  }
+}
+
+async function ageMs(file: string): Promise<number> {
+  try {
+    return Date.now() - (await stat(file)).mtimeMs;
+  } catch {
+    return 0; // gone meanwhile
+  }
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+/** Starts an inference node: configuration from the environment, see --help. */
+import { hostname, tmpdir } from 'node:os';
+import path from 'node:path';
+import { packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
+import { createLogger, type Logger } from '#telemetry';
+import { type NodeConfig, parseConfig } from './config.js';
+import { buildNode, type InferenceNode } from './service.js';
+
+const host = processHost();
+const defaults = {
+  hostName: hostname(),
+  tempDir: tmpdir(),
+  modelDir: path.join(packageRoot, 'libs', 'embedded-model', 'z-image-tiny'),
+  terminal: process.stdout.isTTY ?? false,
+};
+
+let logger: Logger | undefined;
+let node: InferenceNode | undefined;
+
+function engineCommand(engine: string): readonly [string, ...string[]] {
+  if (engine === 'onnx') return [thisProcess.nodePath, path.join(packageRoot, 'dist', 'services', 'engine-onnx', 'main.js')];
+  const [program = '', ...args] = engine.split(' ').filter((word) => word !== '');
+  return [program === 'node' ? thisProcess.nodePath : program, ...args];
+}
+
+await runProgram<NodeConfig>(
+  {
+    name: 'inference-node',
+    summary: 'one GPU of the mesh: runs an engine and draws what routers send',
+    envPrefix: 'DMESH_NODE_',
+    parse: (read) => parseConfig(read, defaults),
+    build: async (config) => {
+      logger = createLogger({ service: 'inference-node', ...config.telemetry, fields: { node_id: config.nodeId } });
+      const { telemetry: _telemetry, natsUrl, ...settings } = config;
+      logger.info({ config: { ...settings, natsUrl: natsUrl.replace(/\/\/[^@/]*@/, '//***@') } }, 'starting');
+      node = buildNode({
+        config,
+        clock: systemClock,
+        random: systemRandom,
+        logger,
+        process: thisProcess,
+        engineCommand: engineCommand(config.engine),
+        startedAtEpochMs: Date.now(),
+      });
+      return node.lifecycle;
+    },
+    onReady: () => logger?.info({ ...node?.addresses() }, 'ready'),
+    onFailed: (message, error) => logger?.error({ error }, message),
+  },
+  host,
+);

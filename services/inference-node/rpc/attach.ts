@@ -1,0 +1,118 @@
+/**
+ * InferenceNodeService.Attach: one router's stream. It carries slot states and grants out, bids and
+ * declines in. A router that attaches again replaces its earlier stream, so that the bid of a
+ * connection which died unnoticed is never granted.
+ */
+import type { node } from '#contracts';
+import { Code, type Emit, Reason, StatusError } from '#core';
+import type { DuplexHandler } from '#grpc';
+import type { Slot } from '../domain/slot.js';
+import type { NodeEvent } from '../events.js';
+
+export interface AttachParts {
+  readonly slot: Slot;
+  readonly emit: Emit<NodeEvent>;
+  readonly routers: AttachedRouters;
+}
+
+interface Attachment {
+  readonly routerId: string;
+  readonly tellSlots: () => void;
+  readonly end: (reason: StatusError) => void;
+}
+
+/** Everyone who wants to hear about the slot. */
+export class AttachedRouters {
+  readonly #attachments = new Set<Attachment>();
+  #told = true;
+
+  get count(): number {
+    return this.#attachments.size;
+  }
+
+  add(attachment: Attachment): void {
+    for (const earlier of this.#attachments) if (earlier.routerId === attachment.routerId) earlier.end(replacedError());
+    this.#attachments.add(attachment);
+  }
+
+  remove(attachment: Attachment): void {
+    this.#attachments.delete(attachment);
+  }
+
+  /** Changes of one turn of the event loop become one message. */
+  slotChanged(): void {
+    if (!this.#told) return;
+    this.#told = false;
+    setImmediate(() => {
+      this.#told = true;
+      for (const attachment of this.#attachments) attachment.tellSlots();
+    });
+  }
+}
+
+export function attach({ slot, emit, routers }: AttachParts): DuplexHandler<node.AttachRequest, node.AttachResponse> {
+  return async (call, out) => {
+    const messages = call.request[Symbol.asyncIterator]();
+    const routerId = await readHello(messages);
+    const write = (message: node.AttachResponse) => void out.write(message).catch(() => {}); // a stream that is over ends below
+    const bidder = slot.join(({ leaseId, ttlMs }) => {
+      emit({ type: 'slotGranted', routerId, leaseId });
+      write({ message: { $case: 'grant', value: { leaseId, ttlMs } } });
+    });
+    const replaced = new AbortController();
+    const attachment: Attachment = {
+      routerId,
+      tellSlots: () => write({ message: { $case: 'slots', value: slot.snapshot } }),
+      end: (reason) => replaced.abort(reason),
+    };
+    routers.add(attachment);
+    attachment.tellSlots();
+    emit({ type: 'routerAttached', routerId, peer: call.peer });
+    try {
+      await listen(messages, bidder, AbortSignal.any([call.signal, replaced.signal]));
+    } finally {
+      routers.remove(attachment);
+      bidder.leave();
+      emit({ type: 'routerLeft', routerId });
+    }
+  };
+}
+
+type Messages = AsyncIterator<node.AttachRequest>;
+type Bidder = ReturnType<Slot['join']>;
+
+async function readHello(messages: Messages): Promise<string> {
+  const first = await messages.next();
+  const message = first.done ? undefined : first.value.message;
+  if (message?.$case !== 'hello' || message.value.routerId === '') {
+    throw new StatusError({
+      code: Code.INVALID_ARGUMENT,
+      reason: Reason.BAD_REQUEST,
+      message: `expected Hello with a router_id first, got ${message?.$case ?? 'nothing'}`,
+    });
+  }
+  return message.value.routerId;
+}
+
+/** Returns when the router ends its side; rejects when the stream is cut. */
+async function listen(messages: Messages, bidder: Bidder, cut: AbortSignal): Promise<void> {
+  const over = new Promise<never>((_, reject) => {
+    if (cut.aborted) reject(cut.reason);
+    else cut.addEventListener('abort', () => reject(cut.reason), { once: true });
+  });
+  for (;;) {
+    const next = await Promise.race([messages.next(), over]);
+    if (next.done) return;
+    const { message } = next.value;
+    if (message?.$case === 'bid') bidder.bid(message.value.backlogCount, message.value.ageMs);
+    else if (message?.$case === 'decline') bidder.decline(message.value.leaseId);
+  }
+}
+
+function replacedError(): StatusError {
+  return new StatusError({
+    code: Code.ABORTED,
+    reason: Reason.CONNECTION_LOST,
+    message: 'the same router attached again; this stream is the older one',
+  });
+}

@@ -1,0 +1,130 @@
+/**
+ * What both generate methods do: validate → take the slot → draw → encode. The slot is free again
+ * when the engine has handed over its pixels; encoding overlaps with the next request.
+ */
+import type { engine, generation } from '#contracts';
+import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
+import type { Call } from '#grpc';
+import type { CostEstimate } from '../domain/cost-estimate.js';
+import type { Lease, Slot } from '../domain/slot.js';
+import { type EncodedImage, encodeImage } from '../encode.js';
+import type { Rgb } from '../engine/collect.js';
+import { type Drawable, seedOfImage } from '../engine/engine-request.js';
+import type { Executor } from '../engine/executor.js';
+import type { Supervisor } from '../engine/supervisor.js';
+import type { NodeEvent } from '../events.js';
+import { admit } from './admit.js';
+
+export interface GenerationParts {
+  readonly nodeId: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly emit: Emit<NodeEvent>;
+  readonly slot: Slot;
+  readonly supervisor: Supervisor;
+  readonly executor: Executor;
+  readonly estimate: CostEstimate;
+}
+
+export interface Observer {
+  /** The slot is ours and the engine is about to begin. */
+  readonly onStarted?: (info: { drawable: Drawable; attempt: number; predictedMs: number }) => void;
+  readonly onStep?: (step: engine.EngineStep) => void;
+}
+
+export interface Performed {
+  readonly drawable: Drawable;
+  readonly images: readonly (EncodedImage & { readonly seed: bigint })[];
+  readonly used: generation.UsedParameters;
+  readonly executingMs: number;
+  readonly queuedMs: number;
+  readonly attempts: number;
+}
+
+const LEASE_ID = /^\d{1,20}$/;
+
+export async function perform(call: Call<generation.GenerateRequest>, parts: GenerationParts, observer: Observer = {}): Promise<Performed> {
+  const attempts = attemptOf(call.metadata);
+  call.trailers['x-mesh-node'] = parts.nodeId;
+  call.trailers['x-mesh-attempts'] = String(attempts);
+  call.trailers['x-mesh-queue-ms'] = '0';
+  const engine = parts.supervisor.known;
+  if (!engine) throw notReady();
+  const { model } = engine;
+  const drawable = admit(call.request, { model, random: parts.random, fallbackId: call.metadata['x-request-id'] });
+  call.notes.request_id = drawable.requestId;
+  const lease = await parts.slot.take(leaseIdOf(call.metadata), call.signal);
+  call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
+  observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
+  const { encoding, executingMs, determinismClass } = await draw(drawable, lease, { call, parts, observer });
+  const images = await Promise.all(encoding);
+  call.notes.executing_ms = Math.round(executingMs);
+  const { seed, width, height, steps, guidanceScale, loras } = drawable;
+  return {
+    drawable,
+    images: images.map((image, imageIndex) => ({ ...image, seed: seedOfImage(seed, imageIndex) })),
+    used: {
+      model: model.name,
+      revision: model.revision,
+      width,
+      height,
+      steps,
+      guidanceScale,
+      seed,
+      loras: loras.map((lora) => ({ ...lora })),
+      determinismClass,
+    },
+    executingMs,
+    queuedMs: lease.waitedMs,
+    attempts,
+  };
+}
+
+/** Starts to encode each picture as soon as its pixels are there. */
+async function draw(
+  drawable: Drawable,
+  lease: Lease,
+  { call, parts, observer }: { call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
+) {
+  const encoding: Promise<EncodedImage>[] = [];
+  const encode = async (rgb: Rgb) => {
+    const startedAt = parts.clock.now();
+    const image = await encodeImage(rgb, call.request.format);
+    parts.emit({
+      type: 'imageEncoded',
+      mimeType: image.mimeType,
+      bytes: image.data.length,
+      tookMs: parts.clock.now() - startedAt,
+    });
+    return image;
+  };
+  const drawn = await parts.executor.run(drawable, lease, {
+    signal: call.signal,
+    onStep: (step) => observer.onStep?.(step),
+    onImage: (rgb) => {
+      const image = encode(rgb);
+      image.catch(() => {}); // read below, unless a later picture fails first
+      encoding.push(image);
+    },
+  });
+  return { ...drawn, encoding };
+}
+
+function attemptOf(metadata: Readonly<Record<string, string>>): number {
+  const attempt = Number(metadata['x-mesh-attempt'] ?? 1);
+  return Number.isInteger(attempt) && attempt >= 1 && attempt <= 1000 ? attempt : 1;
+}
+
+function leaseIdOf(metadata: Readonly<Record<string, string>>): bigint | undefined {
+  const text = metadata['x-mesh-lease'];
+  return text !== undefined && LEASE_ID.test(text) ? BigInt(text) : undefined;
+}
+
+function notReady(): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_NOT_READY,
+    message: 'the engine of this node is still starting',
+    retryDelayMs: 1000,
+  });
+}

@@ -25,6 +25,12 @@ export interface Beat {
   readonly failedCount: number;
 }
 
+/** A node's last word: it will not beat again under this incarnation. */
+export interface Leave {
+  readonly nodeId: string;
+  readonly incarnation: string;
+}
+
 export interface EngineReport {
   /** Such as "onnx"; empty until the engine has said so. */
   readonly name: string;

@@ -1,1 +1,15 @@
-export type { Beat, EngineReport, GpuReport, RunningReport } from './beat.js';
+export type { Beat, EngineReport, GpuReport, Leave, RunningReport } from './beat.js';
+export { BeatPublisher, type BeatPublisherOptions } from './beat-publisher.js';
+export { type Bus, type BusMessage, type BusOptions, connectBus } from './bus.js';
+export { CONTROL_ACTIONS, type ControlAction, type ControlReply, sendControl, serveControl } from './control.js';
+export type { BusCredentials } from './credentials.js';
+export type { BusEvent } from './events.js';
+export { compareIncarnations, makeIncarnation } from './incarnation.js';
+export type { Member, MemberAspect, MemberState } from './member.js';
+export { Membership, type MembershipOptions } from './membership.js';
+export type { FreezeCause, MembershipEvent } from './membership-events.js';
+export { callRoll, MembershipSubscriber, type MembershipSubscriberOptions } from './membership-subscriber.js';
+export { type Parsed, parseBeat, parseLeave } from './parse-beat.js';
+export { registerService, type ServiceRegistration } from './register-service.js';
+export { parseServers } from './server-list.js';
+export { isNodeId, requireNodeId } from './subjects.js';

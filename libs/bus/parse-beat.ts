@@ -1,0 +1,185 @@
+/**
+ * Is this a beat? Total and cheap: a thousand nodes beat every second, and anybody on NATS can send
+ * anything. Checks by hand what a router relies on (a missing limit would become NaN in a cost), lets
+ * unknown fields pass so that newer nodes may say more, and names the first fault instead of throwing.
+ */
+import type { ModelInfo } from '#model-package';
+import type { Beat, Leave } from './beat.js';
+import { isNodeId } from './subjects.js';
+
+export type Parsed<T> = { readonly kind: 'ok'; readonly value: T } | { readonly kind: 'garbage'; readonly fault: string };
+
+/** A beat of a node with a dozen models stays under 16 KiB. */
+const MAX_BEAT_BYTES = 256 * 1024;
+
+type Fields = Readonly<Record<string, unknown>>;
+
+export function parseBeat(bytes: Uint8Array): Parsed<Beat> {
+  return parse(bytes, isBeat);
+}
+
+export function parseLeave(bytes: Uint8Array): Parsed<Leave> {
+  return parse(bytes, isLeave);
+}
+
+/** Where the first fault is; one object for all calls, since nothing here waits. */
+const fault = { text: '' };
+
+function parse<T>(bytes: Uint8Array, accepts: (value: unknown) => value is T): Parsed<T> {
+  if (bytes.length > MAX_BEAT_BYTES) return { kind: 'garbage', fault: `${bytes.length} bytes, expected at most ${MAX_BEAT_BYTES}` };
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'));
+  } catch {
+    return { kind: 'garbage', fault: 'not JSON' };
+  }
+  return accepts(value) ? { kind: 'ok', value } : { kind: 'garbage', fault: fault.text };
+}
+
+function isLeave(value: unknown): value is Leave {
+  return isFields(value, 'leave') && nodeId(value) && filled(value, 'incarnation');
+}
+
+function isBeat(value: unknown): value is Beat {
+  return (
+    isFields(value, 'beat') &&
+    nodeId(value) &&
+    filled(value, 'incarnation') &&
+    count(value, 'seq') &&
+    filled(value, 'address') &&
+    text(value, 'zone') &&
+    isEngine(value.engine) &&
+    listOf(value, 'models', isModel) &&
+    count(value, 'slotCount') &&
+    count(value, 'busyCount') &&
+    listOf(value, 'running', isRunning) &&
+    flag(value, 'draining') &&
+    (value.gpu === null || isGpu(value.gpu)) &&
+    count(value, 'completedCount') &&
+    count(value, 'failedCount')
+  );
+}
+
+function isEngine(value: unknown): boolean {
+  return (
+    isFields(value, 'engine') &&
+    text(value, 'name') &&
+    text(value, 'version') &&
+    (ENGINE_STATES.has(value.state) || wrong('engine.state', value.state)) &&
+    text(value, 'determinismClass') &&
+    count(value, 'restartCount')
+  );
+}
+const ENGINE_STATES: ReadonlySet<unknown> = new Set(['starting', 'ready', 'restarting', 'failed']);
+
+const DEFAULTS = ['width', 'height', 'steps', 'guidanceScale'] as const satisfies readonly (keyof ModelInfo['defaults'])[];
+const LIMITS = [
+  'sizeMultiple',
+  'minWidth',
+  'maxWidth',
+  'minHeight',
+  'maxHeight',
+  'minSteps',
+  'maxSteps',
+  'minGuidanceScale',
+  'maxGuidanceScale',
+  'maxImageCount',
+  'maxPromptTokens',
+  'maxLoras',
+  'minLoraStrength',
+  'maxLoraStrength',
+] as const satisfies readonly (keyof ModelInfo['limits'])[];
+
+function isModel(value: unknown): boolean {
+  return (
+    isFields(value, 'model') &&
+    filled(value, 'name') &&
+    text(value, 'revision') &&
+    text(value, 'family') &&
+    listOf(value, 'languages', isText) &&
+    numbers(value, 'defaults', DEFAULTS) &&
+    numbers(value, 'limits', LIMITS) &&
+    flag(value, 'negativePrompt') &&
+    listOf(value, 'loras', isLora)
+  );
+}
+
+function isLora(value: unknown): boolean {
+  return isFields(value, 'lora') && filled(value, 'name') && text(value, 'description');
+}
+
+function isRunning(value: unknown): boolean {
+  return (
+    isFields(value, 'running') && text(value, 'requestId') && count(value, 'step') && count(value, 'total') && number(value, 'remainingMs')
+  );
+}
+
+function isGpu(value: unknown): boolean {
+  return (
+    isFields(value, 'gpu') &&
+    text(value, 'uuid') &&
+    text(value, 'name') &&
+    number(value, 'memoryTotalBytes') &&
+    number(value, 'memoryUsedBytes') &&
+    number(value, 'utilisationRatio') &&
+    number(value, 'temperatureCelsius')
+  );
+}
+
+function isFields(value: unknown, what: string): value is Fields {
+  return (typeof value === 'object' && value !== null && !Array.isArray(value)) || wrong(what, value);
+}
+
+function nodeId(fields: Fields): boolean {
+  return (typeof fields.nodeId === 'string' && isNodeId(fields.nodeId)) || wrong('nodeId', fields.nodeId);
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' || wrong('text', value);
+}
+
+function text(fields: Fields, name: string): boolean {
+  return typeof fields[name] === 'string' || wrong(name, fields[name]);
+}
+
+function filled(fields: Fields, name: string): boolean {
+  return (typeof fields[name] === 'string' && fields[name] !== '') || wrong(name, fields[name]);
+}
+
+function count(fields: Fields, name: string): boolean {
+  const value = fields[name];
+  return (Number.isSafeInteger(value) && (value as number) >= 0) || wrong(name, value);
+}
+
+function number(fields: Fields, name: string): boolean {
+  return Number.isFinite(fields[name]) || wrong(name, fields[name]);
+}
+
+function flag(fields: Fields, name: string): boolean {
+  return typeof fields[name] === 'boolean' || wrong(name, fields[name]);
+}
+
+function numbers(fields: Fields, name: string, members: readonly string[]): boolean {
+  const group = fields[name];
+  if (!isFields(group, name)) return false;
+  for (const member of members) {
+    if (!Number.isFinite(group[member])) return wrong(`${name}.${member}`, group[member]);
+  }
+  return true;
+}
+
+function listOf(fields: Fields, name: string, accepts: (value: unknown) => boolean): boolean {
+  const list = fields[name];
+  if (!Array.isArray(list)) return wrong(name, list);
+  for (const item of list) {
+    if (!accepts(item)) return wrong(`${name}[]: ${fault.text}`);
+  }
+  return true;
+}
+
+/** Always false; remembers what was wrong. The value is shown by type only: garbage may be long or secret. */
+function wrong(what: string, ...value: readonly unknown[]): false {
+  const shown = value.length === 0 ? '' : `: ${value[0] === null ? 'null' : Array.isArray(value[0]) ? 'a list' : typeof value[0]}`;
+  fault.text = `${what}${shown}`;
+  return false;
+}

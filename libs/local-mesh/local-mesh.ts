@@ -185,6 +185,7 @@ export class LocalMesh {
       const log = (text: string) => this.#options.onLine?.({ process: 'nats', text });
       this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log })).path;
       this.nats = await this.#startNats(0);
+      if (this.#stopped) await this.nats.stop(); // given up meanwhile
     }
     this.#natsUrl = natsUrl ?? this.nats?.url ?? '';
     const gpus = typeof nodes === 'number' ? Array.from({ length: nodes }, () => undefined) : nodes;
@@ -203,6 +204,7 @@ export class LocalMesh {
   }
 
   #spawn(launch: Launch): Child {
+    if (this.#stopped) throw new Error(`expected a running mesh to start ${launch.id} in, it was stopped`);
     const env = { ...thisProcess.env, DMESH_LOG_FORMAT: 'json', ...launch.env };
     const child = new Child({ id: launch.id, command: launch.command, env, onLine: this.#options.onLine });
     this.#launches.set(child, launch);

@@ -1,6 +1,6 @@
 /** From a command line to an exit code. */
 import { UsageError } from './arguments.js';
-import type { Command, Context, ExitCode } from './command.js';
+import { type Command, type Context, ExitCode } from './command.js';
 import { demo } from './commands/demo.js';
 import { drain, resume } from './commands/drain.js';
 import { generate } from './commands/generate.js';
@@ -24,6 +24,10 @@ export async function dispatch(argv: readonly string[], context: Context): Promi
     const wantsHelp = args.includes('--help') || args.includes('-h');
     return await (wantsHelp ? help.run([command.name], context) : command.run(args, context));
   } catch (error) {
+    if (context.signal.aborted) {
+      context.terminal.err('interrupted\n');
+      return ExitCode.INTERRUPTED;
+    }
     context.terminal.err(describeFailure(error, context.terminal.paint));
     return exitCodeOf(error);
   }

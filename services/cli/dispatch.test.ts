@@ -1,0 +1,276 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { admin, generation } from '#contracts';
+import { badRequest, Code, Reason, StatusError } from '#core';
+import { type HandlersOf, Server } from '#grpc';
+import { systemClock } from '#runtime';
+import { ExitCode } from './command.js';
+import { dispatch } from './dispatch.js';
+import { noPaint } from './terminal.js';
+
+const Pictures = generation.ImageGenerationServiceService;
+const Admin = admin.MeshAdminServiceService;
+
+let dir = '';
+const cleanups: (() => Promise<void> | void)[] = [];
+beforeEach(async () => {
+  dir = await mkdtemp(path.join(tmpdir(), 'dmesh-cli-'));
+  cleanups.push(() => rm(dir, { recursive: true }));
+});
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+type Handlers = HandlersOf<typeof Pictures> & HandlersOf<typeof Admin>;
+async function router(handlers: Partial<Handlers>): Promise<string> {
+  const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1024 * 1024 });
+  const none = () => Promise.reject(new Error('not part of this test'));
+  server.add(Pictures, { generate: none, generateStream: none, listModels: none, ...handlers } as HandlersOf<typeof Pictures>);
+  server.add(Admin, { listNodes: none, watchMesh: none, drain: none, resume: none, ...handlers } as HandlersOf<typeof Admin>);
+  cleanups.push(() => server.close());
+  return `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
+}
+
+interface Ran {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+async function dmesh(
+  args: readonly string[],
+  options: { interactive?: boolean; signal?: AbortSignal; env?: Record<string, string>; onOut?: (out: string) => void } = {},
+): Promise<Ran> {
+  let out = '';
+  let err = '';
+  const code = await dispatch(args, {
+    env: options.env ?? {},
+    signal: options.signal ?? new AbortController().signal,
+    hurry: new AbortController().signal,
+    terminal: {
+      out: (text) => {
+        out += text;
+        options.onOut?.(out);
+      },
+      err: (text) => {
+        err += text;
+      },
+      interactive: options.interactive ?? false,
+      columnCount: 80,
+      paint: noPaint,
+    },
+  });
+  return { code, out, err };
+}
+
+const draws: Partial<Handlers> = {
+  generateStream: async ({ request }, out) => {
+    const count = Math.max(1, request.imageCount);
+    await out.write({ event: { $case: 'queued', value: { position: 3, etaMs: 1500 } } });
+    await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1 } } });
+    await out.write({ event: { $case: 'step', value: { step: 4, total: 8, imageIndex: 0 } } });
+    for (let index = 0; index < count; index++) {
+      const data = Buffer.from(`picture ${index} of ${request.prompt} as ${request.format}`);
+      const chunk = {
+        imageIndex: index,
+        data,
+        offset: 0n,
+        totalBytes: BigInt(data.length),
+        mimeType: 'image/png',
+        width: 128,
+        height: 128,
+      };
+      await out.write({ event: { $case: 'image', value: { ...chunk, seed: (request.seed ?? 0n) + BigInt(index) } } });
+    }
+    const used = generation.UsedParameters.fromPartial({ model: 'tiny', seed: request.seed ?? 0n, steps: 8 });
+    const timing = { nodeId: 'node-1', executingMs: 92.4, queuedMs: 12, attempts: 1 };
+    await out.write({ event: { $case: 'completed', value: { requestId: request.requestId, used, imageCount: count, ...timing } } });
+  },
+};
+
+test('generate saves the picture and says file, seed, node and times', async () => {
+  const address = await router(draws);
+  const file = path.join(dir, 'out.png');
+  const ran = await dmesh(['generate', 'a red circle', '-o', file, '--seed', '7', '--router', address]);
+  expect(ran).toEqual({ code: 0, err: '', out: `${file}  128×128  seed 7  drawn by node-1 in 92 ms, waited 12 ms\n` });
+  expect(await readFile(file, 'utf8')).toContain('picture 0 of a red circle');
+});
+
+test('several pictures are numbered', async () => {
+  const address = await router(draws);
+  await dmesh(['generate', 'p', '-o', path.join(dir, 'out.png'), '--count', '2'], { env: { DMESH_ROUTER: address } });
+  expect(await readdir(dir)).toEqual(['out-1.png', 'out-2.png']);
+});
+
+test('the file name asks for the format', async () => {
+  const address = await router(draws);
+  await dmesh(['generate', 'p', '-o', path.join(dir, 'out.webp'), '--router', address]);
+  expect(await readFile(path.join(dir, 'out.webp'), 'utf8')).toContain(`as ${generation.ImageFormat.WEBP}`);
+});
+
+test('--json tells programs what people read', async () => {
+  const address = await router(draws);
+  const file = path.join(dir, 'out.png');
+  const { out } = await dmesh(['generate', 'p', '-o', file, '--seed', '18446744073709551615', '--json', '--router', address]);
+  expect(JSON.parse(out)).toMatchObject({
+    files: [{ file, mimeType: 'image/png', width: 128, height: 128, seed: '18446744073709551615' }],
+    nodeId: 'node-1',
+    attempts: 1,
+    queuedMs: 12,
+    executingMs: 92.4,
+    used: { model: 'tiny', steps: 8 },
+  });
+});
+
+test('a terminal sees queue, steps and end in one line', async () => {
+  const address = await router(draws);
+  const { err } = await dmesh(['generate', 'p', '-o', path.join(dir, 'out.png'), '--router', address], { interactive: true });
+  const shown = err.split('\r\u001b[K');
+  expect(shown).toContain('in the queue at position 3, about 1.5 s');
+  expect(shown).toContain('████████████░░░░░░░░░░░░ step 4 of 8 on node-1');
+  expect(shown.at(-1)).toBe('');
+});
+
+const refusals: readonly (readonly [string, StatusError, number, RegExp])[] = [
+  [
+    'every faulty field, by the option that set it',
+    badRequest([
+      { field: 'width', description: 'expected 64 to 256, got 7' },
+      { field: 'steps', description: 'expected 1 to 50, got 99' },
+    ]),
+    ExitCode.REFUSED,
+    /--size \(width\): expected 64 to 256, got 7.*\n.*--steps: expected 1 to 50, got 99/,
+  ],
+  [
+    'what exists instead',
+    new StatusError({
+      code: Code.NOT_FOUND,
+      reason: Reason.UNKNOWN_MODEL,
+      message: 'no model "x"',
+      resource: { type: 'model', name: 'x', description: 'there is z-image-tiny' },
+    }),
+    ExitCode.REFUSED,
+    /no model "x".*\n.*there is z-image-tiny\n.*dmesh models/,
+  ],
+  [
+    'when to come back',
+    new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, message: 'the queue is full', retryDelayMs: 600_000 }),
+    ExitCode.UNAVAILABLE,
+    /the queue is full.*\n.*600 s/,
+  ],
+  [
+    'a fault of the mesh',
+    new StatusError({ code: Code.INTERNAL, reason: Reason.NAN_OUTPUT, message: 'not a number' }),
+    ExitCode.FAILED,
+    /INTERNAL\/NAN_OUTPUT/,
+  ],
+];
+test.each(refusals)('a refusal shows %s', async (_, error, code, text) => {
+  const address = await router({ generateStream: () => Promise.reject(error) });
+  const ran = await dmesh(['generate', 'p', '--router', address]);
+  expect(ran.code).toBe(code);
+  expect(ran.err).toMatch(text);
+});
+
+test('nobody there: says how to start a mesh', async () => {
+  const ran = await dmesh(['models', '--router', '127.0.0.1:1']);
+  expect(ran.code).toBe(ExitCode.UNAVAILABLE);
+  expect(ran.err).toContain('dmesh up');
+});
+
+test.each([
+  [['generate'], /expected a "PROMPT" in quotes, got nothing/],
+  [['generate', 'two', 'words'], /expected no more than .*, got "words"/],
+  [['generate', 'p', '--size', '128'], /--size: expected WIDTHxHEIGHT such as 128x128, got "128"/],
+  [['generate', 'p', '--lora', '=1'], /--lora: expected NAME or NAME=STRENGTH/],
+  [['generate', 'p', '--steps', 'x', '--seed', '1.5'], /--seed: .*\n.*--steps: /],
+  [['generate', 'p', '--seed', '18446744073709551616'], /--seed: expected a whole number below 2\^64/],
+  [['generate', 'p', '--timeout', '60'], /--timeout: expected a duration/],
+  [['generate', 'p', '--format', 'gif'], /--format: expected one of png, jpeg, webp, got "gif"/],
+  [['generate', 'p', '--router', 'nowhere'], /--router: expected host:port, got "nowhere"/],
+  [['generate', 'p', '--colour', 'red'], /Unknown option '--colour'/],
+  [['drain'], /expected the name of a NODE, got nothing/],
+  [['paint'], /expected a command such as generate, .*, got "paint"/],
+  [['help', 'paint'], /got "paint"/],
+  [['up', '--nodes', '-3'], /nodes/],
+])('%j is a usage error', async (args, text) => {
+  const ran = await dmesh(args);
+  expect(ran.code).toBe(ExitCode.USAGE);
+  expect(ran.err).toMatch(text);
+});
+
+test.each(['generate', 'models', 'nodes', 'drain', 'resume', 'up', 'demo', 'version'])('%s --help shows its usage', async (name) => {
+  const ran = await dmesh([name, '--help']);
+  expect(ran).toMatchObject({ code: 0, err: '' });
+  expect(ran.out).toContain(`dmesh ${name}`);
+});
+
+test('help lists every command and the exit codes', async () => {
+  const { code, out } = await dmesh([]);
+  expect(code).toBe(0);
+  for (const name of ['generate', 'nodes', 'up', 'demo', 'Exit codes']) expect(out).toContain(name);
+});
+
+test('models shows sizes, steps, languages and LoRAs', async () => {
+  const limits = { sizeMultiple: 16, minWidth: 64, maxWidth: 256, minHeight: 64, maxHeight: 256, minSteps: 1, maxSteps: 50 };
+  const defaults = { width: 128, height: 128, steps: 8 };
+  const model = { name: 'tiny', revision: 'r1', defaults, limits, languages: ['en', 'zh'], loras: [{ name: 'neon' }], nodes: 3 };
+  const address = await router({ listModels: async () => generation.ListModelsResponse.fromPartial({ models: [model] }) });
+  const { out } = await dmesh(['models', '--router', address]);
+  expect(out).toMatch(/tiny +r1 +128×128 +64×64 +256×256 by 16 +8 \(1–50\) +en zh +neon +3/);
+  expect(JSON.parse((await dmesh(['models', '--json', '--router', address])).out)).toMatchObject([{ name: 'tiny', nodes: 3 }]);
+});
+
+const alive = {
+  nodeId: 'node-2',
+  liveness: admin.Liveness.ALIVE,
+  breaker: admin.BreakerState.CLOSED,
+  connected: true,
+  engine: 'onnx',
+  engineState: 'ready',
+  slotCount: 1,
+};
+
+test('nodes shows who is well and who is not, in natural order', async () => {
+  const gone = { ...alive, nodeId: 'node-10', liveness: admin.Liveness.GONE, breaker: admin.BreakerState.OPEN };
+  const address = await router({ listNodes: async () => admin.ListNodesResponse.fromPartial({ nodes: [gone, alive] }) });
+  const { out } = await dmesh(['nodes', '--router', address]);
+  expect(out).toMatch(/node-2 +alive +closed +onnx ready +0\/1[^\n]*\nnode-10 +gone +open/);
+});
+
+test('nodes --watch shows every change until Ctrl-C', async () => {
+  const stop = new AbortController();
+  const address = await router({
+    watchMesh: async (call, out) => {
+      await out.write(admin.MeshSnapshot.fromPartial({ nodes: [alive], queuedCount: 4, membershipFrozen: true }));
+      await out.write(admin.MeshSnapshot.fromPartial({ nodes: [{ ...alive, draining: true }], runningCount: 1 }));
+      await new Promise((_, reject) => call.signal.addEventListener('abort', () => reject(call.signal.reason)));
+    },
+  });
+  const onOut = (out: string) => out.includes('draining') && stop.abort();
+  const ran = await dmesh(['nodes', '--watch', '--router', address], { signal: stop.signal, onOut });
+  expect(ran.code).toBe(0);
+  expect(ran.out).toMatch(/4 queued, 0 running {2}NATS is silent.*node-2 +alive.*0 queued, 1 running.*node-2 +draining/s);
+});
+
+test('drain and resume say what became of the node', async () => {
+  const address = await router({ drain: async () => ({}), resume: async () => ({}) });
+  expect(await dmesh(['drain', 'node-1', '--router', address])).toEqual({ code: 0, out: 'node-1 drains\n', err: '' });
+  expect(await dmesh(['resume', 'node-1', '--router', address])).toEqual({ code: 0, out: 'node-1 works again\n', err: '' });
+});
+
+test('Ctrl-C ends a picture in work with 130', async () => {
+  const stop = new AbortController();
+  const address = await router({
+    generateStream: (call) =>
+      new Promise((_, reject) => {
+        call.signal.addEventListener('abort', () => reject(call.signal.reason));
+        stop.abort();
+      }),
+  });
+  expect(await dmesh(['generate', 'p', '--router', address], { signal: stop.signal })).toMatchObject({
+    code: ExitCode.INTERRUPTED,
+    err: 'interrupted\n',
+  });
+});

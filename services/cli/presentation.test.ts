@@ -1,0 +1,53 @@
+import { expect, test } from 'vitest';
+import { createLogView } from './log-view.js';
+import { fileNameOf, formatOfFile } from './pictures.js';
+import { table } from './table.js';
+import { noPaint } from './terminal.js';
+
+const view = createLogView(noPaint);
+const line = (process: string, fields: Record<string, unknown>) => ({ process, text: JSON.stringify(fields), fields });
+
+test('log view: who, what, and what a person may want to know', () => {
+  const fields = { level: 'info', time: 'x', msg: 'call ended', service: 'router', request_id: 'r-1', duration_ms: 12.3456, code: 'OK' };
+  expect(view(line('router-1', fields))).toBe('router-1 call ended request_id=r-1 duration_ms=12.35 code=OK\n');
+});
+
+test('log view: what is no JSON passes as it is', () => {
+  expect(view({ process: 'node-1', text: 'Segmentation fault' })).toBe('node-1   Segmentation fault\n');
+});
+
+test('log view: of NATS only the warnings', () => {
+  expect(view({ process: 'nats', text: '[1] 2026/01/01 [INF] Server is ready' })).toBeUndefined();
+  expect(view({ process: 'nats', text: '[1] 2026/01/01 [ERR] disk full' })).toContain('disk full');
+});
+
+test.each([
+  ['a big, red Circle!', 'png', 'a-big-red-circle.png'],
+  ['蓝色背景上的红色圆形', 'webp', '蓝色背景上的红色圆形.webp'],
+  ['../../etc/passwd', 'jpeg', 'etc-passwd.jpg'],
+  ['???', 'png', 'picture.png'],
+] as const)('%j is saved as a file of its words', (prompt, format, name) => {
+  expect(fileNameOf(prompt, format)).toBe(name);
+});
+
+test.each([
+  ['a.png', 'png'],
+  ['a.JPG', 'jpeg'],
+  ['a.webp', 'webp'],
+  ['a.gif', undefined],
+  ['a', undefined],
+])('%j asks for %s', (file, format) => {
+  expect(formatOfFile(file)).toBe(format);
+});
+
+test('a table is aligned, Chinese included', () => {
+  expect(
+    table(
+      ['A', 'B'],
+      [
+        ['圆', '1'],
+        ['abcd', '2'],
+      ],
+    ),
+  ).toBe('A     B\n圆    1\nabcd  2\n');
+});

@@ -20,6 +20,8 @@ export default defineConfig({
           testTimeout: 60_000,
           hookTimeout: 60_000,
           maxWorkers: 2,
+          // Whole processes with real clocks: after the quick tests, not beside them.
+          sequence: { groupOrder: 1 },
         },
       },
     ],

@@ -34,9 +34,19 @@ export interface Progress {
   /** Throws to stop the work; asked before every forward pass. */
   readonly checkpoint: () => void;
   readonly onStep: (step: { step: number; total: number; imageIndex: number; stepMs: number }) => void;
-  readonly onImage: (image: { imageIndex: number; width: number; height: number; rgb: Uint8ClampedArray<ArrayBuffer> }) => void;
+  readonly onImage: (image: Picture) => void;
   /** Monotonic milliseconds. */
   readonly now: () => number;
+}
+
+export interface Picture {
+  readonly imageIndex: number;
+  readonly width: number;
+  readonly height: number;
+  /** Interleaved, 8 bits a value. */
+  readonly rgb: Uint8ClampedArray<ArrayBuffer>;
+  /** What was decoded. */
+  readonly latents: Float32Array;
 }
 
 export interface Drawn {
@@ -69,7 +79,7 @@ export async function draw(parts: Parts, drawing: Drawing, progress: Progress): 
     progress.checkpoint();
     const rgb = await decode(parts, latents, drawing);
     decodeMs += now() - decodeAt;
-    progress.onImage({ imageIndex, width: drawing.width, height: drawing.height, rgb });
+    progress.onImage({ imageIndex, width: drawing.width, height: drawing.height, rgb, latents });
   }
   const forwardCount = drawing.noises.length * drawing.steps;
   return { encodeMs, denoiseMs, decodeMs, promptTokens: caption.tokenCount, forwardCount };
@@ -98,7 +108,7 @@ async function readCaption(parts: Parts, prompt: string, checkpoint: () => void)
   };
 }
 
-interface Picture {
+interface Canvas {
   readonly drawing: Drawing;
   readonly caption: Caption;
   readonly noise: Float32Array;
@@ -106,8 +116,8 @@ interface Picture {
 }
 
 /** Noise to latents. Works on tokens throughout, as an Euler step does not care about their order. */
-export async function denoise(parts: Parts, picture: Picture, progress: Progress): Promise<Float32Array> {
-  const { drawing, caption, noise, imageIndex } = picture;
+async function denoise(parts: Parts, canvas: Canvas, progress: Progress): Promise<Float32Array> {
+  const { drawing, caption, noise, imageIndex } = canvas;
   const grid = gridOf(drawing, parts.settings.latentChannels);
   const tokenCount = tokenCountOf(grid);
   const tokens = toTokens(noise, grid);

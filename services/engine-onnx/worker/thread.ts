@@ -39,7 +39,7 @@ async function answer(message: ToWorker): Promise<void> {
           if (Atomics.load(stopCell, 0) === job) throw cancelled();
         },
         onStep: (step) => say({ type: 'step', job, ...step }),
-        onImage: (image) => say({ type: 'image', job, ...image }, [image.rgb.buffer]),
+        onImage: ({ latents: _latents, ...image }) => say({ type: 'image', job, ...image }, [image.rgb.buffer]),
       });
       return say({ type: 'drawn', job, drawn });
     }

@@ -3,7 +3,7 @@
  * are filled from the model's own limits; the seed is pinned, so that whatever node draws it, now or
  * on a retry, draws the same picture.
  */
-import { generation } from '#contracts';
+import type { generation } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
@@ -114,7 +114,10 @@ function noNodes(waitedMs: number): StatusError {
 }
 
 function randomId(random: Random): string {
-  const part = () => Math.floor(random() * 2 ** 32).toString(36).padStart(7, '0');
+  const part = () =>
+    Math.floor(random() * 2 ** 32)
+      .toString(36)
+      .padStart(7, '0');
   return `r-${part()}${part()}`;
 }
 

@@ -5,9 +5,21 @@ export type RouterEvent =
   /** A valid request was taken in. */
   | { readonly type: 'admitted'; readonly requestId: string; readonly model: string; readonly predictedMs: number }
   /** A request got a slot; `granted` when a node handed it out, else an idle one was called. */
-  | { readonly type: 'dispatched'; readonly requestId: string; readonly nodeId: string; readonly queuedMs: number; readonly granted: boolean }
+  | {
+      readonly type: 'dispatched';
+      readonly requestId: string;
+      readonly nodeId: string;
+      readonly queuedMs: number;
+      readonly granted: boolean;
+    }
   /** An attempt ended well. Predicted and actual are engine time. */
-  | { readonly type: 'executed'; readonly requestId: string; readonly nodeId: string; readonly predictedMs: number; readonly actualMs: number }
+  | {
+      readonly type: 'executed';
+      readonly requestId: string;
+      readonly nodeId: string;
+      readonly predictedMs: number;
+      readonly actualMs: number;
+    }
   /** An attempt failed; `again` when another node is asked. */
   | {
       readonly type: 'attemptFailed';

@@ -121,7 +121,8 @@ export class Executor {
       permit.settle(outcome.breaker === 'failure' ? 'failure' : 'neutral');
       if (error.reason === Reason.NODE_BUSY) node.link.noteBusy();
       else if (outcome.retry === 'free') node.link.noteNotAccepting();
-      if (outcome.retry === 'free') ticket.attempts--; // it never ran
+      if (outcome.retry === 'free')
+        ticket.attempts--; // it never ran
       else ticket.tried.add(node.life);
       if (outcome.retry === 'poison') ticket.poisonCount++;
       ticket.lastError = error;

@@ -1,7 +1,6 @@
 /** Router events as log lines and series. New figure: new event, new case here. */
 import type { BreakerEvent } from '#breaker';
-import type { BusEvent } from '#bus';
-import type { MembershipEvent } from '#bus';
+import type { BusEvent, MembershipEvent } from '#bus';
 import type { Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { RouterEvent } from './events.js';
@@ -10,24 +9,26 @@ export interface Sources {
   readonly waitingCount: () => number;
   readonly runningCount: () => number;
   readonly liveCount: () => number;
-  readonly nodeStates: () => Iterable<NodeState>;
+  readonly membershipFrozen: () => boolean;
+  readonly nodes: () => Iterable<NodeState>;
 }
 
 export interface NodeState {
   readonly nodeId: string;
-  /** connected, disconnected, suspect or draining. */
+  /** One of NODE_STATES. */
   readonly state: string;
   readonly breaker: 'closed' | 'open' | 'halfOpen';
-  readonly busyCount: number;
 }
 
-const NODE_STATES = ['connected', 'disconnected', 'suspect', 'draining'] as const;
+const NODE_STATES = ['connected', 'disconnected', 'suspect', 'gone', 'draining'] as const;
 const BREAKER_VALUES = { closed: 0, halfOpen: 1, open: 2 } as const;
 const RATIO_BUCKETS = [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10];
 
-export function observe(options: { logger: Logger; metrics: Metrics; sources: () => Sources | undefined }): Emit<
-  RouterEvent | MembershipEvent | BreakerEvent | BusEvent
-> {
+export function observe(options: {
+  logger: Logger;
+  metrics: Metrics;
+  sources: Sources;
+}): Emit<RouterEvent | MembershipEvent | BreakerEvent | BusEvent> {
   const { logger, metrics, sources } = options;
   const queueWait = metrics.histogram({
     name: 'dmesh_router_queue_wait_seconds',
@@ -55,16 +56,39 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
     help: 'Nodes added, removed, connected or lost.',
     labels: ['change'],
   });
-  metrics.gauge({ name: 'dmesh_router_queue_depth', help: 'Requests waiting for a slot.', collect: (g) => g.with().set(sources()?.waitingCount() ?? 0) });
-  metrics.gauge({ name: 'dmesh_router_running', help: 'Leases held: requests on nodes.', collect: (g) => g.with().set(sources()?.runningCount() ?? 0) });
-  metrics.gauge({ name: 'dmesh_router_live_requests', help: 'Requests between admission and answer.', collect: (g) => g.with().set(sources()?.liveCount() ?? 0) });
+  metrics.gauge({
+    name: 'dmesh_router_queue_depth',
+    help: 'Requests waiting for a slot.',
+    collect: (g) => g.with().set(sources.waitingCount()),
+  });
+  metrics.gauge({
+    name: 'dmesh_router_running',
+    help: 'Leases held: requests on nodes.',
+    collect: (g) => g.with().set(sources.runningCount()),
+  });
+  metrics.gauge({
+    name: 'dmesh_router_live_requests',
+    help: 'Requests between admission and answer.',
+    collect: (g) => g.with().set(sources.liveCount()),
+  });
+  metrics.gauge({
+    name: 'dmesh_router_membership_frozen',
+    help: '1 while silence on NATS is held against nobody.',
+    collect: (g) => g.with().set(sources.membershipFrozen() ? 1 : 0),
+  });
+  const breakerOpenings = metrics.counter({
+    name: 'dmesh_router_breaker_openings_total',
+    help: 'Times a node was taken out, by cause.',
+    labels: ['cause'],
+  });
+  const busChanges = metrics.counter({ name: 'dmesh_bus_events_total', help: 'What happened to the NATS connection.', labels: ['event'] });
   metrics.gauge({
     name: 'dmesh_router_nodes',
     help: 'Nodes by state.',
     labels: ['state'],
     collect: (gauge) => {
       const counts = new Map<string, number>(NODE_STATES.map((state) => [state, 0]));
-      for (const { state } of sources()?.nodeStates() ?? []) counts.set(state, (counts.get(state) ?? 0) + 1);
+      for (const { state } of sources.nodes()) counts.set(state, (counts.get(state) ?? 0) + 1);
       for (const [state, count] of counts) gauge.with({ state }).set(count);
     },
   });
@@ -74,7 +98,7 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
     labels: ['node'],
     collect: (gauge) => {
       gauge.clear();
-      for (const { nodeId, breaker } of sources()?.nodeStates() ?? []) gauge.with({ node: nodeId }).set(BREAKER_VALUES[breaker]);
+      for (const { nodeId, breaker } of sources.nodes()) gauge.with({ node: nodeId }).set(BREAKER_VALUES[breaker]);
     },
   });
 
@@ -93,7 +117,13 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
       case 'attemptFailed': {
         const { error } = event;
         failures.with({ reason: error.reason, retried: String(event.again) }).add();
-        const fields = { request_id: event.requestId, node_id: event.nodeId, attempt: event.attempt, reason: error.reason, detail: error.message };
+        const fields = {
+          request_id: event.requestId,
+          node_id: event.nodeId,
+          attempt: event.attempt,
+          reason: error.reason,
+          detail: error.message,
+        };
         return event.again ? logger.warn(fields, 'attempt failed, trying again') : logger.info(fields, 'attempt failed');
       }
       case 'nodeAdded':
@@ -110,6 +140,63 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
         return logger.warn({ node_id: event.nodeId, reason: event.reason }, 'node lost');
       case 'canaryEnded':
         return logger.info({ node_id: event.nodeId, ok: event.ok, reason: event.reason }, 'canary drawn');
+      case 'breakerOpened':
+        breakerOpenings.with({ cause: event.cause }).add();
+        return logger.warn(
+          { node_id: event.node, cause: event.cause, detail: event.detail, open_ms: Math.round(event.openMs) },
+          'breaker opened',
+        );
+      case 'breakerHalfOpened':
+        return logger.info({ node_id: event.node }, 'breaker half open, drawing a canary');
+      case 'breakerProbePostponed':
+        return logger.info({ node_id: event.node, detail: event.detail, retry_ms: Math.round(event.retryMs) }, 'canary postponed');
+      case 'breakerClosed':
+        return logger.info({ node_id: event.node, cause: event.cause }, 'breaker closed');
+      case 'breakerTripRefused':
+        return logger.warn({ node_id: event.node, cause: event.cause }, 'breaker kept closed: too few nodes would be left');
+      case 'breakerForgotten':
+        return;
+      case 'memberJoined':
+      case 'memberRestarted':
+      case 'memberLeft':
+      case 'memberForgotten':
+        return; // told as nodeAdded and nodeRemoved
+      case 'memberChanged':
+        return logger.debug({ node_id: event.member.nodeId, aspects: event.aspects }, 'node changed');
+      case 'memberSuspected':
+        return logger.warn({ node_id: event.member.nodeId, silent_ms: Math.round(event.silentMs) }, 'node silent on NATS');
+      case 'memberRecovered':
+        return logger.info({ node_id: event.member.nodeId, from: event.from }, 'node beats again');
+      case 'memberGone':
+        return logger.warn({ node_id: event.member.nodeId, silent_ms: Math.round(event.silentMs) }, 'node gone');
+      case 'memberShadowed':
+        return logger.error({ node_id: event.member.nodeId, other: event.otherIncarnation }, 'two processes beat as this node');
+      case 'membershipFrozen':
+        return logger.warn({ cause: event.cause, silent: event.silentCount, members: event.memberCount }, 'membership frozen');
+      case 'membershipThawed':
+        return logger.info({ cause: event.cause, frozen_ms: Math.round(event.frozenMs) }, 'membership live');
+      case 'busHandlerFailed':
+        busChanges.with({ event: event.type }).add();
+        return logger.error({ subject: event.subject, error: event.error }, 'a subscriber failed');
+      case 'beatRejected':
+        busChanges.with({ event: event.type }).add();
+        return logger.warn({ subject: event.subject, fault: event.fault }, 'beat rejected');
+      case 'busConnected':
+      case 'busReconnected':
+        busChanges.with({ event: event.type }).add();
+        return logger.info({ nats: event.server }, event.type === 'busConnected' ? 'NATS connected' : 'NATS reconnected');
+      case 'busDisconnected':
+      case 'busConnectFailed':
+        busChanges.with({ event: event.type }).add();
+        return logger.warn({ nats: event.server, cause: event.cause }, event.type === 'busDisconnected' ? 'NATS lost' : 'NATS not reached');
+      case 'busStale':
+        busChanges.with({ event: event.type }).add();
+        return logger.warn({ nats: event.server }, 'NATS answers no pings');
+      case 'busError':
+        busChanges.with({ event: event.type }).add();
+        return logger.warn({ cause: event.cause }, 'NATS error');
+      default:
+        event satisfies never;
     }
   };
 }

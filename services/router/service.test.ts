@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
+import type { MembershipEvent } from '#bus';
 import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { Channel, Server } from '#grpc';
@@ -33,8 +34,9 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
     clock: systemClock,
     random: Math.random,
     emit: () => {},
+    evidence: () => {},
   });
-  for (const node of nodes) router.fleet.hear(node.beat);
+  for (const node of nodes) router.fleet.follow(joined(node));
   const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   server.add(Service, router.handlers);
   const channel = new Channel(`127.0.0.1:${await server.listen('127.0.0.1:0')}`, { clock: systemClock });
@@ -50,6 +52,10 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
   const generate = (fields: Partial<generation.GenerateRequest> = {}, options = {}) =>
     channel.unary(Service.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), options);
   return { router, channel, generate };
+}
+
+function joined(node: FakeNode): MembershipEvent {
+  return { type: 'memberJoined', member: { nodeId: node.nodeId, state: 'alive', beat: node.beat, joinedAt: 0, heardAt: 0 } };
 }
 
 function gate() {
@@ -183,7 +189,8 @@ test('a bad request never reaches a node', async () => {
 test("the node's own refusal of a request is not tried elsewhere", async () => {
   const nodes = [new FakeNode('n1'), new FakeNode('n2')];
   for (const node of nodes) {
-    node.draw = () => Promise.reject(new StatusError({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG, message: '90 tokens' }));
+    node.draw = () =>
+      Promise.reject(new StatusError({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG, message: '90 tokens' }));
   }
   const { generate } = await startRouter(nodes);
   await expect(generate()).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT, reason: Reason.PROMPT_TOO_LONG });
@@ -239,7 +246,7 @@ test('two routers share one node in one order', async () => {
   node.draw = busyWith(release.opened);
   const one = await startRouter([node]);
   const two = await startRouter([]);
-  two.router.fleet.hear(node.beat);
+  two.router.fleet.follow(joined(node));
   await expect.poll(() => [...two.router.fleet][0]?.link.connected).toBe(true);
   const answers = [one.generate({ requestId: 'a0' })];
   await expect.poll(() => node.started).toEqual(['a0']);

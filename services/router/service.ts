@@ -11,7 +11,7 @@
  * Membership and the process around it are build.ts.
  */
 import { type BreakerEvent, BreakerPool } from '#breaker';
-import { generation } from '#contracts';
+import type { generation } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import type { HandlersOf } from '#grpc';
 import { CostModel, LeaseTable, RetryBudget, WaitQueue } from '#scheduling';
@@ -32,6 +32,8 @@ export interface RouterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
+  /** What gRPC proves of a node, for membership. */
+  readonly evidence: (nodeId: string, reachable: boolean) => void;
 }
 
 export interface Router {
@@ -46,7 +48,7 @@ export interface Router {
 }
 
 export function createRouter(options: RouterOptions): Router {
-  const { config, clock, random, emit } = options;
+  const { config, clock, random, emit, evidence } = options;
   const queue = new WaitQueue<Ticket>();
   const leases = new LeaseTable();
   const cost = new CostModel(config.cost);
@@ -64,6 +66,7 @@ export function createRouter(options: RouterOptions): Router {
     keepaliveMs: config.link.keepaliveMs,
     emit,
     breakers,
+    evidence,
     onChange: () => dispatcher.pump(),
     onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
   });
@@ -79,7 +82,16 @@ export function createRouter(options: RouterOptions): Router {
     noNodesWaitMs: config.queue.noNodesWaitMs,
   });
   const budget = new RetryBudget(config.retry);
-  const executor = new Executor({ clock, emit, fleet, dispatcher, cost, budget, limits: config.execution, maxNodes: config.retry.maxNodes });
+  const executor = new Executor({
+    clock,
+    emit,
+    fleet,
+    dispatcher,
+    cost,
+    budget,
+    limits: config.execution,
+    maxNodes: config.retry.maxNodes,
+  });
   const admission = new Admission({ clock, random, emit, fleet, cost, noNodesWaitMs: config.queue.noNodesWaitMs });
   return {
     fleet,

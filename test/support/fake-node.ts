@@ -1,6 +1,6 @@
 /**
- * An inference node made of nothing but its gRPC face, for testing routers: one slot, real sockets,
- * the real Attach protocol, and an answer the test decides.
+ * An inference node made of nothing but its gRPC face, for testing and measuring routers: real
+ * sockets, the real Attach protocol, and an answer the test decides.
  */
 import type { Beat } from '#bus';
 import { generation, node as nodeContract } from '#contracts';
@@ -35,6 +35,13 @@ export const FAKE_MODEL: ModelInfo = {
   loras: [{ name: 'pastel', description: '' }],
 };
 
+export interface FakeNodeOptions {
+  /** Default 1. */
+  readonly slotCount?: number;
+  /** Size of the picture in an answer; default 0: none. */
+  readonly imageBytes?: number;
+}
+
 type Draw = (call: Call<generation.GenerateRequest>) => Promise<void>;
 
 export class FakeNode {
@@ -45,13 +52,22 @@ export class FakeNode {
   draw: Draw = async () => {};
   accepting = true;
   #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
-  #busy = false;
+  #busyCount = 0;
+  readonly #slotCount: number;
+  readonly #images: generation.Image[];
   #promised: { leaseId: bigint; cancel: () => void } | undefined;
   #nextLease = 1n;
   readonly #routers = new Map<Writer<nodeContract.AttachResponse>, { ageAt: number } | undefined>();
   #address = '';
 
-  constructor(readonly nodeId: string) {}
+  constructor(
+    readonly nodeId: string,
+    options: FakeNodeOptions = {},
+  ) {
+    this.#slotCount = options.slotCount ?? 1;
+    const { imageBytes = 0 } = options;
+    this.#images = imageBytes > 0 ? [generation.Image.fromPartial({ data: Buffer.alloc(imageBytes, 0x5a), mimeType: 'image/png' })] : [];
+  }
 
   get beat(): Beat {
     return {
@@ -62,8 +78,8 @@ export class FakeNode {
       zone: '',
       engine: { name: 'fake', version: '1', state: 'ready', determinismClass: 'fake', restartCount: 0 },
       models: [FAKE_MODEL],
-      slotCount: 1,
-      busyCount: this.#busy ? 1 : 0,
+      slotCount: this.#slotCount,
+      busyCount: this.#busyCount,
       running: [],
       draining: false,
       gpu: null,
@@ -77,7 +93,9 @@ export class FakeNode {
     this.#server.add(service, {
       generate: async (call) => {
         await this.#run(call);
-        return generation.GenerateResponse.fromPartial({ requestId: call.request.requestId, nodeId: this.nodeId, executingMs: 5 });
+        const { requestId } = call.request;
+        const answer = generation.GenerateResponse.fromPartial({ requestId, nodeId: this.nodeId, executingMs: 5 });
+        return { ...answer, images: this.#images };
       },
       generateStream: async (call, out) => {
         await out.write({ event: { $case: 'accepted', value: { requestId: call.request.requestId, seed: 0n, etaMs: 1 } } });
@@ -121,7 +139,7 @@ export class FakeNode {
     const lease = call.metadata['x-mesh-lease'];
     if (!this.accepting) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'draining' });
     const granted = lease !== undefined && this.#promised?.leaseId === BigInt(lease);
-    if (this.#busy || (this.#promised && !granted)) {
+    if (!granted && !this.#hasRoom) {
       throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' });
     }
     if (granted) {
@@ -129,20 +147,24 @@ export class FakeNode {
       this.#promised?.cancel();
       this.#promised = undefined;
     }
-    this.#busy = true;
+    this.#busyCount++;
     this.announce();
     this.started.push(call.request.requestId);
     try {
       await this.draw(call);
     } finally {
-      this.#busy = false;
+      this.#busyCount--;
       this.#grant();
       this.announce();
     }
   }
 
+  get #hasRoom(): boolean {
+    return this.#busyCount + (this.#promised ? 1 : 0) < this.#slotCount;
+  }
+
   #grant(): void {
-    if (this.#busy || this.#promised || !this.accepting) return;
+    if (this.#promised || !this.#hasRoom || !this.accepting) return;
     let best: Writer<nodeContract.AttachResponse> | undefined;
     let oldest = Number.POSITIVE_INFINITY;
     for (const [out, bid] of this.#routers) {
@@ -166,8 +188,8 @@ export class FakeNode {
   }
 
   #tell(out: Writer<nodeContract.AttachResponse>): void {
-    const busyCount = this.#busy || this.#promised ? 1 : 0;
-    const value = { slotCount: 1, busyCount, accepting: this.accepting, nextFreeMs: 0 };
+    const busyCount = this.#busyCount + (this.#promised ? 1 : 0);
+    const value = { slotCount: this.#slotCount, busyCount, accepting: this.accepting, nextFreeMs: 0 };
     out.write({ message: { $case: 'slots', value } }).catch(() => {}); // a router that is gone needs no news
   }
 }

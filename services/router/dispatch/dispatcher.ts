@@ -72,7 +72,7 @@ export class Dispatcher {
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Slot> {
     const { clock, queue, queueLimit, queueTimeoutMs } = this.#options;
-    if (ticket.attempts === 0 && queue.size >= queueLimit) return Promise.reject(this.#queueFull());
+    if (ticket.lastError === undefined && queue.size >= queueLimit) return Promise.reject(this.#queueFull());
     const waitedFrom = clock.now();
     return new Promise<Slot>((resolve, reject) => {
       const leave = () => {
@@ -166,7 +166,13 @@ export class Dispatcher {
     const startedAt = clock.now();
     const lease = leases.take({ nodeId: node.nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
     waiter.resolve({ node, grantId, permit, predictedMs, lease });
-    emit({ type: 'dispatched', requestId: ticket.requestId, nodeId: node.nodeId, queuedMs: ticket.queuedMs, granted: grantId !== undefined });
+    emit({
+      type: 'dispatched',
+      requestId: ticket.requestId,
+      nodeId: node.nodeId,
+      queuedMs: ticket.queuedMs,
+      granted: grantId !== undefined,
+    });
   }
 
   /**

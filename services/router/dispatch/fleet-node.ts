@@ -1,6 +1,6 @@
 /** One member of the fleet as the router sees it: its last beat, its line, its breaker. */
 import type { Breaker } from '#breaker';
-import type { Beat } from '#bus';
+import type { Beat, Member } from '#bus';
 import type { Candidate } from '#scheduling';
 import type { NodeLink } from './node-link.js';
 import type { Ticket } from './ticket.js';
@@ -8,37 +8,37 @@ import type { Ticket } from './ticket.js';
 export interface FleetNodeOptions {
   readonly link: NodeLink;
   readonly breaker: Breaker;
-  readonly beat: Beat;
+  /** Kept up to date by membership. */
+  readonly member: Member;
+  /** The router's own. */
   readonly zone: string;
 }
 
 export class FleetNode {
   readonly link: NodeLink;
   readonly breaker: Breaker;
-  /** The newest word of this incarnation. */
-  beat: Beat;
-  beatAt: number;
-  /** NATS has missed beats of it. */
-  suspect = false;
+  readonly member: Member;
   readonly #zone: string;
-  #models: ReadonlySet<string>;
 
-  constructor(options: FleetNodeOptions & { nowMs: number }) {
+  constructor(options: FleetNodeOptions) {
     this.link = options.link;
     this.breaker = options.breaker;
-    this.beat = options.beat;
-    this.beatAt = options.nowMs;
+    this.member = options.member;
     this.#zone = options.zone;
-    this.#models = namesOf(options.beat);
   }
 
   get nodeId(): string {
-    return this.beat.nodeId;
+    return this.member.nodeId;
+  }
+
+  /** Its newest word. */
+  get beat(): Beat {
+    return this.member.beat;
   }
 
   /** Names one life of the node: what failed on it may work on its next. */
   get life(): string {
-    return `${this.beat.nodeId}/${this.beat.incarnation}`;
+    return `${this.nodeId}/${this.beat.incarnation}`;
   }
 
   /** Could be sent work now or as soon as a slot is free. */
@@ -46,14 +46,8 @@ export class FleetNode {
     return this.link.accepting && this.breaker.state === 'closed';
   }
 
-  hear(beat: Beat, nowMs: number): void {
-    this.beat = beat;
-    this.beatAt = nowMs;
-    this.#models = namesOf(beat);
-  }
-
   serves(model: string): boolean {
-    return this.#models.has(model);
+    return this.beat.models.some((info) => info.name === model);
   }
 
   /** May be called with this request now, a free slot provided. */
@@ -67,12 +61,8 @@ export class FleetNode {
       freeInMs: this.link.freeCount > 0 ? 0 : this.link.freeInMs,
       // After an ejection a node gets work again in a ramp: it looks slower than it is.
       runMs: runMs / this.breaker.weight,
-      doubtful: this.suspect,
+      doubtful: this.member.state !== 'alive',
       sameZone: this.#zone !== '' && this.beat.zone === this.#zone,
     };
   }
-}
-
-function namesOf(beat: Beat): ReadonlySet<string> {
-  return new Set(beat.models.map((model) => model.name));
 }

@@ -4,7 +4,7 @@
  * no work, whatever its beats say.
  */
 import type { BreakerPool } from '#breaker';
-import type { Beat } from '#bus';
+import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { RouterEvent } from '../events.js';
@@ -19,6 +19,8 @@ export interface FleetOptions {
   readonly keepaliveMs: number;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
+  /** What gRPC proves of a node, for membership: its line is up, or lost. */
+  readonly evidence: (nodeId: string, reachable: boolean) => void;
   /** Something changed that may let waiting work start. */
   readonly onChange: () => void;
   readonly onGrant: (node: FleetNode, leaseId: bigint) => void;
@@ -31,8 +33,8 @@ export interface ServedModel {
 
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
-  /** Members NATS has given up; kept only while their line is up. */
-  readonly #gone = new Set<string>();
+  /** Worked out at the first question after a change; asked at every admission. */
+  #models: Map<string, ServedModel> | undefined;
 
   constructor(private readonly options: FleetOptions) {}
 
@@ -48,43 +50,34 @@ export class Fleet {
     return this.#nodes.size;
   }
 
-  /** A beat that membership has accepted as news. O(1). */
-  hear(beat: Beat): void {
-    this.#gone.delete(beat.nodeId);
-    const known = this.#nodes.get(beat.nodeId);
-    if (known?.beat.incarnation === beat.incarnation && known.beat.address === beat.address) {
-      const servedBefore = known.beat.models.length;
-      known.hear(beat, this.options.clock.now());
-      if (known.suspect || servedBefore !== beat.models.length) {
-        known.suspect = false;
-        this.options.onChange();
+  /** Follows the membership: what NATS says of nodes. Plain beats need no call; a Member shows its newest one. */
+  follow(event: MembershipEvent): void {
+    switch (event.type) {
+      case 'memberJoined':
+        return this.#add(event.member);
+      case 'memberRestarted':
+        this.#nodes.get(event.member.nodeId)?.link.close();
+        this.options.breakers.of(event.member.nodeId).reset();
+        return this.#add(event.member);
+      case 'memberChanged': {
+        const node = this.#nodes.get(event.member.nodeId);
+        if (event.aspects.includes('address')) {
+          node?.link.close();
+          return this.#add(event.member);
+        }
+        if (event.aspects.includes('models')) this.#models = undefined;
+        return event.aspects.includes('models') ? this.options.onChange() : undefined;
       }
-      return;
+      case 'memberRecovered':
+      case 'memberGone':
+        this.#models = undefined;
+        return this.options.onChange();
+      case 'memberLeft':
+        return this.#drop(event.member.nodeId, 'left');
+      case 'memberForgotten':
+        return this.#drop(event.member.nodeId, 'silent on NATS and not reachable');
+      default: // suspicion is read from the member when a node is chosen; the rest is for the log
     }
-    if (known) {
-      known.link.close();
-      known.breaker.reset();
-    }
-    this.#add(beat);
-  }
-
-  suspect(nodeId: string): void {
-    const node = this.#nodes.get(nodeId);
-    if (node) node.suspect = true;
-  }
-
-  /** Ten beats missed. The line decides whether that is true. */
-  gone(nodeId: string): void {
-    const node = this.#nodes.get(nodeId);
-    if (!node) return;
-    if (node.link.connected) this.#gone.add(nodeId);
-    else this.#drop(node, 'silent on NATS and not reachable');
-  }
-
-  /** It said goodbye. */
-  left(nodeId: string): void {
-    const node = this.#nodes.get(nodeId);
-    if (node) this.#drop(node, 'left');
   }
 
   /** May be called with this request now or as soon as a slot is free. */
@@ -94,7 +87,9 @@ export class Fleet {
 
   /** Somebody may serve it, now or after recovering. */
   couldServe(ticket: Ticket): boolean {
-    for (const node of this.#nodes.values()) if (node.serves(ticket.work.model) && !ticket.tried.has(node.life)) return true;
+    for (const node of this.#nodes.values()) {
+      if (node.member.state !== 'gone' && node.serves(ticket.work.model) && !ticket.tried.has(node.life)) return true;
+    }
     return false;
   }
 
@@ -112,17 +107,10 @@ export class Fleet {
     return count;
   }
 
-  /** By name; where nodes disagree about a model, the newest revision speaks. */
-  models(): Map<string, ServedModel> {
-    const served = new Map<string, ServedModel>();
-    for (const node of this.#nodes.values()) {
-      for (const info of node.beat.models) {
-        const known = served.get(info.name);
-        const newest = known && known.info.revision >= info.revision ? known.info : info;
-        served.set(info.name, { info: newest, nodeCount: (known?.nodeCount ?? 0) + 1 });
-      }
-    }
-    return served;
+  /** By name, those of silent nodes included; where nodes disagree about a model, the newest revision speaks. */
+  models(): ReadonlyMap<string, ServedModel> {
+    this.#models ??= this.#collectModels();
+    return this.#models;
   }
 
   close(): void {
@@ -131,9 +119,22 @@ export class Fleet {
     this.options.breakers.close();
   }
 
-  #add(beat: Beat): void {
-    const { breakers, clock, emit, keepaliveMs, routerId, zone, onChange, onGrant } = this.options;
-    const { nodeId, address, incarnation } = beat;
+  #collectModels(): Map<string, ServedModel> {
+    const served = new Map<string, ServedModel>();
+    for (const { member } of this.#nodes.values()) {
+      for (const info of member.beat.models) {
+        const known = served.get(info.name);
+        const newest = known && known.info.revision >= info.revision ? known.info : info;
+        served.set(info.name, { info: newest, nodeCount: (known?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1) });
+      }
+    }
+    return served;
+  }
+
+  #add(member: Member): void {
+    const { breakers, clock, emit, evidence, keepaliveMs, routerId, zone, onChange, onGrant } = this.options;
+    const { nodeId } = member;
+    const { address, incarnation } = member.beat;
     let announced = false;
     const link = new NodeLink({
       routerId,
@@ -143,6 +144,7 @@ export class Fleet {
       onChange: () => {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });
+          evidence(nodeId, true);
           node.breaker.recheck();
         }
         announced = link.connected;
@@ -150,21 +152,24 @@ export class Fleet {
       },
       onLost: (reason) => {
         emit({ type: 'nodeLost', nodeId, reason });
-        if (this.#gone.has(nodeId)) this.#drop(node, 'silent on NATS and its line is lost');
+        evidence(nodeId, false);
       },
       onGrant: (leaseId) => onGrant(node, leaseId),
     });
-    const node = new FleetNode({ link, breaker: breakers.of(nodeId), beat, zone, nowMs: clock.now() });
+    const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone });
     this.#nodes.set(nodeId, node);
+    this.#models = undefined;
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
   }
 
-  #drop(node: FleetNode, reason: string): void {
-    this.#nodes.delete(node.nodeId);
-    this.#gone.delete(node.nodeId);
-    this.options.breakers.forget(node.nodeId);
+  #drop(nodeId: string, reason: string): void {
+    const node = this.#nodes.get(nodeId);
+    if (!node) return;
+    this.#nodes.delete(nodeId);
+    this.#models = undefined;
+    this.options.breakers.forget(nodeId);
     node.link.close();
-    this.options.emit({ type: 'nodeRemoved', nodeId: node.nodeId, reason });
+    this.options.emit({ type: 'nodeRemoved', nodeId, reason });
     this.options.onChange();
   }
 }

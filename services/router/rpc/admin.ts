@@ -27,7 +27,8 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
   const nodes = () => [...fleet].map((node) => describe(node, clock, cost)).sort((a, b) => a.nodeId.localeCompare(b.nodeId));
   const control = async (nodeId: string, action: 'drain' | 'resume') => {
     if (!fleet.get(nodeId)) throw unknownNode(nodeId, fleet);
-    await sendControl(bus, nodeId, { action });
+    const reply = await sendControl({ bus, nodeId, action });
+    if ('error' in reply) throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.BAD_REQUEST, message: reply.error });
     return {};
   };
   return {
@@ -62,7 +63,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     incarnation: beat.incarnation,
     address: beat.address,
     zone: beat.zone,
-    liveness: node.suspect ? admin.Liveness.SUSPECT : admin.Liveness.ALIVE,
+    liveness: LIVENESS[node.member.state],
     breaker: BREAKER_STATES[node.breaker.state],
     connected: link.connected,
     draining: beat.draining,
@@ -74,7 +75,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     gpu: beat.gpu
       ? { ...beat.gpu, memoryTotalBytes: BigInt(beat.gpu.memoryTotalBytes), memoryUsedBytes: BigInt(beat.gpu.memoryUsedBytes) }
       : undefined,
-    sinceBeatMs: clock.now() - node.beatAt,
+    sinceBeatMs: clock.now() - node.member.heardAt,
     runningRequestId: running?.requestId ?? '',
     runningStep: running?.step ?? 0,
     runningTotal: running?.total ?? 0,
@@ -84,6 +85,8 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     engineRestartCount: BigInt(beat.engine.restartCount),
   };
 }
+
+const LIVENESS = { alive: admin.Liveness.ALIVE, suspect: admin.Liveness.SUSPECT, gone: admin.Liveness.GONE } as const;
 
 const BREAKER_STATES = {
   closed: admin.BreakerState.CLOSED,

@@ -5,7 +5,10 @@ import type { Ticket } from '../dispatch/ticket.js';
 import type { Executor } from '../execute.js';
 import { forwardUnary } from '../forward.js';
 
-export function generate(parts: { admission: Admission; executor: Executor }): UnaryHandler<generation.GenerateRequest, generation.GenerateResponse> {
+export function generate(parts: {
+  admission: Admission;
+  executor: Executor;
+}): UnaryHandler<generation.GenerateRequest, generation.GenerateResponse> {
   return async (call) => {
     const ticket = await parts.admission.admit(call);
     try {

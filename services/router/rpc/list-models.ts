@@ -6,7 +6,8 @@ import type { Fleet } from '../dispatch/fleet.js';
 /** Every model some node serves, by name. */
 export function listModels(parts: { fleet: Fleet }): UnaryHandler<generation.ListModelsRequest, generation.ListModelsResponse> {
   return async () => {
-    const models = [...parts.fleet.models().values()].map(({ info, nodeCount }) => modelMessage(info, nodeCount));
+    const served = [...parts.fleet.models().values()].filter(({ nodeCount }) => nodeCount > 0);
+    const models = served.map(({ info, nodeCount }) => modelMessage(info, nodeCount));
     return { models: models.sort((a, b) => a.name.localeCompare(b.name)) };
   };
 }

@@ -1,0 +1,119 @@
+/**
+ * The process around a router: NATS and membership feed its fleet, gRPC and HTTP servers face the
+ * world, and everything starts in order and leaves in reverse.
+ */
+import { callRoll, connectBus, Membership, MembershipSubscriber, registerService } from '#bus';
+import { admin, generation } from '#contracts';
+import type { Clock, Random } from '#core';
+import { addReflection, Health, Server } from '#grpc';
+import { Lifecycle, part } from '#runtime';
+import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls } from '#telemetry';
+import type { RouterConfig } from './config.js';
+import { type NodeState, observe } from './observe.js';
+import { adminHandlers } from './rpc/admin.js';
+import { createRouter, type Router } from './service.js';
+
+export interface BuiltRouter {
+  readonly lifecycle: Lifecycle;
+  /** Known once started. */
+  readonly addresses: () => { grpc: string; http: string };
+}
+
+const VERSION = '0.1.0';
+
+export function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): BuiltRouter {
+  const { clock, random, logger } = tools;
+  const metrics = createMetrics({ service: 'router', defaultMetrics: true });
+  const lag = createEventLoopLag({ clock });
+  const emit = observe({
+    logger,
+    metrics,
+    sources: {
+      waitingCount: () => router.dispatcher.waitingCount,
+      runningCount: () => router.leases.size,
+      liveCount: () => router.executor.liveCount,
+      membershipFrozen: () => membership.frozen,
+      nodes: () => nodeStates(router),
+    },
+  });
+  const bus = connectBus({ url: config.natsUrl, name: config.routerId, clock, random, emit });
+  const membership: Membership = new Membership({
+    clock,
+    emit: (event) => {
+      emit(event);
+      router.fleet.follow(event);
+    },
+    lagMs: () => lag.lagMs(),
+    rollCall: () => callRoll(bus),
+  });
+  const members = new MembershipSubscriber({ bus, membership, emit });
+  const router: Router = createRouter({
+    config,
+    clock,
+    random,
+    emit,
+    evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
+  });
+  const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes });
+  const health = new Health(server);
+  addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
+  server.add(generation.ImageGenerationServiceService, router.handlers);
+  const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
+  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen };
+  server.add(admin.MeshAdminServiceService, adminHandlers({ ...parts, ...figures }), { endless: ['watchMesh'] });
+
+  const http = new AdminHttp({
+    listen: config.httpListen,
+    metrics,
+    readiness: () => {
+      if (lifecycle.phase !== 'ready') return { ready: false, reason: `the router is ${lifecycle.phase}` };
+      return router.fleet.slotCount() > 0 ? { ready: true } : { ready: false, reason: 'no node takes work' };
+    },
+  });
+  let grpcAddress = '';
+  const host = config.listen.slice(0, config.listen.lastIndexOf(':'));
+  const listen = async () => {
+    grpcAddress = `${host}:${await server.listen(config.listen)}`;
+  };
+  let unregister = () => {};
+  const join = async () => {
+    members.start();
+    const metadata = () => ({ router_id: config.routerId, grpc_addr: grpcAddress });
+    unregister = registerService(bus, { name: 'dmesh-router', version: VERSION, description: 'Routes generations', metadata }, emit);
+  };
+  const leave = async () => {
+    unregister();
+    members.stop();
+    await bus.close();
+  };
+  const stopServing = async () => {
+    health.setReady(false);
+    await server.drain();
+  };
+  // In reverse: calls in flight end first, and their retries still know the nodes; then NATS, then the lines.
+  const lifecycle: Lifecycle = new Lifecycle(
+    [
+      http,
+      lag,
+      part('fleet', { close: async () => router.close() }),
+      part('membership', { close: leave }),
+      part('grpc', { start: listen, drain: stopServing, close: () => server.close() }),
+      part('join', { start: join }),
+    ],
+    { clock, graceMs: config.stopGraceMs },
+  );
+  return { lifecycle, addresses: () => ({ grpc: grpcAddress, http: http.address }) };
+}
+
+function* nodeStates(router: Router): Iterable<NodeState> {
+  for (const node of router.fleet) {
+    const state = node.beat.draining
+      ? 'draining'
+      : node.member.state !== 'alive'
+        ? node.member.state
+        : node.link.connected
+          ? 'connected'
+          : 'disconnected';
+    yield { nodeId: node.nodeId, state, breaker: node.breaker.state };
+  }
+}

@@ -43,4 +43,4 @@ export type NodeEvent =
   /** Draining began or, by an operator's resume, ended. */
   | { readonly type: 'drainChanged'; readonly draining: boolean; readonly by: string }
   /** A command came over NATS. */
-  | { readonly type: 'controlReceived'; readonly command: string };
+  | { readonly type: 'controlReceived'; readonly action: string };

@@ -1,4 +1,5 @@
 /** Node events as log lines and series. New figure: new event, new case here. */
+import type { BusEvent } from '#bus';
 import type { Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { NodeEvent } from './events.js';
@@ -13,7 +14,7 @@ const PHASES = ['starting', 'checking', 'ready', 'restarting', 'failed', 'stoppe
 const RATIO_BUCKETS = [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10];
 const STEP_BUCKETS_SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30];
 
-export function observe(options: { logger: Logger; metrics: Metrics; sources: () => Sources | undefined }): Emit<NodeEvent> {
+export function observe(options: { logger: Logger; metrics: Metrics; sources: () => Sources | undefined }): Emit<NodeEvent | BusEvent> {
   const count = series(options);
   const { logger } = options;
   return (event) => {
@@ -62,17 +63,32 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
       case 'drainChanged':
         return logger.info({ by: event.by }, event.draining ? 'draining' : 'taking work again');
       case 'controlReceived':
-        return logger.info({ command: event.command }, 'control');
+        return logger.info({ action: event.action }, 'control');
+      case 'busConnected':
+        return logger.info({ server: event.server }, 'NATS connected');
+      case 'busReconnected':
+        return logger.info({ server: event.server, away_ms: round(event.awayMs) }, 'NATS connected again');
+      case 'busDisconnected':
+        return logger.warn({ server: event.server, why: event.cause }, 'NATS lost; serving without it');
+      case 'busStale':
+        return logger.warn({ server: event.server }, 'NATS answers no pings');
+      case 'busConnectFailed':
+        return logger.warn({ server: event.server, why: event.cause }, 'NATS cannot be reached; serving without it');
+      case 'busError':
+        return logger.warn({ why: event.cause }, 'NATS complained');
+      case 'busHandlerFailed':
+        return logger.error({ subject: event.subject, error: event.error }, 'a message could not be handled');
       case 'imageEncoded':
       case 'stepDone':
+      case 'beatRejected': // nodes listen to no beats
         return;
       default:
-        return event satisfies never;
+        event satisfies never;
     }
   };
 }
 
-function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources | undefined }): Emit<NodeEvent> {
+function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources | undefined }): Emit<NodeEvent | BusEvent> {
   const draws = metrics.counter({
     name: 'dmesh_node_draws_total',
     help: 'Requests that left the engine, by reason (OK when drawn).',

@@ -6,6 +6,7 @@
  *            → stop the engine → give the GPU back
  */
 import path from 'node:path';
+import type { BusEvent } from '#bus';
 import { generation, node } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import { addReflection, Health, Server } from '#grpc';
@@ -55,7 +56,7 @@ const PRIVATE_SETTINGS = /^(DMESH_NODE_|DMESH_ROUTER_|DMESH_ENGINE_SOCKET$|DMESH
 export function buildNode(options: NodeOptions): InferenceNode {
   const { config, clock, random, logger } = options;
   const metrics = createMetrics({ service: 'inference-node', defaultMetrics: true });
-  const emit: Emit<NodeEvent> = observe({ logger, metrics, sources: () => sources });
+  const emit: Emit<NodeEvent | BusEvent> = observe({ logger, metrics, sources: () => sources });
 
   const routers = new AttachedRouters();
   const estimate = new CostEstimate();
@@ -105,8 +106,6 @@ export function buildNode(options: NodeOptions): InferenceNode {
     config,
     clock,
     random,
-    logger,
-    metrics,
     emit,
     startedAtEpochMs: options.startedAtEpochMs,
     address: () => config.advertise ?? address,

@@ -29,7 +29,7 @@ export class CostEstimate {
   #msPerUnit: number | undefined;
   #stepMsPerMegapixel: number | undefined;
   #tailMsPerMegapixel: number | undefined;
-  #real = false;
+  #sampleCount = 0;
 
   /** Milliseconds; undefined before anything has run. */
   predictMs(cost: Cost): number | undefined {
@@ -48,28 +48,30 @@ export class CostEstimate {
 
   /** A guess from an unusual request, such as a canary: used until the first real one. */
   guess(cost: Cost, tookMs: number): void {
-    if (!this.#real) this.#learn(cost, { tookMs, stepMs: tookMs / (cost.steps * cost.imageCount), tailMs: 0 });
+    if (this.#sampleCount === 0) this.#blend(cost, { tookMs, stepMs: tookMs / (cost.steps * cost.imageCount), tailMs: 0 });
   }
 
   /** A request ran to its end. */
   learn(cost: Cost, sample: Sample): void {
     // The guess is not blended in: a canary is far from a real request.
-    if (!this.#real) this.#msPerUnit = this.#stepMsPerMegapixel = this.#tailMsPerMegapixel = undefined;
-    this.#real = true;
-    this.#learn(cost, sample);
+    if (this.#sampleCount === 0) this.#msPerUnit = this.#stepMsPerMegapixel = this.#tailMsPerMegapixel = undefined;
+    this.#sampleCount++;
+    this.#blend(cost, sample);
   }
 
-  #learn(cost: Cost, { tookMs, stepMs, tailMs }: Sample): void {
-    this.#msPerUnit = follow(this.#msPerUnit, tookMs / units(cost));
-    this.#stepMsPerMegapixel = follow(this.#stepMsPerMegapixel, stepMs / megapixels(cost));
-    this.#tailMsPerMegapixel = follow(this.#tailMsPerMegapixel, tailMs / megapixels(cost));
+  #blend(cost: Cost, { tookMs, stepMs, tailMs }: Sample): void {
+    // A plain mean first, so that a cold first picture is soon outvoted.
+    const weight = Math.max(WEIGHT, 1 / Math.max(1, this.#sampleCount));
+    this.#msPerUnit = follow(this.#msPerUnit, tookMs / units(cost), weight);
+    this.#stepMsPerMegapixel = follow(this.#stepMsPerMegapixel, stepMs / megapixels(cost), weight);
+    this.#tailMsPerMegapixel = follow(this.#tailMsPerMegapixel, tailMs / megapixels(cost), weight);
   }
 }
 
-function follow(mean: number | undefined, sample: number): number {
-  if (mean === undefined) return sample;
+function follow(mean: number | undefined, sample: number, weight: number): number {
+  if (mean === undefined || mean === 0) return sample;
   const bounded = Math.min(mean * MAX_CHANGE, Math.max(mean / MAX_CHANGE, sample));
-  return mean + WEIGHT * (bounded - mean);
+  return mean + weight * (bounded - mean);
 }
 
 function megapixels({ width, height }: Cost): number {

@@ -60,6 +60,8 @@ const REQUEST_FAULTS: ReadonlySet<number> = new Set([Code.INVALID_ARGUMENT, Code
 export class Executor {
   readonly #options: ExecutorOptions;
   #progress: Progress | undefined;
+  #completedCount = 0;
+  #failedCount = 0;
 
   constructor(options: ExecutorOptions) {
     this.#options = options;
@@ -67,6 +69,15 @@ export class Executor {
 
   get progress(): Progress | undefined {
     return this.#progress;
+  }
+
+  get completedCount(): number {
+    return this.#completedCount;
+  }
+
+  /** Failures of this node; a caller's cancel or a faulty request is none. */
+  get failedCount(): number {
+    return this.#failedCount;
   }
 
   /** Uses up the lease in every case. */
@@ -81,6 +92,8 @@ export class Executor {
     const predictedMs = estimate.predictMs(drawable);
     const ended = (error?: StatusError) => {
       this.#progress = undefined;
+      if (!error) this.#completedCount++;
+      else if (!watch.signal.aborted && !REQUEST_FAULTS.has(error.code)) this.#failedCount++;
       const tookMs = clock.now() - startedAt;
       emit({ type: 'drawEnded', requestId: drawable.requestId, leaseId: lease.id, predictedMs, tookMs, ...(error ? { error } : {}) });
       return tookMs;

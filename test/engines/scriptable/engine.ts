@@ -2,9 +2,10 @@
  * The EngineService of a test: exact in protocol, scripted in behaviour. Steps end at absolute
  * times, so that a bench measures the mesh and not the drift of timers.
  */
-import type { engine, generation } from '#contracts';
-import { type Clock, Code, Reason, StatusError } from '#core';
+import type { engine } from '#contracts';
+import { badRequest, type Clock, Code, Reason, StatusError, type Violation } from '#core';
 import type { Call, HandlersOf, Writer } from '#grpc';
+import { latentShape, type ModelInfo, modelMessage, resolveRequest } from '#model-package';
 import { scriptedPicture } from './picture.js';
 import { readScript, type Script } from './script.js';
 
@@ -19,7 +20,7 @@ export interface ScriptableEngineOptions {
   readonly determinismClass: string;
   /** Mixed into every picture; 0n draws the right ones. */
   readonly drift: bigint;
-  readonly readModel: (modelDir: string) => generation.Model;
+  readonly readModel: (modelDir: string) => ModelInfo;
   /** True for the first caller with this name; for faults that happen once. */
   readonly firstTime: (name: string) => boolean;
   /** Ends the process without a word. */
@@ -29,12 +30,10 @@ export interface ScriptableEngineOptions {
 
 /** engine.EngineState; the enum's own object is not needed for four numbers. */
 const STATE = { empty: 1, loading: 2, idle: 3, busy: 4 } as const;
-/** float32, 16 channels, one latent for 8×8 pixels. */
-const latentBytes = (width: number, height: number) => (width / 8) * (height / 8) * 16 * 4;
 
 export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<Service> {
   const { clock } = options;
-  let model: generation.Model | undefined;
+  let model: ModelInfo | undefined;
   let loading = false;
   let running: { requestId: string; step: number; total: number; progressAt: number } | undefined;
   let completedCount = 0n;
@@ -47,7 +46,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
       loading = false;
     });
     model = options.readModel(call.request.modelDir);
-    return { model, loadMs: clock.now() - startedAt };
+    return { model: modelMessage(model, 1), loadMs: clock.now() - startedAt };
   }
 
   async function status(): Promise<engine.StatusResponse> {
@@ -56,7 +55,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
       version: '1',
       state: loading ? STATE.loading : running ? STATE.busy : model ? STATE.idle : STATE.empty,
       determinismClass: model ? options.determinismClass : '',
-      models: model ? [model] : [],
+      models: model ? [modelMessage(model, 1)] : [],
       requestId: running?.requestId ?? '',
       step: running?.step ?? 0,
       total: running?.total ?? 0,
@@ -71,7 +70,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
 
   async function generate(call: Call<Request>, out: Writer<Event>): Promise<void> {
     const { request } = call;
-    if (!model) throw failure(Code.FAILED_PRECONDITION, Reason.MODEL_UNUSABLE, 'expected Load before Generate');
+    if (!model) throw failure(Code.UNAVAILABLE, Reason.ENGINE_NOT_READY, 'expected Load before Generate');
     if (running) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, `busy with ${running.requestId}`);
     checkRequest(request, model);
     running = { requestId: request.requestId, step: 0, total: request.steps, progressAt: clock.now() };
@@ -143,20 +142,35 @@ function finished(picture: Buffer, { fault }: Script): Buffer {
   return picture;
 }
 
-function checkRequest(request: Request, model: generation.Model): void {
+function checkRequest(request: Request, model: ModelInfo): void {
   if (request.model !== model.name) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_MODEL, `expected ${model.name}, got ${request.model}`);
-  const limit = model.limits?.maxPromptTokens ?? 0;
-  if (tokenCount(request.prompt) > limit) {
-    throw failure(Code.INVALID_ARGUMENT, Reason.PROMPT_TOO_LONG, `expected at most ${limit} tokens, got ${tokenCount(request.prompt)}`);
-  }
-  const lora = request.loras.find(({ name }) => !model.loras.some((known) => known.name === name));
-  if (lora) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_LORA, `no LoRA ${lora.name}`);
-  const expected = latentBytes(request.width, request.height);
-  for (const { latents } of request.items) {
-    if (latents.length !== expected) {
-      throw failure(Code.INVALID_ARGUMENT, Reason.BAD_REQUEST, `expected ${expected} bytes of noise, got ${latents.length}`);
-    }
-  }
+  const resolution = resolveRequest({ ...request, requestId: '', imageCount: request.items.length, format: 0, priority: 0 }, model);
+  const violations = [...zeros(request), ...(resolution.ok ? [] : resolution.violations)];
+  if (violations.length === 0) violations.push(...noiseViolations(request));
+  if (violations.length > 0) throw badRequest(violations);
+  if (!resolution.ok) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_LORA, `no LoRA ${resolution.unknownLoras.join(', ')}`);
+  const limit = model.limits.maxPromptTokens;
+  const tokens = tokenCount(request.prompt);
+  if (tokens <= limit) return;
+  throw new StatusError({
+    code: Code.INVALID_ARGUMENT,
+    reason: Reason.PROMPT_TOO_LONG,
+    message: `expected at most ${limit} tokens, got ${tokens}`,
+    metadata: { tokens: String(tokens), limit: String(limit) },
+  });
+}
+
+/** Zero means "the default" to a node; an engine has none. */
+function zeros(request: Request): Violation[] {
+  const fields = { width: request.width, height: request.height, steps: request.steps, items: request.items.length };
+  return Object.entries(fields).flatMap(([field, value]) => (value === 0 ? [{ field, description: 'expected a value, got none' }] : []));
+}
+
+function noiseViolations({ width, height, items }: Request): Violation[] {
+  const expected = latentShape(width, height).elementCount * Float32Array.BYTES_PER_ELEMENT;
+  return items.flatMap(({ latents }, i) =>
+    latents.length === expected ? [] : [{ field: `items[${i}].latents`, description: `expected ${expected} bytes, got ${latents.length}` }],
+  );
 }
 
 /** Words, and the eight tokens of a chat template. */

@@ -1,15 +1,13 @@
 /** The scriptable engine as a process, started by a node exactly like a real one. */
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { engine, type generation } from '#contracts';
+import { engine } from '#contracts';
 import { Server } from '#grpc';
-import type { ModelInfo } from '#model-package';
-import { Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
+import { type ModelInfo, modelUnusable } from '#model-package';
+import { Lifecycle, part, processHost, runProgram, systemClock, watchParent } from '#runtime';
 import { parseConfig, type ScriptableConfig } from './config.js';
 import { scriptableEngine } from './engine.js';
 import { SCRIPTED_MODEL } from './model.js';
-
-const PARENT_CHECK_MS = 200;
 
 function build(config: ScriptableConfig): Lifecycle {
   const startNumber = markStart(config.stateDir);
@@ -36,7 +34,8 @@ function build(config: ScriptableConfig): Lifecycle {
   server.add(engine.EngineServiceService, handlers);
   const listener = part('grpc', {
     start: async () => {
-      watchParent(config.parentPid);
+      watchParent({ DMESH_PARENT_PID: String(config.parentPid) }, () => process.exit(0));
+      rmSync(config.socket, { force: true }); // left by an engine that was killed
       await server.listen(`unix:${config.socket}`);
     },
     close: () => server.close(),
@@ -44,29 +43,15 @@ function build(config: ScriptableConfig): Lifecycle {
   return new Lifecycle([listener], { clock: systemClock, graceMs: 0 });
 }
 
-/** An orphan's parent becomes another process. */
-function watchParent(parentPid: number): void {
-  if (parentPid === 0) return;
-  setInterval(() => {
-    if (process.ppid !== parentPid) process.exit(0);
-  }, PARENT_CHECK_MS).unref();
-}
-
-function readModel(modelDir: string): generation.Model {
+/** The model of a folder; without any folder, the engine's own. */
+function readModel(modelDir: string): ModelInfo {
+  if (!existsSync(modelDir)) return SCRIPTED_MODEL;
   const file = path.join(modelDir, 'mesh.json');
-  const info: ModelInfo = modelDir !== '' && existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : SCRIPTED_MODEL;
-  const { name, revision, family, defaults, limits, negativePrompt } = info;
-  return {
-    name,
-    revision,
-    family,
-    languages: [...info.languages],
-    defaults: { ...defaults },
-    limits: { ...limits },
-    negativePrompt,
-    loras: info.loras.map((lora) => ({ ...lora })),
-    nodes: 1,
-  };
+  if (!existsSync(file)) throw modelUnusable(`expected a mesh.json in ${modelDir}, found none`);
+  const { name, revision, family, languages, defaults, limits, negativePrompt, loras } = JSON.parse(
+    readFileSync(file, 'utf8'),
+  ) as ModelInfo;
+  return { name, revision, family, languages, defaults, limits, negativePrompt, loras };
 }
 
 /** Which start this is, the first being 1. */

@@ -39,17 +39,16 @@ export class BeatPublisher {
     if (this.#phase !== 'new') return;
     this.#phase = 'running';
     const { bus } = this.#options;
+    this.#later();
     this.#undo.push(bus.subscribe(ROLL_CALL, () => this.changed()));
     this.#undo.push(bus.onLink((connected) => connected && this.changed()));
-    this.#later();
   }
 
   /** Something a router should know has changed: beats within a few milliseconds. Cheap to call often. */
   changed(): void {
     if (this.#phase !== 'running' || this.#soon) return;
-    this.#cancelNext();
     this.#soon = true;
-    this.#cancelNext = this.#options.clock.schedule(COALESCE_MS, () => this.#beat());
+    this.#beatIn(COALESCE_MS);
   }
 
   /** Says goodbye, so that routers need not wait for silence. Resolves when NATS has it or is away. Safe to repeat. */
@@ -77,8 +76,13 @@ export class BeatPublisher {
   }
 
   #later(): void {
-    const { clock, random, intervalMs = 1000 } = this.#options;
-    const delayMs = intervalMs * (1 - JITTER_RATIO + 2 * JITTER_RATIO * random());
-    this.#cancelNext = clock.schedule(delayMs, () => this.#beat());
+    const { random, intervalMs = 1000 } = this.#options;
+    this.#beatIn(intervalMs * (1 - JITTER_RATIO + 2 * JITTER_RATIO * random()));
+  }
+
+  /** One timer at a time: a change brings the next beat forward, and the second counts from there. */
+  #beatIn(ms: number): void {
+    this.#cancelNext();
+    this.#cancelNext = this.#options.clock.schedule(ms, () => this.#beat());
   }
 }

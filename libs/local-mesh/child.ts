@@ -105,7 +105,9 @@ export class Child {
 
   /** Resolves with the addresses of its `ready` line; rejects, quoting its last lines, when it ends or `timeoutMs` pass before. */
   async waitReady(timeoutMs: number): Promise<Addresses> {
-    const { fields } = await this.waitForLine((line) => line.fields?.msg === 'ready', { timeoutMs, what: 'to be ready' });
+    // A node also forwards its engine's lines, whose address is a unix socket.
+    const isReady = (line: Line) => line.fields?.msg === 'ready' && !String(line.fields.grpc).startsWith('unix:');
+    const { fields } = await this.waitForLine(isReady, { timeoutMs, what: 'to be ready' });
     this.#addresses = { grpc: String(fields?.grpc ?? ''), http: String(fields?.http ?? '') };
     return this.#addresses;
   }

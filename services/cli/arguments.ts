@@ -1,6 +1,10 @@
 /** What was typed, checked: every fault is collected, so that one message tells them all. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { parseDurationMs } from '#runtime';
+import { type Env, parseDurationMs } from '#runtime';
+import { DEFAULT_ROUTER } from './command.js';
+
+/** host:port, [v6]:port or unix:/path. */
+const ADDRESS = /^(?:[^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}$|^unix:./;
 
 type Options = NonNullable<ParseArgsConfig['options']>;
 
@@ -66,9 +70,15 @@ export class Arguments {
     return this.parsed(name, `one of ${choices.join(', ')}`, (text) => choices.find((choice) => choice === text));
   }
 
-  /** host:port, [v6]:port or unix:/path. */
-  address(name: string): string | undefined {
-    return this.parsed(name, 'host:port', (text) => (/^(?:[^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}$|^unix:./.test(text) ? text : undefined));
+  /** --router, else DMESH_ROUTER, else the usual port of this machine. */
+  router(env: Env): string {
+    const given =
+      this.text('router') === undefined
+        ? { name: 'DMESH_ROUTER', text: env.DMESH_ROUTER }
+        : { name: '--router', text: this.text('router') };
+    const address = given.text ?? DEFAULT_ROUTER;
+    if (!ADDRESS.test(address)) this.fault(`${given.name}: expected host:port, got ${JSON.stringify(address)}`);
+    return address;
   }
 
   /** Exactly the positional arguments named, such as ["NODE"]. */

@@ -200,6 +200,12 @@ test.each([
   expect(ran.err).toMatch(text);
 });
 
+test('an empty DMESH_ROUTER is an error, not the default', async () => {
+  const ran = await dmesh(['models'], { env: { DMESH_ROUTER: '' } });
+  expect(ran.code).toBe(ExitCode.USAGE);
+  expect(ran.err).toContain('DMESH_ROUTER: expected host:port, got ""');
+});
+
 test.each(['generate', 'models', 'nodes', 'drain', 'resume', 'up', 'demo', 'version'])('%s --help shows its usage', async (name) => {
   const ran = await dmesh([name, '--help']);
   expect(ran).toMatchObject({ code: 0, err: '' });

@@ -5,7 +5,7 @@ import type { Colour, Paint } from './terminal.js';
 const COLOURS: readonly Colour[] = ['cyan', 'magenta', 'blue', 'green', 'yellow'];
 const LEVEL_COLOURS: Readonly<Record<string, Colour>> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim' };
 /** Said by the prefix already, or of no use to a person who watches. */
-const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'hostname', 'v', 'node_id', 'router_id']);
+const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'hostname', 'v', 'node_id', 'router_id', 'config']);
 
 /** Returns a function that turns a line into text, or undefined for what is not worth showing. */
 export function createLogView(paint: Paint): (line: Line) => string | undefined {

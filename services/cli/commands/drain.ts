@@ -31,7 +31,7 @@ async function tellNode(
 ): Promise<ExitCode> {
   const read = new Arguments(args, { router: { type: 'string' } });
   const [nodeId = ''] = read.expectPositionals(['the name of a NODE']);
-  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  const address = read.router(env);
   read.check();
   const mesh = connectMesh({ address });
   try {

@@ -49,7 +49,7 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
   const [prompt = ''] = read.expectPositionals(['a "PROMPT" in quotes']);
   const request = requestOf(read, prompt);
   const timeoutMs = read.durationMs('timeout') ?? 60_000;
-  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  const address = read.router(env);
   read.check();
   const file = read.text('out') ?? fileNameOf(prompt, request.format ?? 'png');
 

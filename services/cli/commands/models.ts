@@ -16,7 +16,7 @@ export const models: Command = { name: 'models', summary: 'list what the mesh ca
 async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
   const read = new Arguments(args, { json: { type: 'boolean' }, router: { type: 'string' } });
   read.expectPositionals([]);
-  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  const address = read.router(env);
   read.check();
   const mesh = connectMesh({ address });
   try {

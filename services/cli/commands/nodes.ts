@@ -23,7 +23,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     router: { type: 'string' },
   });
   read.expectPositionals([]);
-  const address = read.address('router') ?? env.DMESH_ROUTER ?? DEFAULT_ROUTER;
+  const address = read.router(env);
   read.check();
   const mesh = connectMesh({ address });
   try {

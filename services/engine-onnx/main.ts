@@ -83,12 +83,16 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
   );
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
+/** A parent's death shows in our own parent id at once, also while nobody has reaped it; another process can only be signalled. */
+function aliveness(pid: number): () => boolean {
+  if (process.ppid === pid) return () => process.ppid === pid;
+  return () => {
+    try {
+      return process.kill(pid, 0);
+    } catch (error) {
+      return error instanceof Error && 'code' in error && error.code === 'EPERM'; // it lives, as somebody else's
+    }
+  };
 }
 
 let socketPath = '';

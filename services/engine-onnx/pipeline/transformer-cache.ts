@@ -26,16 +26,20 @@ const WEIGHTS = 'transformer/diffusion_pytorch_model.safetensors';
 export class TransformerCache {
   readonly #options: TransformerCacheOptions;
   readonly #base: Graph;
+  /** The transformer's weights, read afresh for every merge. */
+  readonly #scratch: Buffer;
   /** The one used last is at the end. */
   readonly #merged = new Map<string, Graph>();
 
-  private constructor(options: TransformerCacheOptions, base: Graph) {
+  private constructor(options: TransformerCacheOptions, base: Graph, scratch: Buffer) {
     this.#options = options;
     this.#base = base;
+    this.#scratch = scratch;
   }
 
   static async open(options: TransformerCacheOptions): Promise<TransformerCache> {
-    return new TransformerCache(options, await options.openWith(await readModelFile(options.model, WEIGHTS)));
+    const weights = await readModelFile(options.model, WEIGHTS);
+    return new TransformerCache(options, await options.openWith(weights), weights);
   }
 
   /** The graph stays usable until the next call. */
@@ -59,8 +63,8 @@ export class TransformerCache {
 
   async #merge(uses: readonly AdapterUse[]): Promise<Graph> {
     const { model, capacity, openWith } = this.#options;
-    // Read again instead of kept: a merge is rare, and the file stays in the system's cache.
-    const weights = await readModelFile(model, WEIGHTS);
+    // Read again: the last merge has changed the buffer, and the file stays in the system's cache.
+    const weights = await readModelFile(model, WEIGHTS, this.#scratch);
     for (const { name, strength } of uses) {
       const file = model.loraFiles.get(name);
       if (file === undefined) throw loraUnusable(name, 'the model has no such adapter');

@@ -31,7 +31,7 @@ export function parseConfig(read: EnvReader): EngineConfig {
     threadCount: read.integer('DMESH_ENGINE_THREADS', 1, { min: 1, max: 256 }, 'Threads onnxruntime may use for one picture.'),
     adapterSetCount: read.integer(
       'DMESH_ENGINE_LORA_CACHE',
-      4,
+      2,
       { min: 1, max: 64 },
       'LoRA sets kept merged; each takes as much memory as the transformer.',
     ),

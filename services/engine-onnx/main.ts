@@ -67,14 +67,10 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
       part('parent', {
         start: async () => {
           if (parentPid === undefined) return;
-          stopWatching = watchParent(
-            () => isAlive(parentPid),
-            systemClock,
-            () => {
-              emit({ type: 'parentGone', parentPid });
-              exitHard();
-            },
-          );
+          stopWatching = watchParent(aliveness(parentPid), systemClock, () => {
+            emit({ type: 'parentGone', parentPid });
+            exitHard();
+          });
         },
         close: async () => stopWatching(),
       }),

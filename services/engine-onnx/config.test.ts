@@ -5,7 +5,13 @@ import { parseConfig } from './config.js';
 const parse = (env: Env) => parseConfig(new EnvReader(env, 'DMESH_ENGINE_'));
 
 test('parseConfig() has a default for everything', () => {
-  expect(parse({})).toEqual({ socketPath: '/tmp/dmesh-engine.sock', threadCount: 1, adapterSetCount: 2, parentPid: undefined });
+  expect(parse({})).toEqual({
+    socketPath: '/tmp/dmesh-engine.sock',
+    threadCount: 1,
+    adapterSetCount: 2,
+    parentPid: undefined,
+    logLevel: 'info',
+  });
 });
 
 test('parseConfig() reads what a node sets', () => {
@@ -14,8 +20,9 @@ test('parseConfig() reads what a node sets', () => {
     DMESH_ENGINE_THREADS: '4',
     DMESH_ENGINE_LORA_CACHE: '8',
     DMESH_ENGINE_PARENT_PID: '12',
+    DMESH_LOG_LEVEL: 'debug',
   };
-  expect(parse(env)).toEqual({ socketPath: '/run/e.sock', threadCount: 4, adapterSetCount: 8, parentPid: 12 });
+  expect(parse(env)).toEqual({ socketPath: '/run/e.sock', threadCount: 4, adapterSetCount: 8, parentPid: 12, logLevel: 'debug' });
 });
 
 test('parseConfig() names every fault at once', () => {

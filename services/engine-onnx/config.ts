@@ -1,5 +1,6 @@
 /** What can be set from outside; the node sets it for the engine it starts. */
 import type { EnvReader } from '#runtime';
+import { LEVELS, type Level } from './log.js';
 
 export interface EngineConfig {
   /** Absolute path of the unix socket to listen on. */
@@ -8,6 +9,7 @@ export interface EngineConfig {
   readonly adapterSetCount: number;
   /** Undefined: nobody to outlive. */
   readonly parentPid: number | undefined;
+  readonly logLevel: Level;
 }
 
 /** The kernel's limit on a unix socket's path (sun_path), less the final zero. */
@@ -36,5 +38,6 @@ export function parseConfig(read: EnvReader): EngineConfig {
       'LoRA sets kept merged; each takes as much memory as the transformer.',
     ),
     parentPid: parentPid === 0 ? undefined : parentPid,
+    logLevel: read.choice('DMESH_LOG_LEVEL', 'info', LEVELS, 'Least level that is logged.'),
   });
 }

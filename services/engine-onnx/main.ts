@@ -1,12 +1,12 @@
 /** The embedded engine as a process: settings, socket, worker thread. */
-import { rm } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { engine } from '#contracts';
 import { Server } from '#grpc';
-import { type Host, Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
+import { Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
 import { type EngineConfig, parseConfig } from './config.js';
 import type { EngineEvent } from './events.js';
-import { jsonLog, LEVELS, logEvent } from './log.js';
+import { jsonLog, type Level, logEvent } from './log.js';
 import { watchParent } from './parent-watch.js';
 import { EngineService } from './service.js';
 import { ComputeWorker } from './worker/worker.js';
@@ -17,11 +17,9 @@ const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
 const STOP_GRACE_MS = 2000;
 
 const host = processHost();
-const log = jsonLog({
-  minLevel: LEVELS.find((level) => level === host.env.DMESH_LOG_LEVEL) ?? 'info',
-  write: host.stdout,
-  epochMs: () => Date.now(),
-});
+const logFrom = (minLevel: Level) => jsonLog({ minLevel, write: host.stdout, epochMs: () => Date.now() });
+let log = logFrom('info');
+let listensOn = '';
 const emit = (event: EngineEvent) => logEvent(log, event);
 
 /** process.exit waits for a thread inside onnxruntime by aborting the process; this is cleaner and as quick. */
@@ -46,6 +44,8 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
   server.add(engine.EngineServiceService, service.handlers);
   let stopWatching = () => {};
   const { parentPid, socketPath } = config;
+  log = logFrom(config.logLevel);
+  listensOn = `unix:${socketPath}`;
   return new Lifecycle(
     [
       part('worker', {
@@ -58,8 +58,8 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
       }),
       part('server', {
         start: async () => {
-          await rm(socketPath, { force: true }); // left by an engine that was killed
-          await server.listen(`unix:${socketPath}`);
+          await removeStaleSocket(socketPath);
+          await server.listen(listensOn);
         },
         drain: () => Promise.all([server.drain(), service.stop()]).then(() => {}),
         close: () => server.close(),
@@ -79,6 +79,12 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
   );
 }
 
+/** An engine that was killed leaves its socket behind. Anything else at that path stays, and listening fails. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found?.isSocket()) await unlink(path);
+}
+
 /** A parent's death shows in our own parent id at once, also while nobody has reaped it; another process can only be signalled. */
 function aliveness(pid: number): () => boolean {
   if (process.ppid === pid) return () => process.ppid === pid;
@@ -91,20 +97,15 @@ function aliveness(pid: number): () => boolean {
   };
 }
 
-let socketPath = '';
 await runProgram<EngineConfig>(
   {
     name: 'engine-onnx',
     summary: 'draws pictures with the Z-Image pipeline on onnxruntime; started by a node',
     envPrefix: 'DMESH_ENGINE_',
-    parse: (read) => {
-      const config = parseConfig(read);
-      socketPath = config.socketPath;
-      return config;
-    },
+    parse: parseConfig,
     build,
-    onReady: () => log('info', 'ready', { grpc: `unix:${socketPath}` }),
+    onReady: () => log('info', 'ready', { grpc: listensOn }),
     onFailed: (message, error) => log('error', message, { error: error instanceof Error ? error.message : String(error) }),
   },
-  host satisfies Host,
+  host,
 );

@@ -171,6 +171,7 @@ export class Supervisor {
     } catch (thrown) {
       return lifeEnded(gone.signal.aborted ? gone.signal.reason : thrown);
     } finally {
+      if (this.#live) this.#become('restarting');
       this.#live = undefined;
       this.#verdicts = [];
       if (this.#stopping.signal.aborted) await child.stop(clock, stopGraceMs);

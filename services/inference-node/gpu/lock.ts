@@ -1,12 +1,12 @@
 /**
- * One node for one GPU: a file whose existence is the lock, made with O_EXCL, saying who holds it.
+ * One node for one GPU: a file whose existence is the lock, saying who holds it.
  *
  * A node that was killed leaves its file behind. It is taken over when the process it names is gone;
  * the process's start time tells it from a later one with the same id (Linux only; elsewhere the id
  * alone decides). Two nodes that find the same stale file are kept apart by a second such file, held
  * for the moment of the change.
  */
-import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { kill } from 'node:process';
 import type { Clock } from '#core';
@@ -72,15 +72,18 @@ async function takeOver(file: string, owner: LockOwner, { name, clock }: LockOpt
   }
 }
 
-/** False when it exists. */
+/** False when it exists. A link appears with its content or not at all, so nobody reads a half-written owner. */
 async function create(file: string, owner: LockOwner): Promise<boolean> {
+  const draft = `${file}.${owner.pid}.${owner.nodeId}`;
+  await writeFile(draft, JSON.stringify(owner), { mode: 0o600 });
   try {
-    const handle = await open(file, 'wx', 0o600);
-    await handle.writeFile(JSON.stringify(owner)).finally(() => handle.close());
+    await link(draft, file);
     return true;
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
     throw error;
+  } finally {
+    await rm(draft, { force: true });
   }
 }
 

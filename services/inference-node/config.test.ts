@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest';
+import { ConfigError, EnvReader } from '#runtime';
+import { parseConfig } from './config.js';
+
+const DEFAULTS = { hostName: 'gpu-box.example', tempDir: '/tmp', modelDir: '/models/tiny', terminal: false };
+const parse = (env: Record<string, string>) => parseConfig(new EnvReader(env, 'DMESH_NODE_'), DEFAULTS);
+
+test('parseConfig names a node after its host and GPU', () => {
+  expect(parse({}).nodeId).toBe('gpu-box-example-cpu');
+  expect(parse({ DMESH_NODE_GPU: '1' }).nodeId).toBe('gpu-box-example-gpu-1');
+});
+
+test('parseConfig reports every fault at once', () => {
+  const faulty = {
+    DMESH_NODE_ID: 'a.b',
+    DMESH_NODE_CANARY_SHA256: 'short',
+    DMESH_NODE_GRANT_TTL: '30',
+    DMESH_NODE_EXECUTION_FACTOR: '0.5',
+    DMESH_NODE_LISTN: '127.0.0.1:0',
+  };
+  let thrown: unknown;
+  try {
+    parse(faulty);
+  } catch (error) {
+    thrown = error;
+  }
+  expect(thrown).toBeInstanceOf(ConfigError);
+  const { faults } = thrown as ConfigError;
+  for (const name of Object.keys(faulty)) expect(faults.some((fault) => fault.startsWith(name))).toBe(true);
+  expect(faults).toHaveLength(5);
+});

@@ -1,0 +1,481 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { Code, Reason } from '#core';
+import { ManualClock } from '../../../test/support/manual-clock.js';
+import { type Bidder, type Grant, type Lease, Slot } from './slot.js';
+
+const TTL_MS = 500;
+const WINDOW_MS = 30;
+const BUSY = { code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY };
+const NOT_READY = { code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY };
+const DRAINING = { code: Code.UNAVAILABLE, reason: Reason.DRAINING };
+
+let clock: ManualClock;
+let slot: Slot;
+let changeCount: number;
+const never = new AbortController().signal;
+
+beforeEach(() => {
+  clock = new ManualClock();
+  changeCount = 0;
+  slot = new Slot({
+    clock,
+    grantTtlMs: TTL_MS,
+    stagingWindowMs: WINDOW_MS,
+    firstLeaseId: 100n,
+    onChange: () => changeCount++,
+  });
+  slot.setReady(true);
+});
+
+/** A router that notes its grants. */
+function router(): Bidder & { grants: Grant[]; last: () => bigint } {
+  const grants: Grant[] = [];
+  return { ...slot.join((grant) => grants.push(grant)), grants, last: () => grants.at(-1)?.leaseId ?? -1n };
+}
+
+/** Runs a request that is predicted to end after `ms`. */
+async function run(ms: number, leaseId?: bigint): Promise<Lease> {
+  const lease = await slot.take(leaseId, never);
+  lease.expectEnd(clock.now() + ms);
+  return lease;
+}
+
+describe('an idle slot', () => {
+  test('is taken by whoever calls, and who comes second is told to come back', async () => {
+    const lease = await run(200);
+    await expect(slot.take(undefined, never)).rejects.toMatchObject({ ...BUSY, details: { retryDelayMs: 200 } });
+    lease.release();
+    await expect(slot.take(undefined, never)).resolves.toBeDefined();
+  });
+
+  test('is granted to a bid at once', () => {
+    const a = router();
+    a.bid(1, 10);
+    expect(a.grants).toEqual([{ leaseId: 100n, ttlMs: TTL_MS }]);
+  });
+
+  test('is granted once to a bid, however large its backlog', async () => {
+    const a = router();
+    a.bid(50, 10);
+    (await run(100, a.last())).release();
+    expect(a.grants).toHaveLength(1);
+  });
+
+  test('is not granted to a bid of no backlog', () => {
+    const a = router();
+    a.bid(0, 10);
+    expect(a.grants).toEqual([]);
+  });
+
+  test('that is promised refuses calls without the grant', async () => {
+    const a = router();
+    a.bid(1, 10);
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
+    await expect(slot.take(99n, never)).rejects.toMatchObject(BUSY);
+    await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: 100n, waitedMs: 0 });
+  });
+
+  test('is taken even with a grant that has lapsed, as by any caller', async () => {
+    const a = router();
+    a.bid(1, 10);
+    await clock.advance(TTL_MS);
+    await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: 101n });
+  });
+});
+
+describe('a grant', () => {
+  test('lapses after its time, not before, and goes to the next bid', async () => {
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    await clock.advance(TTL_MS - 1);
+    expect(b.grants).toEqual([]);
+    await clock.advance(1);
+    expect(b.grants).toHaveLength(1);
+    await expect(slot.take(a.last(), never)).rejects.toMatchObject(BUSY);
+    expect(a.grants).toHaveLength(1);
+  });
+
+  test('that is used does not lapse', async () => {
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    await run(10_000, a.last());
+    b.bid(1, 5);
+    await clock.advance(2 * TTL_MS);
+    expect(b.grants).toEqual([]);
+  });
+
+  test('that is declined goes to the next bid at once', () => {
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    a.decline(a.last());
+    expect(b.grants).toHaveLength(1);
+    expect(b.last()).toBeGreaterThan(a.last());
+  });
+
+  test('is not given up by a decline of another router, or of another grant', () => {
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    b.decline(a.last());
+    a.decline(a.last() + 1n);
+    expect(b.grants).toEqual([]);
+  });
+
+  test('is void when its router leaves', () => {
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    a.leave();
+    expect(b.grants).toHaveLength(1);
+  });
+
+  test('works once', async () => {
+    const a = router();
+    a.bid(1, 10);
+    await run(100, a.last());
+    await expect(slot.take(a.last(), never)).rejects.toMatchObject(BUSY);
+  });
+});
+
+describe('the best bid', () => {
+  test('is the one whose request has waited longest, and ages go on growing', async () => {
+    const lease = await run(1000);
+    const [a, b] = [router(), router()];
+    a.bid(1, 100);
+    await clock.advance(200);
+    b.bid(1, 250); // a's is 300 by now
+    lease.release();
+    expect([a.grants.length, b.grants.length]).toEqual([1, 0]);
+  });
+
+  test('is replaced by a later bid of the same router', async () => {
+    const lease = await run(1000);
+    const [a, b] = [router(), router()];
+    a.bid(1, 100);
+    b.bid(1, 50);
+    a.bid(1, 10);
+    lease.release();
+    expect([a.grants.length, b.grants.length]).toEqual([0, 1]);
+  });
+
+  test('is withdrawn by a backlog of 0, and by leaving', async () => {
+    const lease = await run(1000);
+    const [a, b] = [router(), router()];
+    a.bid(1, 100);
+    b.bid(1, 50);
+    a.bid(0, 0);
+    b.leave();
+    lease.release();
+    expect([a.grants.length, b.grants.length]).toEqual([0, 0]);
+    await expect(slot.take(undefined, never)).resolves.toBeDefined();
+  });
+
+  test('of equals is the earlier one', async () => {
+    const lease = await run(1000);
+    const [a, b] = [router(), router()];
+    a.bid(1, 100);
+    b.bid(1, 100);
+    lease.release();
+    expect([a.grants.length, b.grants.length]).toEqual([1, 0]);
+  });
+
+  test('cannot be made after leaving', () => {
+    const a = router();
+    a.leave();
+    a.bid(1, 10);
+    expect(a.grants).toEqual([]);
+  });
+});
+
+describe('staging', () => {
+  test('grants ahead when the end is near, not before', async () => {
+    await run(200);
+    const a = router();
+    a.bid(1, 10);
+    await clock.advance(200 - WINDOW_MS - 1);
+    expect(a.grants).toEqual([]);
+    await clock.advance(1);
+    expect(a.grants).toHaveLength(1);
+  });
+
+  test('follows the prediction, later and sooner', async () => {
+    const lease = await run(200);
+    const a = router();
+    a.bid(1, 10);
+    lease.expectEnd(1000);
+    await clock.advance(900);
+    expect(a.grants).toEqual([]);
+    lease.expectEnd(905);
+    expect(a.grants).toHaveLength(1);
+  });
+
+  test('lets the granted call wait and admits it when the slot frees', async () => {
+    const lease = await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    const waiting = slot.take(a.last(), never);
+    await clock.advance(25);
+    lease.release();
+    await expect(waiting).resolves.toMatchObject({ id: a.last(), waitedMs: 25 });
+    expect(slot.snapshot.busyCount).toBe(1);
+  });
+
+  test('holds one call only', async () => {
+    await run(WINDOW_MS);
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 10);
+    void slot.take(a.last(), never);
+    await clock.advance(10 * TTL_MS);
+    expect(b.grants).toEqual([]);
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
+  });
+
+  test('keeps the promise when the slot frees before the call has come', async () => {
+    const lease = await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    lease.release();
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
+    await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: a.last() });
+  });
+
+  test('lapses while the request still runs', async () => {
+    await run(WINDOW_MS);
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    await clock.advance(TTL_MS);
+    expect(b.grants).toHaveLength(1);
+  });
+
+  test('forgets a waiting call that is cancelled; the next bid gets the slot', async () => {
+    const lease = await run(WINDOW_MS);
+    const [a, b] = [router(), router()];
+    a.bid(1, 10);
+    b.bid(1, 5);
+    const cancel = new AbortController();
+    const waiting = slot.take(a.last(), cancel.signal);
+    cancel.abort(new Error('gone'));
+    await expect(waiting).rejects.toThrow('gone');
+    expect(b.grants).toHaveLength(1);
+    lease.release();
+    await expect(slot.take(b.last(), never)).resolves.toMatchObject({ id: b.last() });
+  });
+
+  test('outlives the router that asked: the call stands for itself', async () => {
+    const lease = await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    const waiting = slot.take(a.last(), never);
+    a.leave();
+    lease.release();
+    await expect(waiting).resolves.toMatchObject({ id: a.last() });
+  });
+
+  test('does not take a call that is over already', async () => {
+    await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    await expect(slot.take(a.last(), AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
+  });
+});
+
+describe('a lease', () => {
+  test('frees the slot once: a late release cannot free a newer lease', async () => {
+    const first = await run(100);
+    first.release();
+    await run(100);
+    first.release();
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
+  });
+
+  test('ids only rise, over grants and calls without', async () => {
+    const a = router();
+    const ids: bigint[] = [];
+    for (let round = 0; round < 5; round++) {
+      if (round % 2 === 0) a.bid(1, 1);
+      const lease = await slot.take(round % 2 === 0 ? a.last() : undefined, never);
+      ids.push(lease.id);
+      lease.release();
+    }
+    expect(ids).toEqual([100n, 101n, 102n, 103n, 104n]);
+  });
+
+  test('predictions of a lease that is over change nothing', async () => {
+    const old = await run(100);
+    old.release();
+    await run(1000);
+    const a = router();
+    a.bid(1, 1);
+    old.expectEnd(clock.now());
+    expect(a.grants).toEqual([]);
+  });
+});
+
+describe('an engine that is not ready', () => {
+  beforeEach(() => slot.setReady(false));
+
+  test('takes no calls and gives no grants, until it is', async () => {
+    const a = router();
+    a.bid(1, 10);
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(NOT_READY);
+    expect(a.grants).toEqual([]);
+    slot.setReady(true);
+    expect(a.grants).toHaveLength(1);
+  });
+});
+
+test('losing the engine voids grants and sends the waiting call away, to be placed elsewhere', async () => {
+  const lease = await run(WINDOW_MS);
+  const a = router();
+  a.bid(1, 10);
+  const waiting = slot.take(a.last(), never);
+  slot.setReady(false);
+  await expect(waiting).rejects.toMatchObject(NOT_READY);
+  lease.release();
+  expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: false, nextFreeMs: 0 });
+
+  slot.setReady(true);
+  a.bid(1, 10);
+  slot.setReady(false);
+  slot.setReady(true);
+  await expect(slot.take(undefined, never)).resolves.toBeDefined();
+});
+
+describe('a drain', () => {
+  test('refuses calls and voids unused grants', async () => {
+    const a = router();
+    a.bid(1, 10);
+    slot.setDraining(true);
+    await expect(slot.take(a.last(), never)).rejects.toMatchObject(DRAINING);
+    expect(slot.snapshot).toMatchObject({ accepting: false, busyCount: 0 });
+  });
+
+  test('serves who runs and who waits', async () => {
+    const lease = await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    const waiting = slot.take(a.last(), never);
+    slot.setDraining(true);
+    lease.release();
+    await expect(waiting).resolves.toMatchObject({ id: a.last() });
+  });
+
+  test('sends the waiting call away when the engine is lost meanwhile', async () => {
+    await run(WINDOW_MS);
+    const a = router();
+    a.bid(1, 10);
+    const waiting = slot.take(a.last(), never);
+    slot.setDraining(true);
+    slot.setReady(false);
+    await expect(waiting).rejects.toMatchObject(NOT_READY);
+  });
+
+  test('that is taken back grants again', () => {
+    slot.setDraining(true);
+    const a = router();
+    a.bid(1, 10);
+    expect(a.grants).toEqual([]);
+    slot.setDraining(false);
+    expect(a.grants).toHaveLength(1);
+  });
+});
+
+describe('what routers are told', () => {
+  test('a free slot, a running one, a promised one', async () => {
+    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0 });
+    const lease = await run(200);
+    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 1, accepting: true, nextFreeMs: 200 });
+    await clock.advance(150);
+    expect(slot.snapshot.nextFreeMs).toBe(50);
+    await clock.advance(100);
+    expect(slot.snapshot.nextFreeMs).toBe(0); // overdue: any moment now
+    lease.release();
+    router().bid(1, 1);
+    expect(slot.snapshot).toMatchObject({ busyCount: 1, accepting: true });
+  });
+
+  test('changes are told; a prediction that hardly moves is no news', async () => {
+    const lease = await run(1000);
+    const before = changeCount;
+    lease.expectEnd(clock.now() + 1010);
+    expect(changeCount).toBe(before);
+    lease.expectEnd(clock.now() + 3000);
+    expect(changeCount).toBe(before + 1);
+    lease.release();
+    expect(changeCount).toBe(before + 2);
+  });
+});
+
+test('any sequence of bids, calls and losses keeps one runner, rising ids, and no timer behind', async () => {
+  let state = 12345;
+  const random = (n: number) => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return Math.floor((state / 2 ** 32) * n);
+  };
+  const routers = [router(), router(), router()];
+  let running: Lease | undefined;
+  let runningCount = 0;
+  let lastGrant = 0n;
+  const admitted = (lease: Lease) => {
+    runningCount++;
+    expect(runningCount).toBe(1);
+    lease.expectEnd(clock.now() + random(100));
+    running = lease;
+  };
+  const refused = () => {};
+  for (let i = 0; i < 5000; i++) {
+    const one = routers[random(routers.length)];
+    switch (random(9)) {
+      case 0:
+      case 1:
+        one?.bid(random(3), random(1000));
+        break;
+      case 2:
+        one?.decline(one.last());
+        break;
+      case 3:
+        slot.take(undefined, never).then(admitted, refused);
+        break;
+      case 4:
+      case 5:
+        slot.take(one?.last(), never).then(admitted, refused);
+        break;
+      case 6:
+        if (running) {
+          const lease: Lease = running;
+          running = undefined;
+          runningCount--;
+          lease.release();
+          lease.release();
+        }
+        break;
+      case 7:
+        await clock.advance(random(60));
+        break;
+      case 8:
+        if (random(10) === 0) {
+          slot.setReady(false);
+          slot.setReady(true);
+        }
+    }
+    await clock.advance(0);
+    for (const { grants } of routers) {
+      const latest = grants.at(-1)?.leaseId ?? 0n;
+      if (latest > lastGrant) lastGrant = latest;
+    }
+    expect(slot.snapshot.busyCount >= runningCount).toBe(true);
+  }
+  for (const one of routers) {
+    one.leave();
+    const ids = one.grants.map(({ leaseId }) => leaseId);
+    expect(ids).toEqual([...ids].sort((a, b) => (a < b ? -1 : 1)));
+    expect(new Set(ids).size).toBe(ids.length);
+  }
+  if (running) (running as Lease).release();
+  await clock.advance(10 * TTL_MS);
+  expect(clock.pendingCount).toBe(0);
+});

@@ -38,7 +38,6 @@ export interface Capabilities {
 
 const Service = engine.EngineServiceService;
 const PROMPT = 'a red circle on a blue background';
-const CONTROL_ANSWER_MS = 250;
 
 export function describeEngine(name: string, under: EngineUnderTest): void {
   const { can } = under;
@@ -99,10 +98,7 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     test('Status and a second request are answered while it computes', async () => {
       const events = running.generate(slow({ requestId: 'slow-1' }))[Symbol.asyncIterator]();
       await events.next();
-      const askedAt = performance.now();
-      const status = await running.status();
-      expect(performance.now() - askedAt).toBeLessThan(CONTROL_ANSWER_MS);
-      expect(status).toMatchObject({ state: engine.EngineState.BUSY, requestId: 'slow-1' });
+      expect(await running.status()).toMatchObject({ state: engine.EngineState.BUSY, requestId: 'slow-1' });
       await expect(collect(running.generate(request()))).rejects.toMatchObject({
         code: Code.RESOURCE_EXHAUSTED,
         reason: Reason.ENGINE_BUSY,
@@ -124,6 +120,8 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
         }
       })();
       await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
+      // The question travels behind the cancel on the same connection, so the answer knows of it.
+      const cancelledAt = (await running.status()).step;
       let furthest = 0;
       const look = async () => {
         const status = await running.status();
@@ -132,9 +130,8 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
       };
       const ended = expect.poll(look, { interval: 1, timeout: 10_000 });
       await ended.toMatchObject({ state: engine.EngineState.IDLE, lastRequestId: 'leaves', completedCount: before.completedCount });
-      // The step under way when the cancel arrived may end, and its event may have been under way as well.
-      expect(furthest).toBeLessThanOrEqual(4);
-      expect(order.steps).toBeGreaterThan(5);
+      expect(furthest).toBeLessThanOrEqual(cancelledAt + 1);
+      expect(cancelledAt).toBeLessThan(order.steps);
       expect((await pictures(running, request())).length).toBe(1);
     });
 

@@ -1,0 +1,148 @@
+/**
+ * What does the hop through the router cost? A node that answers at once is called directly, through
+ * the router and through nginx (grpc_pass, its defaults) in alternating blocks of one run, with small
+ * (1 KB) and large (1.5 MB) answers: added median latency, and CPU of the proxy and its node together.
+ *
+ * The router's node is a second process of the same program: a router costs its node some CPU as well
+ * (slot states), and that must neither be lost nor be charged to nginx.
+ *
+ * Only ratios are comparable between machines. Callers' channels have the 4 MB flow-control window of
+ * libs/grpc on every path.
+ */
+import path from 'node:path';
+import { generation } from '#contracts';
+import { Channel } from '#grpc';
+import { Child, LocalMesh } from '#local-mesh';
+import { systemClock, thisProcess } from '#runtime';
+import { cpuMs } from './support/cpu.js';
+import { type Nginx, startNginx } from './support/nginx.js';
+import { finish, printTable, quantile, rounded } from './support/report.js';
+
+/** One way to the node. */
+interface Way {
+  readonly name: string;
+  readonly channel: Channel;
+  /** Whose CPU it costs. */
+  readonly pids: readonly number[];
+  readonly latenciesMs: number[];
+  cpuMs: number;
+}
+
+interface WayFigures {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly cpuMsPerCall: number;
+}
+
+interface Load {
+  readonly answerBytes: number;
+  readonly callsPerBlock: number;
+}
+
+const SMALL: Load = { answerBytes: 1024, callsPerBlock: 100 };
+const LARGE: Load = { answerBytes: 1_500_000, callsPerBlock: 10 };
+const ROUNDS = 30;
+const WARM_UP_ROUNDS = 6;
+/** What a server does after its answer has left: its log line, its slot state. */
+const AFTERMATH_MS = 3;
+const HOP_NODE = path.join(import.meta.dirname, 'hop-node.js');
+const REQUEST = generation.GenerateRequest.fromPartial({ prompt: 'a big red circle on a blue background', model: 'fake', seed: 7n });
+
+async function measure(load: Load) {
+  const node = { HOP_IMAGE_BYTES: String(load.answerBytes) };
+  const router = path.resolve(import.meta.dirname, '../../services/router/main.js');
+  const mesh = await LocalMesh.start({ nodes: 1, programs: { router, node: HOP_NODE }, env: { node } });
+  const { NATS_URL: _unused, ...env } = thisProcess.env;
+  const bare = new Child({ id: 'node-without-router', command: [thisProcess.nodePath, HOP_NODE], env: { ...env, ...node } });
+  let nginx: Nginx | undefined;
+  const ways: Way[] = [];
+  try {
+    await bare.waitReady(20_000);
+    nginx = await startNginx([bare.grpc]);
+    const meshPids = [...mesh.routers, ...mesh.nodes].map((child) => child.pid);
+    ways.push(way('direct', bare.grpc, [bare.pid]), way('router', mesh.address, meshPids));
+    if (nginx) ways.push(way('nginx', nginx.address, [nginx.pid, bare.pid]));
+    for (let round = 0; round < WARM_UP_ROUNDS + ROUNDS; round++) {
+      if (round === WARM_UP_ROUNDS) for (const each of ways) forget(each);
+      // Everyone goes first equally often.
+      for (const index of ways.keys()) await block(ways[(round + index) % ways.length] as Way, load);
+    }
+    return figures(ways, load, nginx);
+  } finally {
+    for (const { channel } of ways) channel.close();
+    await nginx?.stop();
+    await bare.stop(1000);
+    await mesh.stop();
+  }
+}
+
+function way(name: string, address: string, pids: readonly number[]): Way {
+  return { name, channel: new Channel(address, { clock: systemClock }), pids, latenciesMs: [], cpuMs: 0 };
+}
+
+function forget(each: Way): void {
+  each.latenciesMs.length = 0;
+  each.cpuMs = 0;
+}
+
+async function block(each: Way, load: Load): Promise<void> {
+  const cpuBefore = cpuMs(each.pids);
+  for (let i = 0; i < load.callsPerBlock; i++) {
+    const sentAt = performance.now();
+    const { response } = await each.channel.unary(generation.ImageGenerationServiceService.generate, REQUEST);
+    each.latenciesMs.push(performance.now() - sentAt);
+    const bytes = response.images[0]?.data.length;
+    if (bytes !== load.answerBytes) throw new Error(`expected ${load.answerBytes} bytes through ${each.name}, got ${bytes}`);
+  }
+  await systemClock.sleep(AFTERMATH_MS);
+  each.cpuMs += cpuMs(each.pids) - cpuBefore;
+}
+
+function figures(ways: readonly Way[], load: Load, nginx: Nginx | undefined) {
+  const of = (name: string): WayFigures | undefined => {
+    const found = ways.find((each) => each.name === name);
+    return found && figuresOf(found);
+  };
+  const direct = of('direct');
+  const router = of('router');
+  const baseline = of('nginx');
+  if (!direct || !router) throw new Error('expected a direct way and one through the router');
+  const addedMs = (through: WayFigures) => through.p50Ms - direct.p50Ms;
+  const columns = ['', 'p50 ms', 'p99 ms', 'added p50 ms', 'CPU ms a call'];
+  const rows = ways.map((each) => {
+    const { p50Ms, p99Ms, cpuMsPerCall } = figuresOf(each);
+    return [each.name, p50Ms, p99Ms, each.name === 'direct' ? null : p50Ms - direct.p50Ms, cpuMsPerCall];
+  });
+  printTable(`Answers of ${load.answerBytes} bytes, ${ROUNDS * load.callsPerBlock} calls each`, columns, rows);
+  return {
+    answerBytes: load.answerBytes,
+    calls: ROUNDS * load.callsPerBlock,
+    addedP50Ms: rounded(addedMs(router)),
+    addedP50Ratio: baseline ? rounded(addedMs(router) / addedMs(baseline)) : null,
+    cpuRatio: baseline ? rounded(router.cpuMsPerCall / baseline.cpuMsPerCall) : null,
+    direct,
+    router,
+    nginx: baseline ? { ...baseline, addedP50Ms: rounded(addedMs(baseline)) } : null,
+    nginxVersion: nginx?.version ?? null,
+  };
+}
+
+function figuresOf(each: Way): WayFigures {
+  return {
+    p50Ms: rounded(quantile(each.latenciesMs, 0.5)),
+    p99Ms: rounded(quantile(each.latenciesMs, 0.99)),
+    cpuMsPerCall: rounded(each.cpuMs / each.latenciesMs.length),
+  };
+}
+
+const small = await measure(SMALL);
+const large = await measure(LARGE);
+printTable(
+  'The router against nginx',
+  ['', 'added p50 ms', '× nginx', 'CPU × nginx', 'target'],
+  [
+    ['1 KB', small.addedP50Ms, small.addedP50Ratio, small.cpuRatio, 'added p50 ≤ 1 ms'],
+    ['1.5 MB', large.addedP50Ms, large.addedP50Ratio, large.cpuRatio, 'both ratios ≤ 1'],
+  ],
+);
+finish({ small, large, baseline: large.nginxVersion === null ? null : { name: 'nginx', version: large.nginxVersion } });

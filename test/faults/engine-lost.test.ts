@@ -1,0 +1,82 @@
+/** An engine that dies or hangs under load costs nobody an answer; its node starts another and works again. */
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import { byNode, failures, Load } from '../support/load.js';
+import { wrongPictures } from '../support/picture-oracle.js';
+import { useMesh } from '../support/test-mesh.js';
+
+/** Where the engines note what has happened once. */
+const stateDir = path.join(tmpdir(), `dmesh-test-${randomUUID()}`);
+afterAll(() => rm(stateDir, { recursive: true, force: true }));
+
+const mesh = useMesh({
+  nodes: 3,
+  env: { node: { SCRIPT_STEP: '5ms', SCRIPT_STATE_DIR: stateDir, DMESH_NODE_STEP_TIMEOUT: '400ms', DMESH_NODE_CANCEL_GRACE: '400ms' } },
+});
+
+const restartCount = async (nodeId: string) => Number((await mesh().info(nodeId)).engineRestartCount);
+
+/** Resolves when the node has drawn so many more of this load's pictures. */
+async function untilDrawn(load: Load, nodeId: string, count: number): Promise<void> {
+  const before = byNode(load.outcomes)[nodeId] ?? 0;
+  await expect.poll(() => byNode(load.outcomes)[nodeId] ?? 0, { timeout: 15_000 }).toBeGreaterThanOrEqual(before + count);
+}
+
+test('an engine killed with kill -9 under load: no caller error, the slot is back with a new engine', async () => {
+  const before = await restartCount('node-1');
+  const load = new Load(mesh().client, { callers: 20 });
+  await untilDrawn(load, 'node-1', 2);
+  process.kill(mesh().enginePid('node-1'), 'SIGKILL');
+  await expect.poll(() => restartCount('node-1'), { timeout: 10_000 }).toBe(before + 1);
+  await untilDrawn(load, 'node-1', 3);
+  const outcomes = await load.stop();
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+});
+
+test('an engine that hangs is killed and its request drawn elsewhere: no caller error, the slot is back', async () => {
+  const load = new Load(mesh().client, { callers: 10 });
+  await load.more(10);
+  const hung = await mesh().client.generate({ prompt: 'slow one [hang@3] [once]', seed: 7, width: 64, height: 64 });
+  expect(hung.attempts).toBe(2);
+  const request = { prompt: 'slow one [hang@3] [once]', seed: 7, width: 64, height: 64 };
+  const drawn = {
+    ok: true,
+    request,
+    data: hung.images[0]?.data ?? new Uint8Array(),
+    nodeId: '',
+    attempts: 2,
+    endedAt: 0,
+    tookMs: 0,
+  } as const;
+  expect(await wrongPictures([drawn])).toEqual([]);
+  for (const id of ['node-1', 'node-2', 'node-3']) await untilDrawn(load, id, 2);
+  const killed = mesh().nodes.filter((node) => node.lines.some((line) => line.includes('"engine killed"')));
+  expect(killed).toHaveLength(1);
+  expect(failures(await load.stop())).toEqual({});
+});
+
+test('an engine frozen with SIGSTOP is found out by its node and replaced', async () => {
+  const before = await restartCount('node-2');
+  const load = new Load(mesh().client, { callers: 20 });
+  await untilDrawn(load, 'node-2', 2);
+  process.kill(mesh().enginePid('node-2'), 'SIGSTOP');
+  await expect.poll(() => restartCount('node-2'), { timeout: 15_000 }).toBe(before + 1);
+  await untilDrawn(load, 'node-2', 3);
+  const outcomes = await load.stop();
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+});
+
+test('engines of all nodes killed at once: callers wait, none gets an error', async () => {
+  const load = new Load(mesh().client, { callers: 6 });
+  await load.more(6);
+  for (const { id } of mesh().nodes) process.kill(mesh().enginePid(id), 'SIGKILL');
+  for (const { id } of mesh().nodes) await untilDrawn(load, id, 2);
+  const outcomes = await load.stop();
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+});

@@ -4,8 +4,8 @@ import type { Colour, Paint } from './terminal.js';
 
 const COLOURS: readonly Colour[] = ['cyan', 'magenta', 'blue', 'green', 'yellow'];
 const LEVEL_COLOURS: Readonly<Record<string, Colour>> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim' };
-/** Said by the prefix already, or of no use to a person who watches. */
-const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'hostname', 'v', 'node_id', 'router_id', 'config']);
+/** Of no use to a person who watches. */
+const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'config']);
 
 /** Returns a function that turns a line into text, or undefined for what is not worth showing. */
 export function createLogView(paint: Paint): (line: Line) => string | undefined {
@@ -26,7 +26,10 @@ function textOf(line: Line, paint: Paint): string | undefined {
   if (!fields || typeof fields.msg !== 'string') return line.text;
   const level = String(fields.level);
   const message = LEVEL_COLOURS[level] ? paint(LEVEL_COLOURS[level], fields.msg) : fields.msg;
-  const rest = Object.entries(fields).flatMap(([key, value]) => (HIDDEN.has(key) ? [] : [`${key}=${short(value)}`]));
+  const saidByPrefix = (key: string, value: unknown) => key.endsWith('_id') && value === line.process;
+  const rest = Object.entries(fields).flatMap(([key, value]) =>
+    HIDDEN.has(key) || saidByPrefix(key, value) ? [] : [`${key}=${short(value)}`],
+  );
   return rest.length === 0 ? message : `${message} ${paint('dim', rest.join(' '))}`;
 }
 

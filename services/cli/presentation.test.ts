@@ -8,8 +8,18 @@ const view = createLogView(noPaint);
 const line = (process: string, fields: Record<string, unknown>) => ({ process, text: JSON.stringify(fields), fields });
 
 test('log view: who, what, and what a person may want to know', () => {
-  const fields = { level: 'info', time: 'x', msg: 'call ended', service: 'router', request_id: 'r-1', duration_ms: 12.3456, code: 'OK' };
-  expect(view(line('router-1', fields))).toBe('router-1 call ended request_id=r-1 duration_ms=12.35 code=OK\n');
+  const fields = {
+    level: 'info',
+    time: 'x',
+    msg: 'call ended',
+    service: 'router',
+    router_id: 'router-1',
+    node_id: 'node-2',
+    request_id: 'r-1',
+    duration_ms: 12.3456,
+    code: 'OK',
+  };
+  expect(view(line('router-1', fields))).toBe('router-1 call ended node_id=node-2 request_id=r-1 duration_ms=12.35 code=OK\n');
 });
 
 test('log view: what is no JSON passes as it is', () => {

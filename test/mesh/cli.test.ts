@@ -29,7 +29,7 @@ interface Ran {
 }
 
 function start(args: readonly string[], env: Record<string, string> = {}): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], { cwd: dir, env: { ...process.env, DMESH_ROUTER: mesh.address, ...env } });
+  return spawn(process.execPath, [MAIN, ...args], { cwd: dir, env: { ...process.env, TMPDIR: dir, DMESH_ROUTER: mesh.address, ...env } });
 }
 
 async function dmesh(args: readonly string[], env: Record<string, string> = {}): Promise<Ran> {

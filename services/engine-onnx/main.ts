@@ -1,6 +1,6 @@
 /** The embedded engine as a process: settings, socket, worker thread. */
 import { lstat, unlink } from 'node:fs/promises';
-import { freemem } from 'node:os';
+import { totalmem } from 'node:os';
 import { engine } from '#contracts';
 import { Server } from '#grpc';
 import { Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
@@ -38,7 +38,7 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
     worker,
     clock: systemClock,
     emit,
-    memory: () => ({ usedBytes: process.memoryUsage.rss(), totalBytes: process.memoryUsage.rss() + freemem() }),
+    memory: () => ({ usedBytes: process.memoryUsage.rss(), totalBytes: totalmem() }),
   });
   const server = new Server({ clock: systemClock, emit, maxRequestBytes: MAX_REQUEST_BYTES });
   server.add(engine.EngineServiceService, service.handlers);

@@ -48,6 +48,7 @@ export class EngineService {
   #state: State = { kind: 'empty' };
   #completedCount = 0n;
   #lastRequestId = '';
+  #stopping = false;
 
   constructor(options: EngineServiceOptions) {
     this.#options = options;
@@ -66,6 +67,7 @@ export class EngineService {
 
   /** Stops what runs and resolves when the worker is free. */
   async stop(): Promise<void> {
+    this.#stopping = true;
     if (this.#state.kind !== 'busy') return;
     this.#cancel(this.#state.running);
     await this.#state.running.ended;
@@ -145,7 +147,9 @@ export class EngineService {
     this.#state = { kind: 'busy', loaded, running };
     call.signal.addEventListener('abort', onAbort, { once: true });
     try {
-      const drawn = await drawing;
+      const drawn = await drawing.catch((reason) => {
+        throw this.#stopping ? stopped() : reason;
+      });
       this.#completedCount++;
       await out.write({ event: { $case: 'done', value: drawn } });
       emit({ type: 'pictureDrawn', requestId, imageCount: order.noises.length, ...drawn });
@@ -204,6 +208,11 @@ function send(out: GenerateWriter, event: engine.EngineGenerateEvent['event']): 
 
 function busy(why: string): StatusError {
   return new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.ENGINE_BUSY, message: `the engine is busy: ${why}` });
+}
+
+/** Not CANCELLED: the caller did not, and may try elsewhere. */
+function stopped(): StatusError {
+  return new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'the engine is stopping' });
 }
 
 function notReady(state: string): StatusError {

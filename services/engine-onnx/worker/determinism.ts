@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { arch, cpus, platform } from 'node:os';
 import type { ModelPackage } from '#model-package';
 import { onnxruntimeVersion } from '../pipeline/onnx.js';
 import { ENGINE_VERSION } from '../version.js';
@@ -16,17 +16,7 @@ const CLASS_LENGTH = 16;
 
 export function determinismClass(model: ModelPackage): string {
   const { name, revision } = model.info;
-  const parts = [
-    ENGINE_VERSION,
-    onnxruntimeVersion,
-    process.platform,
-    process.arch,
-    ...processorFeatures(),
-    'float32',
-    name,
-    revision,
-    model.digest,
-  ];
+  const parts = [ENGINE_VERSION, onnxruntimeVersion, platform(), arch(), ...processorFeatures(), 'float32', name, revision, model.digest];
   return `onnx-cpu-${createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, CLASS_LENGTH)}`;
 }
 

@@ -4,6 +4,7 @@
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { Code, cancelled, Reason, StatusError } from '#core';
+import { systemClock } from '#runtime';
 import { Pipeline } from '../pipeline/pipeline.js';
 import { determinismClass } from './determinism.js';
 import type { FromWorker, PlainError, ToWorker, WorkerSettings } from './messages.js';
@@ -34,7 +35,7 @@ async function answer(message: ToWorker): Promise<void> {
     case 'draw': {
       if (!pipeline) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
       const drawn = await pipeline.draw(message.order, {
-        now: () => performance.now(),
+        now: systemClock.now,
         checkpoint: () => {
           if (Atomics.load(stopCell, 0) === job) throw cancelled();
         },

@@ -15,7 +15,13 @@ for (const name of readdirSync(folder).filter((file) => file.endsWith('.json')))
   total.passed += report.numPassedTests;
   total.failed += report.numFailedTests;
   total.skipped += report.numPendingTests + report.numTodoTests;
-  if (report.numFailedTests > 0) explained.add(name);
+  // A file that fails without a failed test: it could not be loaded, or its set-up failed.
+  const brokenFiles = report.testResults.filter(({ status, assertionResults }) => {
+    return status === 'failed' && !assertionResults.some((test) => test.status === 'failed');
+  });
+  for (const { name: file } of brokenFiles) console.log(`failed: ${path.relative('.', file)}`);
+  total.failed += brokenFiles.length;
+  if (report.numFailedTests + brokenFiles.length > 0) explained.add(name);
 }
 for (const step of failedSteps) {
   if (explained.has(step)) continue;

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { systemClock } from '#runtime';
 import { ManualClock } from '../../test/support/manual-clock.js';
 import { createEventLoopLag } from './event-loop-lag.js';
+import { createMetrics } from './metrics.js';
 
 /** A clock whose timers run late, as after a freeze. */
 class FreezableClock extends ManualClock {
@@ -58,5 +59,15 @@ test('a loop that really blocks is noticed by whoever runs next', async () => {
   const endAt = systemClock.now() + 120;
   while (systemClock.now() < endAt);
   expect(lag.lagMs()).toBeGreaterThan(100);
+  await lag.close();
+});
+
+test('it shows as a gauge, in seconds', async () => {
+  const clock = new FreezableClock();
+  const metrics = createMetrics({ service: 's' });
+  const lag = createEventLoopLag({ clock, metrics });
+  await lag.start();
+  clock.freeze(2600);
+  expect(await metrics.render()).toContain('dmesh_event_loop_lag_seconds{service="s"} 2.5');
   await lag.close();
 });

@@ -8,6 +8,7 @@
  * the default nodejs_eventloop_lag_* series.)
  */
 import type { Clock } from '#core';
+import type { Metrics } from './metrics.js';
 
 export interface EventLoopLag {
   readonly name: string;
@@ -24,6 +25,8 @@ export interface EventLoopLagOptions {
   readonly tickMs?: number;
   /** How long a freeze is remembered, at least. Default 10,000: as long as members are patient. */
   readonly windowMs?: number;
+  /** Shows it as dmesh_event_loop_lag_seconds. */
+  readonly metrics?: Metrics;
 }
 
 export function createEventLoopLag(options: EventLoopLagOptions): EventLoopLag {
@@ -54,6 +57,12 @@ export function createEventLoopLag(options: EventLoopLagOptions): EventLoopLag {
     cancel();
     dueAt = undefined;
   };
+  const lagMs = () => Math.max(previousMaxMs, currentMaxMs, overdueMs());
+  options.metrics?.gauge({
+    name: 'dmesh_event_loop_lag_seconds',
+    help: 'The longest time this process did not react, within the last ten to twenty seconds.',
+    collect: (gauge) => gauge.with().set(lagMs() / 1000),
+  });
   return {
     name: 'event-loop-lag',
     async start() {
@@ -62,6 +71,6 @@ export function createEventLoopLag(options: EventLoopLagOptions): EventLoopLag {
     },
     drain: async () => {},
     close: stop,
-    lagMs: () => Math.max(previousMaxMs, currentMaxMs, overdueMs()),
+    lagMs,
   };
 }

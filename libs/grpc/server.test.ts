@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import { generation, health } from '#contracts';
+import { generation, health, reflectionV1 } from '#contracts';
 import { badRequest, Code, Reason } from '#core';
 import { systemClock } from '#runtime';
 import { Channel } from './channel.js';
@@ -145,6 +145,17 @@ test('leaving a stream early cancels it at the server', async () => {
   });
   for await (const _event of channel.serverStream(Service.generateStream, request)) break;
   await cancelled.promise;
+});
+
+test('a duplex handler answers after the caller has half-closed', async () => {
+  const { channel } = await start({});
+  const Reflection = reflectionV1.ServerReflectionService;
+  const call = channel.duplex(Reflection.serverReflectionInfo);
+  call.send({ host: 'h', messageRequest: { $case: 'listServices', value: '' } });
+  call.end();
+  const answers: string[] = [];
+  for await (const { messageResponse } of call.messages) answers.push(messageResponse?.$case ?? '');
+  expect(answers).toEqual(['listServicesResponse']);
 });
 
 test('a drain lets running calls finish and refuses new ones', async () => {

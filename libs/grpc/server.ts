@@ -305,7 +305,8 @@ async function* decodeAll(method: Method<unknown, unknown>, call: ServerDuplexSt
   const onAbort = () => void call.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    for await (const bytes of call) yield decodeRequest(method, bytes as Buffer);
+    // The plain iterator destroys the stream when the peer half-closes, and our status would never leave.
+    for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decodeRequest(method, bytes as Buffer);
   } catch (thrown) {
     throw signal.aborted ? signal.reason : thrown;
   } finally {

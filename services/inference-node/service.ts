@@ -58,6 +58,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
   const metrics = createMetrics({ service: 'inference-node', defaultMetrics: true });
   const emit: Emit<NodeEvent | BusEvent> = observe({ logger, metrics, sources: () => sources });
 
+  const lifeName = Math.floor(options.startedAtEpochMs).toString(36);
   const routers = new AttachedRouters();
   const estimate = new CostEstimate();
   // Whatever changes here, routers hear of it on their stream and the mesh in the next beat.
@@ -77,7 +78,8 @@ export function buildNode(options: NodeOptions): InferenceNode {
     ...config.engineLife,
     command: options.engineCommand,
     env: engineEnv(options),
-    socketPath: (startCount) => path.join(config.stateDir, `engine-${options.process.pid}-${startCount}.sock`),
+    // Process ids alone may repeat: over time, and in containers that share the folder.
+    socketPath: (startCount) => path.join(config.stateDir, `engine-${options.process.pid}-${lifeName}-${startCount}.sock`),
     modelDir: config.modelDir,
     clock,
     random,

@@ -136,10 +136,8 @@ describe('bad input', () => {
     await drawsAgain(node);
   });
 
-  test.each([
-    ['a socket path beyond the limit of the system', { DMESH_NODE_STATE_DIR: `/tmp/${'x'.repeat(100)}` }],
-    ['an address that is none', { DMESH_NODE_LISTEN: 'nonsense' }],
-  ])('%s stops it with exit code 64', async (_what, env) => {
+  test('a bad configuration stops it with exit code 64, all faults listed', async () => {
+    const env = { DMESH_NODE_LISTEN: 'nonsense', DMESH_NODE_GRANT_TTL: '30' };
     const gone = await startNode({ env }).catch((error: Error) => error);
     expect(String(gone)).toContain('exit code 64');
     for (const name of Object.keys(env)) expect(String(gone)).toContain(name);

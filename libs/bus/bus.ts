@@ -114,11 +114,13 @@ class MeshBus implements Bus {
   }
 
   async request(subject: string, payload: string | Uint8Array, timeoutMs: number): Promise<Uint8Array> {
-    if (!this.#connection) throw busAway();
+    const connection = this.#connection;
+    if (!connection) throw busAway();
     try {
-      return (await this.#connection.request(subject, payload, { timeout: timeoutMs })).data;
+      return (await connection.request(subject, payload, { timeout: timeoutMs })).data;
     } catch (reason) {
-      throw statusFromNats(reason, subject, timeoutMs);
+      // The vendor ends requests as timed out when their connection ends.
+      throw connection.isClosed() ? busAway(reason) : statusFromNats(reason, subject, timeoutMs);
     }
   }
 
@@ -160,7 +162,7 @@ class MeshBus implements Bus {
       const server = serverName(dialed.server);
       this.#connection = dialed.connection;
       for (const attachment of this.#attachments) attachment.detach = attachment.attach(dialed.connection);
-      void this.#watch(dialed.connection, server);
+      this.#watch(dialed.connection, server).catch(() => {}); // closed() below tells of the end of a connection
       const now = this.#options.clock.now();
       this.#tell(lostAt === undefined ? { type: 'busConnected', server } : { type: 'busReconnected', server, awayMs: now - lostAt });
       this.#tellLink(true);

@@ -128,8 +128,8 @@ export class Membership {
   leave(leave: Leave): boolean {
     const entry = this.#entries.get(leave.nodeId);
     if (entry && compareIncarnations(leave.incarnation, entry.beat.incarnation) < 0) return false;
-    this.#left.set(leave.nodeId, { incarnation: leave.incarnation, at: this.#options.clock.now() });
     if (!entry) return false;
+    this.#left.set(leave.nodeId, { incarnation: leave.incarnation, at: this.#options.clock.now() });
     this.#entries.delete(leave.nodeId);
     this.#options.emit({ type: 'memberLeft', member: entry });
     return true;

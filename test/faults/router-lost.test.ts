@@ -1,0 +1,122 @@
+/** A router holds no truth of its own: a new one knows the mesh at once, and its callers lose only what was in flight. */
+import { afterEach, expect, test } from 'vitest';
+import { Code, Reason } from '#core';
+import { systemClock } from '#runtime';
+import { byNode, failures, Load } from '../support/load.js';
+import { wrongPictures } from '../support/picture-oracle.js';
+import { useMesh } from '../support/test-mesh.js';
+
+const mesh = useMesh({ nodes: 3, env: { node: { SCRIPT_STEP: '5ms' } } });
+
+/** Routers a test added are gone after it. */
+afterEach(async () => {
+  const [, ...added] = mesh().local.routers.filter((router) => router.running);
+  for (const router of added) await router.stop(5000);
+});
+
+test('a router restarted by SIGTERM under load: what was in flight is finished, callers see no error', async () => {
+  const load = new Load(mesh().client, { callers: 12 });
+  await load.more(20);
+  const { router } = mesh();
+  expect(await router.stop(20_000)).toEqual({ code: 0, signal: null });
+  await mesh().revive(router);
+  await load.more(20);
+  const outcomes = await load.stop();
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+});
+
+test('a router killed with kill -9: only calls in flight fail, all as UNAVAILABLE, and no node stays busy for them', async () => {
+  const load = new Load(mesh().client, { callers: 12 });
+  await load.more(20);
+  const { router } = mesh();
+  const inFlight = load.inFlight;
+  router.kill('SIGKILL');
+  await router.exited;
+  await mesh().revive(router);
+  const before = load.outcomes.length;
+  await load.more(40);
+  const outcomes = await load.stop();
+  const failed = outcomes.filter((outcome) => !outcome.ok);
+  expect(failed.map(({ error }) => error.code).filter((code) => code !== Code.UNAVAILABLE)).toEqual([]);
+  expect(failed.map(({ error }) => error.reason).filter((reason) => reason !== Reason.CONNECTION_LOST)).toEqual([]);
+  expect(failed.length).toBeLessThanOrEqual(inFlight);
+  expect(failures(outcomes.slice(before + inFlight))).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+});
+
+test('a router that starts late knows all nodes within 200 ms and draws at once', async () => {
+  const late = await mesh().local.addRouter();
+  const readyAt = systemClock.now();
+  const client = mesh().connect(late.grpc);
+  await expect.poll(async () => (await client.listNodes()).length, { timeout: 5000, interval: 10 }).toBe(3);
+  const knownMs = systemClock.now() - readyAt;
+  const { images } = await client.generate({ prompt: 'at once', seed: 1, width: 64, height: 64 });
+  const drawnMs = systemClock.now() - readyAt;
+  process.stdout.write(
+    `a late router: nodes known ${knownMs.toFixed(0)} ms after it was ready, first picture after ${drawnMs.toFixed(0)} ms\n`,
+  );
+  expect(images).toHaveLength(1);
+  expect(knownMs).toBeLessThan(200);
+});
+
+test('two routers on the same nodes: no caller hears NODE_BUSY, and the sums are right', async () => {
+  const second = await mesh().local.addRouter();
+  await mesh().local.waitForNodes(3, { router: second });
+  const [first] = mesh().local.routers.filter((router) => router.running);
+  const count = 120;
+  const sums = async () => {
+    const figures = await Promise.all([first, second].map((router) => mesh().figures(router)));
+    return figures.map(
+      (f) =>
+        f.sum('dmesh_grpc_requests_total', { method: GENERATE, code: 'OK' }) +
+        f.sum('dmesh_grpc_requests_total', { method: GENERATE_STREAM, code: 'OK' }),
+    );
+  };
+  const drawnBy = async () => {
+    const figures = await Promise.all(mesh().nodes.map((node) => mesh().figures(node)));
+    return figures.reduce((sum, f) => sum + f.sum('dmesh_node_draws_total', { reason: 'OK' }), 0);
+  };
+  const [answeredBefore, drawnBefore] = [await sums(), await drawnBy()];
+  const loads = [mesh().client, mesh().connect(second.grpc)].map(
+    (client, i) => new Load(client, { callers: 40, count, firstSeed: i * 1000 }),
+  );
+  const outcomes = (await Promise.all(loads.map((load) => load.finished()))).flat();
+
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+  const answered = (await sums()).map((sum, i) => sum - (answeredBefore[i] ?? 0));
+  expect(answered).toEqual([count, count]);
+  expect((await drawnBy()) - drawnBefore).toBe(2 * count);
+  expect(Object.values(byNode(outcomes)).reduce((a, b) => a + b, 0)).toBe(2 * count);
+});
+
+test('two routers: who came first is served first, whichever router holds the request', async () => {
+  const second = await mesh().local.addRouter();
+  await mesh().local.waitForNodes(3, { router: second });
+  const clients = [mesh().client, mesh().connect(second.grpc)];
+  const waves: Load[] = [];
+  const size = 20;
+  for (let wave = 0; wave < 4; wave++) {
+    const client = clients[wave % 2];
+    if (!client) continue;
+    const load = new Load(client, { callers: size, count: size, firstSeed: wave * 100, request: { steps: 16 } });
+    waves.push(load);
+    // The next wave comes later than this one, but long before this one is served.
+    await waves[0]?.more(2);
+  }
+  const ends = await Promise.all(waves.map(async (load) => (await load.finished()).map((outcome) => outcome.endedAt)));
+  let pairs = 0;
+  let inOrder = 0;
+  for (const [i, earlier] of ends.entries()) {
+    for (const later of ends.slice(i + 1)) {
+      for (const a of earlier) for (const b of later) inOrder += a < b ? 1 : 0;
+      pairs += earlier.length * later.length;
+    }
+  }
+  process.stdout.write(`two routers: ${((100 * inOrder) / pairs).toFixed(1)} % of pairs served in order of arrival\n`);
+  expect(inOrder / pairs).toBeGreaterThan(0.9);
+});
+
+const GENERATE = '/diffusionmesh.v1.ImageGenerationService/Generate';
+const GENERATE_STREAM = '/diffusionmesh.v1.ImageGenerationService/GenerateStream';

@@ -155,6 +155,14 @@ describe('order of beats', () => {
     expect(stateOf('a')).toBe('alive');
   });
 
+  it('a few changes at once in the middle of a life are proof of it', async () => {
+    beat('a');
+    await clock.advance(1000);
+    for (let i = 0; i < 4; i++) beat('a', { busyCount: i });
+    await silence(3300);
+    expect(stateOf('a')).toBe('alive');
+  });
+
   it('many beats in a row without a silence before them are life', async () => {
     beat('a');
     for (let i = 0; i < 500; i++) {

@@ -106,7 +106,7 @@ export class MeshClient {
   /** Resolves when the router sees at least `count` nodes that are alive, connected and able to draw. */
   async waitForNodes(count: number, options: CallSettings = {}): Promise<NodeInfo[]> {
     for await (const { nodes } of this.watchMesh({ timeoutMs: 30_000, ...options })) {
-      const ready = nodes.filter((n) => n.liveness === admin.Liveness.ALIVE && n.connected && n.engineState === 'ready');
+      const ready = nodes.filter(isReady);
       if (ready.length >= count) return ready;
     }
     throw streamEnded();
@@ -189,6 +189,11 @@ export class MeshClient {
       }
     }
   }
+}
+
+/** Alive, connected to the router that says so, and able to draw. */
+export function isReady(node: NodeInfo): boolean {
+  return node.liveness === admin.Liveness.ALIVE && node.connected && node.engineState === 'ready';
 }
 
 function generated(

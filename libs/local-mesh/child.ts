@@ -103,6 +103,15 @@ export class Child {
     return this.#addresses?.http ?? '';
   }
 
+  /** The latest warning or error among its lines. */
+  get lastComplaint(): string | undefined {
+    const complaint = this.lines
+      .map((text) => lineOf(this.id, text))
+      .findLast(({ fields }) => fields?.level === 'error' || fields?.level === 'warn');
+    const { msg, why, reason } = complaint?.fields ?? {};
+    return complaint && [msg, why ?? reason].filter((word) => word !== undefined).join(': ');
+  }
+
   /** Resolves with the addresses of its `ready` line; rejects, quoting its last lines, when it ends or `timeoutMs` pass before. */
   async waitReady(timeoutMs: number): Promise<Addresses> {
     // A node also forwards its engine's lines, whose address is a unix socket.

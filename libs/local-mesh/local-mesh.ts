@@ -8,7 +8,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { connectMesh } from '#client';
+import { connectMesh, isReady } from '#client';
+import { Code, StatusError } from '#core';
 import { type Env, packageRoot, thisProcess } from '#runtime';
 import { Child, type Line } from './child.js';
 import type { LocalGpu } from './gpus.js';
@@ -155,13 +156,21 @@ export class LocalMesh {
     return this.nats;
   }
 
-  /** Resolves when a router sees `count` nodes that are alive, attached and can draw. */
+  /** Resolves when a router sees `count` nodes that are alive, attached and can draw; rejects, saying why not, when that cannot be. */
   async waitForNodes(count: number, options: { timeoutMs?: number; router?: Child } = {}): Promise<void> {
     const timeoutMs = options.timeoutMs ?? this.#readyTimeoutMs;
-    const address = (options.router ?? this.routers[0])?.grpc ?? '';
-    const client = connectMesh({ address });
+    const client = connectMesh({ address: (options.router ?? this.routers[0])?.grpc ?? '' });
     try {
-      await client.waitForNodes(count, { timeoutMs });
+      for await (const { nodes } of client.watchMesh({ timeoutMs })) {
+        if (nodes.filter(isReady).length >= count) return;
+        // Engines that have failed several times are not worth the rest of the wait.
+        const failedCount = nodes.filter((node) => node.engineState === 'failed').length;
+        if (failedCount > 0 && nodes.length - failedCount < count) break;
+      }
+      throw this.#notReady(count, 'their engines failed');
+    } catch (error) {
+      if (!(error instanceof StatusError) || error.code !== Code.DEADLINE_EXCEEDED) throw error;
+      throw this.#notReady(count, `that did not happen within ${timeoutMs} ms`);
     } finally {
       client.close();
     }
@@ -182,7 +191,7 @@ export class LocalMesh {
   async #startAll(): Promise<void> {
     const { nodes, natsUrl, routerListen, routerCount = 1 } = this.#options;
     if (natsUrl === undefined) {
-      const log = (text: string) => this.#options.onLine?.({ process: 'nats', text });
+      const log = (text: string) => this.#options.onLine?.({ process: 'setup', text });
       this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log })).path;
       this.nats = await this.#startNats(0);
       if (this.#stopped) await this.nats.stop(); // given up meanwhile
@@ -201,6 +210,12 @@ export class LocalMesh {
     for (const group of [this.routers, this.nodes]) await Promise.all(group.map((child) => child.stop(graceMs)));
     await this.nats?.stop();
     await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  /** With what each node complained about last. */
+  #notReady(count: number, why: string): Error {
+    const complaints = this.nodes.map((node) => `  ${node.id}: ${node.lastComplaint ?? 'no complaint'}`);
+    return new Error([`expected ${count} node(s) ready to draw, ${why}`, ...complaints].join('\n'));
   }
 
   #spawn(launch: Launch): Child {

@@ -1,5 +1,6 @@
 /** dmesh demo: a mesh for the length of one picture. */
 import { connectMesh } from '#client';
+import type { Line } from '#local-mesh';
 import { systemClock } from '#runtime';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, ExitCode } from '../command.js';
@@ -40,7 +41,9 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
 
   const { terminal, signal } = context;
   const startedAt = systemClock.now();
-  const onLine = read.flag('verbose') ? logTo(context) : undefined;
+  const show = logTo(context);
+  // Fetching a nats-server can take a while; the rest is of interest to whoever asks.
+  const onLine = (line: Line) => (read.flag('verbose') || line.process === 'setup') && show(line);
   return withMesh(context, { nodeCount, cpuNodeCount: 3, natsUrl: context.env.NATS_URL, onLine }, async (mesh) => {
     terminal.err(terminal.paint('dim', `ready after ${((systemClock.now() - startedAt) / 1000).toFixed(1)} s, drawing "${prompt}"\n`));
     const client = connectMesh({ address: mesh.address });

@@ -1,12 +1,20 @@
 /** One node on its own, as a process, with an engine that fails on demand. */
 import sharp from 'sharp';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { scriptedPicture } from '../engines/scriptable/index.js';
-import { closeAll, isRunning, type NodeProcess, readMarks, startNode } from '../support/node-process.js';
+import { closeAll, isRunning, type NodeProcess, type NodeStart, type RouterStream, startNode } from '../support/node-process.js';
 
-afterEach(closeAll);
+/** One node for all tests of a group: they leave it well, or fail. */
+function useNode(options: NodeStart = {}): () => NodeProcess {
+  let node: NodeProcess;
+  beforeAll(async () => {
+    node = await startNode(options);
+  });
+  afterAll(closeAll);
+  return () => node;
+}
 
 const SIDE = 128;
 
@@ -27,8 +35,10 @@ async function drawsAgain(node: NodeProcess): Promise<void> {
 }
 
 describe('a calm day', () => {
+  const shared = useNode();
+
   test('draws every picture asked for, each from its own seed, and says what was used', async () => {
-    const node = await startNode();
+    const node = shared();
     const { response, trailers } = await node.generate({ prompt: 'two', seed: 7n, imageCount: 2, requestId: 'r-1' });
     expect(response).toMatchObject({
       requestId: 'r-1',
@@ -47,7 +57,7 @@ describe('a calm day', () => {
   });
 
   test('writes JPEG and WEBP when asked, and the same bytes for the same request', async () => {
-    const node = await startNode();
+    const node = shared();
     for (const [format, mimeType] of [
       [1, 'image/png'],
       [2, 'image/jpeg'],
@@ -62,7 +72,7 @@ describe('a calm day', () => {
   });
 
   test('streams accepted, started, steps, the file in pieces of 256 KiB, completed', async () => {
-    const node = await startNode();
+    const node = shared();
     const kinds: string[] = [];
     const chunks: Buffer[] = [];
     const request = { prompt: 'large [noise]', width: 512, height: 512, steps: 3, requestId: 'r-2' };
@@ -84,7 +94,7 @@ describe('a calm day', () => {
   });
 
   test('a seed that was not given is pinned and told', async () => {
-    const node = await startNode();
+    const node = shared();
     const [a, b] = [await node.generate({ seed: undefined }), await node.generate({ seed: undefined })];
     expect(a.response.used?.seed).toBe(a.response.images[0]?.seed);
     expect(a.response.used?.seed).not.toBe(b.response.used?.seed);
@@ -92,18 +102,15 @@ describe('a calm day', () => {
   });
 
   test('takes the request id of the call when the request has none', async () => {
-    const node = await startNode();
+    const node = shared();
     const { response } = await node.generate({}, { metadata: { 'x-request-id': 'from-the-router' } });
     expect(response.requestId).toBe('from-the-router');
-    const line = await node.line('call ended');
-    expect(line).toMatchObject({ request_id: 'from-the-router', node_id: 'n1', code: 'OK' });
+    const line = node.lines('call ended').find(({ request_id }) => request_id === 'from-the-router');
+    expect(line).toMatchObject({ node_id: 'n1', code: 'OK' });
   });
 
   test('one slot: who comes second is told to come back', async () => {
-    const node = await startNode();
-    const first = node.generate({ prompt: 'slow [step=30ms]' });
-    await node.line('request left the engine').catch(() => {});
-    await first;
+    const node = shared();
     const running = node.generate({ prompt: 'slow [step=50ms]' });
     await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
     await expect(node.generate({})).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY });
@@ -112,6 +119,8 @@ describe('a calm day', () => {
 });
 
 describe('bad input', () => {
+  afterEach(closeAll);
+
   test('every violation at once, and what exists instead of what does not', async () => {
     const node = await startNode();
     await expect(node.generate({ prompt: '', width: 7, steps: 9999 })).rejects.toMatchObject({
@@ -144,13 +153,15 @@ describe('bad input', () => {
   });
 });
 
-describe('cancel and timeouts', () => {
+describe('a cancelled request', () => {
+  const shared = useNode();
+
   test('a cancelled call frees the slot within one step', async () => {
-    const node = await startNode({ env: { SCRIPT_STEP: '100ms' } });
+    const node = shared();
     const cancel = new AbortController();
     let cancelledAt = 0;
     const call = (async () => {
-      for await (const { event } of node.generateStream({ steps: 100 }, { signal: cancel.signal })) {
+      for await (const { event } of node.generateStream({ prompt: '[step=100ms]', steps: 100 }, { signal: cancel.signal })) {
         if (event?.$case !== 'step' || event.value.step !== 2) continue;
         cancelledAt = performance.now();
         cancel.abort();
@@ -159,32 +170,38 @@ describe('cancel and timeouts', () => {
     await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
     await expect.poll(() => node.metric('dmesh_node_slot_busy'), { interval: 5 }).toBe(0);
     expect(performance.now() - cancelledAt).toBeLessThan(250);
-    expect(await node.line('request taken off the engine')).toMatchObject({ killed: false });
+    expect(await node.line('request taken off the engine', 1)).toMatchObject({ killed: false });
     await node.generate({ steps: 1 });
-    expect(node.enginePids()).toHaveLength(1);
   });
 
   test("the caller's deadline takes the work off the engine", async () => {
-    const node = await startNode({ env: { SCRIPT_STEP: '50ms' } });
+    const node = shared();
     const deadlineAt = performance.now() + 200;
-    await expect(node.generate({ steps: 100 }, { deadlineAt })).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED });
-    expect(await node.line('request taken off the engine')).toMatchObject({ killed: false });
+    await expect(node.generate({ prompt: '[step=50ms]', steps: 100 }, { deadlineAt })).rejects.toMatchObject({
+      code: Code.DEADLINE_EXCEEDED,
+    });
+    expect(await node.line('request taken off the engine', 2)).toMatchObject({ killed: false });
     await drawsAgain(node);
   });
 
   test('a slow engine is waited for: the slot frees when it has really stopped', async () => {
-    const node = await startNode();
+    const node = shared();
     const cancel = new AbortController();
     const call = node.generate({ prompt: '[slow-cancel=400ms] [step=50ms]', steps: 50 }, { signal: cancel.signal });
-    await expect.poll(() => node.metric('dmesh_node_steps_total')).toBeGreaterThan(1);
+    await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
     cancel.abort();
     await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
     await expect(node.generate({})).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
-    const line = await node.line('request taken off the engine');
+    const line = await node.line('request taken off the engine', 3);
     expect(line).toMatchObject({ killed: false });
     expect(Number(line.took_ms)).toBeGreaterThan(300);
     await drawsAgain(node);
+    expect(node.enginePids()).toHaveLength(1);
   });
+});
+
+describe('an engine that does not keep its time', () => {
+  afterEach(closeAll);
 
   test('an engine that does not stop within the grace is killed and replaced', async () => {
     const node = await startNode({ env: { DMESH_NODE_CANCEL_GRACE: '200ms' } });
@@ -220,9 +237,11 @@ describe('cancel and timeouts', () => {
   });
 });
 
-describe('a failing engine', () => {
+describe('a dead engine', () => {
+  const shared = useNode();
+
   test('that crashes is told at once and started again', async () => {
-    const node = await startNode();
+    const node = shared();
     const calledAt = performance.now();
     await expect(node.generate({ prompt: '[crash@3]' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_CRASHED });
     expect(performance.now() - calledAt).toBeLessThan(1000);
@@ -233,12 +252,17 @@ describe('a failing engine', () => {
   });
 
   test('that is killed from outside while idle is started again', async () => {
-    const node = await startNode();
-    process.kill(node.enginePids()[0] ?? 0, 'SIGKILL');
-    await node.line('engine lost');
-    await node.line('engine ready', 2);
+    const node = shared();
+    process.kill(node.enginePids().at(-1) ?? 0, 'SIGKILL');
+    await node.line('engine lost', 2);
+    await node.line('engine ready', 3);
     await drawsAgain(node);
   });
+});
+
+describe('a fault that the engine survives', () => {
+  const shared = useNode();
+  let faultCount = 0;
 
   test.each([
     ['[oom@2]', Code.RESOURCE_EXHAUSTED, Reason.OUT_OF_MEMORY],
@@ -246,13 +270,17 @@ describe('a failing engine', () => {
     ['[blank]', Code.INTERNAL, Reason.BLANK_OUTPUT],
     ['[garbage]', Code.DATA_LOSS, Reason.INTERNAL],
   ])('%s reaches the caller, and a canary passes before the next request', async (prompt, code, reason) => {
-    const node = await startNode();
+    const node = shared();
     await expect(node.generate({ prompt })).rejects.toMatchObject({ code, reason });
-    await node.line('canary passed', 2);
+    faultCount++;
+    await node.line('canary passed', 1 + faultCount);
     await drawsAgain(node);
     expect(node.enginePids()).toHaveLength(1);
-    expect(await readMarks(node.dir)).toHaveLength(1);
   });
+});
+
+describe('an engine that does not come up', () => {
+  afterEach(closeAll);
 
   test('that draws another canary after a restart takes no work', async () => {
     const node = await startNode({ env: { SCRIPT_DRIFT_FROM_START: '2' } });
@@ -291,6 +319,8 @@ describe('a failing engine', () => {
 });
 
 describe('life and death', () => {
+  afterEach(closeAll);
+
   test('serves before its engine is ready, and says that it is not', async () => {
     const node = await startNode({ env: { SCRIPT_LOAD: '2s' }, waitForEngine: false });
     await expect(node.generate({})).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY });
@@ -341,9 +371,21 @@ describe('life and death', () => {
 });
 
 describe('bids and grants', () => {
+  const shared = useNode();
+  const streams: RouterStream[] = [];
+  const attach = (routerId: string) => {
+    const stream = shared().attach(routerId);
+    streams.push(stream);
+    return stream;
+  };
+  afterEach(async () => {
+    for (const { duplex } of streams) duplex.end();
+    await Promise.all(streams.splice(0).map(({ ended }) => ended));
+  });
+
   test('slot state comes at once, and at every change', async () => {
-    const node = await startNode();
-    const router = node.attach('router-a');
+    const node = shared();
+    const router = attach('router-a');
     await expect.poll(() => router.slots.length).toBe(1);
     expect(router.slots[0]).toEqual({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0 });
     await node.generate({});
@@ -352,10 +394,11 @@ describe('bids and grants', () => {
   });
 
   test('two routers: the older request gets the slot, then the other', async () => {
-    const node = await startNode();
-    const [a, b] = [node.attach('router-a'), node.attach('router-b')];
-    const running = node.generate({ prompt: '[step=30ms]' });
-    await expect.poll(() => a.slots.at(-1)?.busyCount).toBe(1);
+    const node = shared();
+    const [a, b] = [attach('router-a'), attach('router-b')];
+    const steps = await node.metric('dmesh_node_steps_total');
+    const running = node.generate({ prompt: '[step=40ms]', steps: 12 });
+    await expect.poll(() => node.metric('dmesh_node_steps_total'), { interval: 5 }).toBeGreaterThan(steps + 2);
     a.bid(1, 10);
     b.bid(1, 5000);
     await expect.poll(() => b.grants.length, { interval: 2 }).toBe(1);
@@ -371,8 +414,7 @@ describe('bids and grants', () => {
   });
 
   test('a router that dies gives up its bid and its grant', async () => {
-    const node = await startNode();
-    const [a, b] = [node.attach('router-a'), node.attach('router-b')];
+    const [a, b] = [attach('router-a'), attach('router-b')];
     await expect.poll(() => b.slots.length).toBe(1);
     a.bid(1, 5000);
     await expect.poll(() => a.grants.length).toBe(1);
@@ -383,18 +425,17 @@ describe('bids and grants', () => {
   });
 
   test('a router that attaches again replaces its earlier stream', async () => {
-    const node = await startNode();
-    const first = node.attach('router-a');
+    const node = shared();
+    const first = attach('router-a');
     await expect.poll(() => first.slots.length).toBe(1);
-    const second = node.attach('router-a');
+    const second = attach('router-a');
     expect(await first.ended).toMatchObject({ code: Code.ABORTED });
     await expect.poll(() => second.slots.length).toBe(1);
     expect(await node.metric('dmesh_node_routers')).toBe(1);
   });
 
   test('a stream that does not begin with Hello is refused', async () => {
-    const node = await startNode();
-    const nameless = node.attach('');
+    const nameless = attach('');
     expect(await nameless.ended).toMatchObject({ code: Code.INVALID_ARGUMENT });
   });
 });

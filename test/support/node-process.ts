@@ -1,5 +1,5 @@
 /** One inference node as a real process, with an engine that does what the test says. */
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { generation, node } from '#contracts';
@@ -108,10 +108,6 @@ export async function startNode(options: NodeStart = {}): Promise<NodeProcess> {
 
 export function requestOf(changes: Partial<generation.GenerateRequest>): generation.GenerateRequest {
   return { ...generation.GenerateRequest.fromPartial({ prompt: 'a red circle', seed: 1n }), ...changes };
-}
-
-export async function readMarks(dir: string): Promise<string[]> {
-  return readdir(path.join(dir, 'engine-marks'));
 }
 
 /** False for a process that is gone or only waits to be reaped. */

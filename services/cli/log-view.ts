@@ -5,7 +5,7 @@ import type { Colour, Paint } from './terminal.js';
 const COLOURS: readonly Colour[] = ['cyan', 'magenta', 'blue', 'green', 'yellow'];
 const LEVEL_COLOURS: Readonly<Record<string, Colour>> = { warn: 'yellow', error: 'red', fatal: 'red', debug: 'dim' };
 /** Of no use to a person who watches. */
-const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'config']);
+const HIDDEN = new Set(['level', 'time', 'msg', 'service', 'pid', 'config', 'from', 'peer']);
 
 /** Returns a function that turns a line into text, or undefined for what is not worth showing. */
 export function createLogView(paint: Paint): (line: Line) => string | undefined {
@@ -25,7 +25,8 @@ function textOf(line: Line, paint: Paint): string | undefined {
   const { fields } = line;
   if (!fields || typeof fields.msg !== 'string') return line.text;
   const level = String(fields.level);
-  const message = LEVEL_COLOURS[level] ? paint(LEVEL_COLOURS[level], fields.msg) : fields.msg;
+  const said = fields.from === 'engine' ? `engine: ${fields.msg}` : fields.msg;
+  const message = LEVEL_COLOURS[level] ? paint(LEVEL_COLOURS[level], said) : said;
   const saidByPrefix = (key: string, value: unknown) => key.endsWith('_id') && value === line.process;
   const rest = Object.entries(fields).flatMap(([key, value]) =>
     HIDDEN.has(key) || saidByPrefix(key, value) ? [] : [`${key}=${short(value)}`],
@@ -35,6 +36,8 @@ function textOf(line: Line, paint: Paint): string | undefined {
 
 function short(value: unknown): string {
   if (typeof value === 'number') return String(Math.round(value * 100) / 100);
-  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  const text = (typeof value === 'string' ? value : JSON.stringify(value))
+    .replace(/^\/diffusionmesh\.v1\.(\w+?)(Service)?\//, '$1/') // methods
+    .replace(/^([0-9a-f]{12})[0-9a-f]{20,}$/, '$1…'); // digests
   return text.length > 160 ? `${text.slice(0, 159)}…` : text;
 }

@@ -22,6 +22,17 @@ test('log view: who, what, and what a person may want to know', () => {
   expect(view(line('router-1', fields))).toBe('router-1 call ended node_id=node-2 request_id=r-1 duration_ms=12.35 code=OK\n');
 });
 
+test('log view: engines are told from nodes; long names and digests are cut', () => {
+  const fields = {
+    level: 'info',
+    msg: 'call ended',
+    from: 'engine',
+    method: '/diffusionmesh.v1.EngineService/Load',
+    digest: 'ab'.repeat(32),
+  };
+  expect(view(line('node-1', fields))).toBe('node-1   engine: call ended method=Engine/Load digest=abababababab…\n');
+});
+
 test('log view: what is no JSON passes as it is', () => {
   expect(view({ process: 'node-1', text: 'Segmentation fault' })).toBe('node-1   Segmentation fault\n');
 });

@@ -8,15 +8,16 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { parseArgs } from 'node:util';
 import { type BusEvent, callRoll, connectBus, Membership, type MembershipEvent, MembershipSubscriber } from '#bus';
 import { findNatsServer, startNatsServer } from '#local-mesh';
 import { systemClock, systemRandom } from '#runtime';
 import { createEventLoopLag } from '#telemetry';
-import { finish, printTable } from './support/report.js';
+import { finish, jsonFile, printTable, quantile, rounded } from './support/report.js';
 
 const TARGET_RATIO = 0.1;
+const NODES = 1000;
 const CONNECTIONS = 100;
+const SECONDS = 10;
 const LATE_JOINS = 5;
 
 interface Observer {
@@ -80,32 +81,27 @@ async function lateJoin(url: string, nodeCount: number): Promise<number> {
   return tookMs;
 }
 
-const { values } = parseArgs({
-  options: { json: { type: 'string' }, nodes: { type: 'string', default: '1000' }, seconds: { type: 'string', default: '10' } },
-});
-const nodeCount = Number(values.nodes);
-const seconds = Number(values.seconds);
-
+jsonFile(); // a wrong argument ends it here, not after the work
 const cacheDir = path.resolve(import.meta.dirname, '../../../.cache');
 const binary = await findNatsServer({ env: process.env, cacheDir, log: () => {} });
 const nats = await startNatsServer({ path: binary.path });
 let swarm: ChildProcess | undefined;
 try {
-  swarm = fork(path.join(import.meta.dirname, 'membership-swarm.js'), [nats.url, String(nodeCount), String(CONNECTIONS)]);
+  swarm = fork(path.join(import.meta.dirname, 'membership-swarm.js'), [nats.url, String(NODES), String(CONNECTIONS)]);
   await once(swarm, 'message');
   const { beatsPerSecond, bytesPerBeat } = await rate(nats.url, 3);
 
   const idleRatio = await measureCpu(2);
   const observer = observe(nats.url, 'router');
   await systemClock.sleep(3000); // the roll call's wave and the compiler's warm-up are not the steady state
-  const cpuRatio = await measureCpu(seconds);
+  const cpuRatio = await measureCpu(SECONDS);
   const known = observer.membership.members.size;
   const { suspected, rejected } = observer.counts;
   await observer.stop();
 
   const joins: number[] = [];
-  for (let i = 0; i < LATE_JOINS; i++) joins.push(await lateJoin(nats.url, nodeCount));
-  const lateJoinMs = joins.sort((a, b) => a - b)[Math.floor(LATE_JOINS / 2)] ?? Number.NaN;
+  for (let i = 0; i < LATE_JOINS; i++) joins.push(await lateJoin(nats.url, NODES));
+  const lateJoinMs = quantile(joins, 0.5);
   const lateJoinMaxMs = Math.max(...joins);
 
   const microsPerBeat = (cpuRatio * 1e6) / beatsPerSecond;
@@ -113,7 +109,7 @@ try {
     'Watching the mesh',
     ['figure', 'value', 'target'],
     [
-      ['nodes known', String(known), String(nodeCount)],
+      ['nodes known', String(known), String(NODES)],
       ['beats per second', beatsPerSecond.toFixed(0), ''],
       ['bytes per beat', bytesPerBeat.toFixed(0), ''],
       ['CPU of the observer, cores', cpuRatio.toFixed(4), `<= ${TARGET_RATIO}`],
@@ -125,15 +121,15 @@ try {
     ],
   );
   finish({
-    nodes: nodeCount,
+    nodes: NODES,
     known,
-    beatsPerSecond,
-    bytesPerBeat,
-    cpuRatio,
-    idleRatio,
-    microsPerBeat,
-    lateJoinMs,
-    lateJoinMaxMs,
+    beatsPerSecond: rounded(beatsPerSecond),
+    bytesPerBeat: rounded(bytesPerBeat),
+    cpuRatio: rounded(cpuRatio),
+    idleRatio: rounded(idleRatio),
+    microsPerBeat: rounded(microsPerBeat),
+    lateJoinMs: rounded(lateJoinMs),
+    lateJoinMaxMs: rounded(lateJoinMaxMs),
     suspected,
     rejected,
   });

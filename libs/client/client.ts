@@ -182,7 +182,7 @@ export class MeshClient {
         return answer;
       } catch (thrown) {
         const error = StatusError.from(thrown);
-        const delayMs = retryDelayMs(error, attempt, this.#random, this.#known);
+        const delayMs = retryDelayMs(error, { attempt, random: this.#random, known: this.#known });
         if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
         onProgress?.({ kind: 'retrying', attempt: attempt + 1, delayMs, reason: error.reason });
         await this.#clock.sleep(delayMs, call.signal).catch((reason) => Promise.reject(StatusError.from(reason)));

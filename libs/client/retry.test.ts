@@ -13,8 +13,8 @@ test.each([
   ['no nodes, come back in 2 s', { reason: Reason.NO_NODES, retryDelayMs: 2000 }, [2000, 3000]],
   ['queue full, come back in 500 ms', { code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 }, [500, 750]],
 ] as const)('%s: repeated after a wait', (_, options, [lowest, highest]) => {
-  expect(retryDelayMs(error(options), 1, early)).toBe(lowest);
-  const longest = retryDelayMs(error(options), 1, late) ?? 0;
+  expect(retryDelayMs(error(options), { attempt: 1, random: early, known: false })).toBe(lowest);
+  const longest = retryDelayMs(error(options), { attempt: 1, random: late, known: false }) ?? 0;
   expect(longest).toBeGreaterThan(lowest);
   expect(longest).toBeLessThan(highest);
 });
@@ -28,18 +28,23 @@ test.each([
   ['a poison request must not go round again', { code: Code.ABORTED, reason: Reason.POISON }],
   ['the caller cancelled', { code: Code.CANCELLED, reason: Reason.CANCELLED }],
 ] as const)('%s: not repeated', (_, options) => {
-  expect(retryDelayMs(error(options), 1, early)).toBeUndefined();
+  expect(retryDelayMs(error(options), { attempt: 1, random: early, known: false })).toBeUndefined();
 });
 
 test('waits double, and end with the last attempt', () => {
-  expect([1, 2, MAX_ATTEMPTS].map((attempt) => retryDelayMs(error({}), attempt, early))).toEqual([150, 300, undefined]);
+  expect([1, 2, MAX_ATTEMPTS].map((attempt) => retryDelayMs(error({}), { attempt, random: early, known: false }))).toEqual([
+    150,
+    300,
+    undefined,
+  ]);
 });
 
 test('a mesh that answered before is given about ten seconds to come back', () => {
   let totalMs = 0;
-  for (let attempt = 1; attempt < MAX_RECONNECT_ATTEMPTS; attempt++) totalMs += retryDelayMs(error({}), attempt, () => 0.5, true) ?? 0;
+  for (let attempt = 1; attempt < MAX_RECONNECT_ATTEMPTS; attempt++)
+    totalMs += retryDelayMs(error({}), { attempt, random: () => 0.5, known: true }) ?? 0;
   expect(totalMs).toBeGreaterThan(8000);
-  expect(retryDelayMs(error({}), MAX_RECONNECT_ATTEMPTS, early, true)).toBeUndefined();
+  expect(retryDelayMs(error({}), { attempt: MAX_RECONNECT_ATTEMPTS, random: early, known: true })).toBeUndefined();
   const queueFull = error({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 });
-  expect(retryDelayMs(queueFull, MAX_ATTEMPTS, early, true)).toBeUndefined();
+  expect(retryDelayMs(queueFull, { attempt: MAX_ATTEMPTS, random: early, known: true })).toBeUndefined();
 });

@@ -13,11 +13,16 @@ export const MAX_RECONNECT_ATTEMPTS = 12;
 const BASE_DELAY_MS = 300;
 const MAX_DELAY_MS = 1200;
 
-/**
- * Milliseconds to wait before the next attempt; undefined: do not repeat. `attempt` is the one that failed, from 1;
- * `known`: this client has had an answer before.
- */
-export function retryDelayMs(error: StatusError, attempt: number, random: Random, known = false): number | undefined {
+export interface RetryState {
+  /** The attempt that failed, from 1. */
+  readonly attempt: number;
+  readonly random: Random;
+  /** This client has had an answer before. */
+  readonly known: boolean;
+}
+
+/** Milliseconds to wait before the next attempt; undefined: do not repeat. */
+export function retryDelayMs(error: StatusError, { attempt, random, known }: RetryState): number | undefined {
   const unreached = error.reason === Reason.CONNECT_FAILED || error.reason === Reason.DRAINING;
   if (attempt >= (known && unreached ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;

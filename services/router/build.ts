@@ -24,7 +24,7 @@ const VERSION = '0.1.0';
 export function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): BuiltRouter {
   const { clock, random, logger } = tools;
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
-  const lag = createEventLoopLag({ clock });
+  const lag = createEventLoopLag({ clock, metrics });
   const emit = observe({
     logger,
     metrics,

@@ -59,7 +59,10 @@ function isServiceError(thrown: unknown): thrown is { code: number; details: str
 /** Errors grpc-js makes itself have no details; its texts (1.14) tell what never left from what may have run. */
 function reasonOfTransport(code: number, text: string): string {
   if (code === Code.UNAVAILABLE) {
-    return /^No connection established|^Name resolution failed/.test(text) ? Reason.CONNECT_FAILED : Reason.CONNECTION_LOST;
+    // A refused stream was never looked at (RFC 9113, 8.7), just like one that found no connection.
+    return /^No connection established|^Name resolution failed|^Stream refused by server/.test(text)
+      ? Reason.CONNECT_FAILED
+      : Reason.CONNECTION_LOST;
   }
   if (code === Code.RESOURCE_EXHAUSTED && text.includes('larger than max')) return Reason.MESSAGE_TOO_LARGE;
   if (code === Code.DEADLINE_EXCEEDED) return Reason.DEADLINE;

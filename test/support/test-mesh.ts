@@ -23,7 +23,7 @@ const NO_MODEL_DIR = '/no/folder/means/its/own/model';
 const QUIET_TIMEOUT_MS = 15_000;
 
 export class TestMesh {
-  readonly #clients: MeshClient[] = [];
+  readonly #clients = new Map<string, MeshClient>();
 
   private constructor(
     readonly local: LocalMesh,
@@ -41,13 +41,13 @@ export class TestMesh {
 
   /** To the first router. */
   get client(): MeshClient {
-    return this.#clients[0] ?? this.connect(this.local.address);
+    return this.connect(this.local.address);
   }
 
-  /** A client of this address; closed with the mesh. */
+  /** The client of this address; closed with the mesh. */
   connect(address: string): MeshClient {
-    const client = connectMesh({ address });
-    this.#clients.push(client);
+    const client = this.#clients.get(address) ?? connectMesh({ address });
+    this.#clients.set(address, client);
     return client;
   }
 
@@ -109,8 +109,7 @@ export class TestMesh {
     for (const router of routers) await look(router, ['dmesh_router_running', 'dmesh_router_live_requests', 'dmesh_router_queue_depth']);
     for (const node of this.nodes) await look(node, ['dmesh_node_slot_busy']);
     for (const router of routers) {
-      const client = router.grpc === this.local.address ? this.client : this.connect(router.grpc);
-      for (const { nodeId, busyCount, connected } of await client.listNodes()) {
+      for (const { nodeId, busyCount, connected } of await this.connect(router.grpc).listNodes()) {
         if (connected && busyCount !== 0) held[`${router.id} sees ${nodeId} busy`] = busyCount;
       }
     }
@@ -126,7 +125,7 @@ export class TestMesh {
   }
 
   async stop(): Promise<void> {
-    for (const client of this.#clients) client.close();
+    for (const client of this.#clients.values()) client.close();
     await this.local.stop();
   }
 }

@@ -77,6 +77,7 @@ export class Dispatcher {
     const { clock, queue, queueLimit, queueTimeoutMs } = this.#options;
     if (ticket.lastError === undefined && queue.size >= queueLimit) return Promise.reject(this.#queueFull());
     const waitedFrom = clock.now();
+    if (ticket.deadlineAt <= waitedFrom) return Promise.reject(ticket.lastError ?? this.#queueTimeout(ticket));
     return new Promise<Slot>((resolve, reject) => {
       const leave = () => {
         cancelTimer();

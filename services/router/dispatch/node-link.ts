@@ -61,14 +61,17 @@ export class NodeLink {
     return this.#slotCount;
   }
 
-  /** Slots that are idle as far as we know: what the node said, less what we have sent since. */
+  /**
+   * Slots that may be called without a grant: what the node said was idle, less what we have sent since.
+   * None while a bid of ours stands: the node answers that with a grant, and a call would cross with it.
+   */
   get freeCount(): number {
-    return this.accepting ? this.#freeCount : 0;
+    return this.accepting && !this.#bidding ? this.#freeCount : 0;
   }
 
   /** Predicted time until a slot is free, 0 when one is. */
   get freeInMs(): number {
-    return this.#freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());
+    return this.freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());
   }
 
   /** A bid of ours stands at the node. */

@@ -95,7 +95,8 @@ const BREAKER_STATES = {
 } as const;
 
 function unknownNode(nodeId: string, fleet: Fleet): StatusError {
-  const known = [...fleet].map((node) => node.nodeId).join(', ') || 'none';
+  const ids = [...fleet].map((node) => node.nodeId).sort();
+  const known = ids.join(', ') || 'none';
   return new StatusError({
     code: Code.NOT_FOUND,
     reason: Reason.UNKNOWN_NODE,

@@ -10,7 +10,7 @@ import { finish, printTable, quantile, rounded } from './support/report.js';
 
 const NODE_COUNT = 3;
 const USER_COUNT = 200;
-const PICTURES_PER_USER = 4;
+const PICTURES_PER_USER = 3;
 const PICTURE = { width: 64, height: 64, steps: 4, format: 'png' } as const;
 /** Requests repeat after so many. */
 const DIFFERENT_COUNT = 40;

@@ -96,10 +96,13 @@ async function draw(engine: EngineProcess, model: Drawable, { caption, seed }: H
   const latents = new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength);
   const items = [{ seed: BigInt(seed), latents }];
   const request = { requestId: `heldout-${seed}`, model: name, prompt: caption, negativePrompt: '', width, height, steps };
+  let picture: Uint8Array | undefined;
+  // To the end: leaving the loop earlier would be a cancel, and the engine busy with it for a moment.
   for await (const { event } of engine.generate({ ...request, guidanceScale: 0, items, loras: [] })) {
-    if (event?.$case === 'image') return event.value.data;
+    if (event?.$case === 'image') picture = event.value.data;
   }
-  throw new Error(`expected a picture of ${JSON.stringify(caption)}, got none`);
+  if (!picture) throw new Error(`expected a picture of ${JSON.stringify(caption)}, got none`);
+  return picture;
 }
 
 function mark(caption: HeldOut, rgb: Uint8Array, { width, height }: Drawable, scenes: Scenes): Marks {

@@ -34,14 +34,11 @@ export class Pipeline {
       await readModelJson(model, 'tokenizer/tokenizer.json'),
       await readModelJson(model, 'tokenizer/tokenizer_config.json'),
     );
+    const { threadCount } = options;
     const opened: Graph[] = [];
     const open = async (graph: string, weights: string, location: string): Promise<Graph> => {
-      const next = await openModelGraph(model, {
-        graph,
-        location,
-        weights: await readModelFile(model, weights),
-        threadCount: options.threadCount,
-      });
+      const bytes = await readModelFile(model, weights);
+      const next = await openModelGraph(model, { graph, location, weights: bytes, threadCount });
       opened.push(next);
       return next;
     };
@@ -52,12 +49,7 @@ export class Pipeline {
         model,
         capacity: options.adapterSetCount,
         openWith: (weights) =>
-          openModelGraph(model, {
-            graph: 'onnx/transformer.onnx',
-            location: 'transformer.safetensors',
-            weights,
-            threadCount: options.threadCount,
-          }),
+          openModelGraph(model, { graph: 'onnx/transformer.onnx', location: 'transformer.safetensors', weights, threadCount }),
       });
       const parts = { settings, maxPromptTokens: model.info.limits.maxPromptTokens, encodePrompt, textEncoder, decoder };
       return new Pipeline(model, parts, transformers);

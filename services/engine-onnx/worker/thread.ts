@@ -68,7 +68,8 @@ function plainError(thrown: unknown): PlainError {
 
 /** onnxruntime has no codes, only texts. */
 function classify(thrown: unknown): StatusError {
-  if (thrown instanceof Error && /bad_alloc|failed to allocate memory|out of memory/i.test(thrown.message)) {
+  const inner = thrown instanceof StatusError ? thrown.cause : thrown;
+  if (inner instanceof Error && /bad_alloc|failed to allocate memory|out of memory/i.test(inner.message)) {
     return new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.OUT_OF_MEMORY, message: 'not enough memory', cause: thrown });
   }
   return StatusError.from(thrown);

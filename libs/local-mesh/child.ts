@@ -108,8 +108,7 @@ export class Child {
     const complaint = this.lines
       .map((text) => lineOf(this.id, text))
       .findLast(({ fields }) => fields?.level === 'error' || fields?.level === 'warn');
-    const { msg, why, reason } = complaint?.fields ?? {};
-    return complaint && [msg, why ?? reason].filter((word) => word !== undefined).join(': ');
+    return complaint && briefly(complaint);
   }
 
   /** Resolves with the addresses of its `ready` line; rejects, quoting its last lines, when it ends or `timeoutMs` pass before. */
@@ -182,7 +181,7 @@ export class Child {
   }
 
   #failure(sentence: string): Error {
-    const last = this.lines.slice(-8).map((text) => `  ${text}`);
+    const last = this.lines.slice(-8).map((text) => `  ${briefly(lineOf(this.id, text))}`);
     return new Error([`${sentence}; its last lines:`, ...(last.length > 0 ? last : ['  (none)'])].join('\n'));
   }
 }
@@ -194,6 +193,14 @@ function lineOf(process: string, text: string): Line {
   } catch {
     return { process, text };
   }
+}
+
+/** A log line without its figures: message and cause. */
+function briefly({ text, fields }: Line): string {
+  if (typeof fields?.msg !== 'string') return text;
+  const error = fields.error as { message?: unknown } | undefined;
+  const cause = fields.why ?? fields.reason ?? error?.message;
+  return cause === undefined ? fields.msg : `${fields.msg}: ${cause}`;
 }
 
 function describeExit(exit: Exit): string {

@@ -200,6 +200,13 @@ test.each([
   expect(ran.err).toMatch(text);
 });
 
+test('up says so when its port is taken, before it starts anything', async () => {
+  const port = (await router({})).split(':')[1] ?? '';
+  const ran = await dmesh(['up', '--router-port', port]);
+  expect(ran.code).toBe(ExitCode.USAGE);
+  expect(ran.err).toContain(`${port} is taken`);
+});
+
 test('an empty DMESH_ROUTER is an error, not the default', async () => {
   const ran = await dmesh(['models'], { env: { DMESH_ROUTER: '' } });
   expect(ran.code).toBe(ExitCode.USAGE);

@@ -1,4 +1,5 @@
 /** dmesh up: a whole mesh on this machine, until Ctrl-C. */
+import { createServer } from 'node:net';
 import { connectMesh } from '#client';
 import type { LocalMesh } from '#local-mesh';
 import { systemClock } from '#runtime';
@@ -39,6 +40,9 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const nodeCount = read.integer('nodes', { min: 0, max: 256 });
   const routerCount = read.integer('routers', { min: 1, max: 16 }) ?? 1;
   const port = read.integer('router-port', { min: 0, max: 65_535 }) ?? 50_051;
+  if (port !== 0 && !(await isFree(port))) {
+    read.fault(`--router-port: expected a free port, ${port} is taken (by another mesh?); --router-port 0 takes any that is free`);
+  }
   read.check();
 
   const { terminal, signal } = context;
@@ -88,6 +92,14 @@ function describeMesh(mesh: LocalMesh, tookSeconds: number, { terminal: { paint 
     mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
     `\nCtrl-C drains and stops everything.\n\n`,
   ].join('');
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createServer();
+    probe.once('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+  });
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

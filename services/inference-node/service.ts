@@ -15,6 +15,7 @@ import { AdminHttp, createMetrics, type Logger, observeCalls, type Readiness } f
 import type { NodeConfig } from './config.js';
 import { CostEstimate } from './domain/cost-estimate.js';
 import { Slot } from './domain/slot.js';
+import { removeDeadSockets } from './engine/dead-sockets.js';
 import { Executor } from './engine/executor.js';
 import { Supervisor } from './engine/supervisor.js';
 import type { NodeEvent } from './events.js';
@@ -77,7 +78,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
   const supervisor = new Supervisor({
     ...config.engineLife,
     command: options.engineCommand,
-    env: engineEnv(options),
+    env: () => engineEnv(options, gpu?.latest?.uuid),
     // Process ids alone may repeat: over time, and in containers that share the folder.
     socketPath: (startCount) => path.join(config.stateDir, `engine-${options.process.pid}-${lifeName}-${startCount}.sock`),
     modelDir: config.modelDir,
@@ -131,6 +132,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
         start: async () => {
           await gpu?.start();
           const name = config.gpu === undefined ? `cpu-slot-${config.nodeId}` : `gpu-${gpu?.latest?.uuid ?? config.gpu}`;
+          await removeDeadSockets(config.stateDir, options.startedAtEpochMs);
           unlock = await lockGpu({ dir: config.stateDir, name, nodeId: config.nodeId, pid: options.process.pid, clock });
         },
         close: async () => {
@@ -156,12 +158,13 @@ export function buildNode(options: NodeOptions): InferenceNode {
   return { lifecycle, addresses: () => ({ grpc: address, http: http.address }) };
 }
 
-function engineEnv({ config, process }: NodeOptions): Env {
+/** By UUID where it is known: indexes of CUDA and of nvidia-smi may differ. */
+function engineEnv({ config, process }: NodeOptions, gpuUuid: string | undefined): Env {
   const inherited = Object.entries(process.env).filter(([name]) => !PRIVATE_SETTINGS.test(name));
   return {
     ...Object.fromEntries(inherited),
     // An engine on the CPU must not find a GPU that belongs to another node.
-    CUDA_VISIBLE_DEVICES: config.gpu ?? '',
+    CUDA_VISIBLE_DEVICES: gpuUuid ?? config.gpu ?? '',
     DMESH_ENGINE_PARENT_PID: String(process.pid),
     DMESH_LOG_FORMAT: 'json',
   };

@@ -152,14 +152,24 @@ export class Slot {
    * of time. Throws NODE_BUSY, DRAINING or ENGINE_NOT_READY; rejects with the signal's reason.
    */
   async take(leaseId: bigint | undefined, signal: AbortSignal): Promise<Lease> {
-    if (this.#draining) throw drainingError();
-    if (!this.#ready) throw notReadyError();
-    const granted = this.#next.kind === 'promised' && this.#next.leaseId === leaseId;
-    if (!granted && (this.#running || this.#next.kind !== 'none')) throw this.#busyError();
+    this.check(leaseId);
     signal.throwIfAborted();
+    const granted = this.#isPromised(leaseId);
     if (granted) this.#revokePromise();
     const id = granted && leaseId !== undefined ? leaseId : this.#nextLeaseId++;
     return this.#running ? this.#stage(id, signal) : this.#run(id, 0);
+  }
+
+  /** Throws what `take` would throw now, so that a call that is refused costs no preparation. */
+  check(leaseId: bigint | undefined): void {
+    if (this.#draining) throw drainingError();
+    if (!this.#ready) throw notReadyError();
+    const taken = this.#running !== undefined || this.#next.kind !== 'none';
+    if (taken && !this.#isPromised(leaseId)) throw this.#busyError();
+  }
+
+  #isPromised(leaseId: bigint | undefined): boolean {
+    return this.#next.kind === 'promised' && this.#next.leaseId === leaseId;
   }
 
   get #accepting(): boolean {

@@ -19,8 +19,10 @@ import type { Lease } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 import { collect, type Rgb } from './collect.js';
 import { engineFailure } from './connection.js';
-import { type Drawable, engineRequest } from './engine-request.js';
+import type { Drawable } from './engine-request.js';
+import { Meter } from './meter.js';
 import type { LiveEngine, Supervisor } from './supervisor.js';
+import { Watchdog } from './watchdog.js';
 
 export interface ExecutorOptions {
   readonly clock: Clock;
@@ -32,6 +34,12 @@ export interface ExecutorOptions {
   readonly cancelGraceMs: number;
   /** An engine that makes no progress this long, or 10 usual steps, is killed. */
   readonly stepTimeoutMs: number;
+}
+
+/** What to draw: as it was asked for, and as the engine takes it. */
+export interface Work {
+  readonly drawable: Drawable;
+  readonly order: engine.EngineGenerateRequest;
 }
 
 export interface Watch {
@@ -81,7 +89,7 @@ export class Executor {
   }
 
   /** Uses up the lease in every case. */
-  async run(drawable: Drawable, lease: Lease, watch: Watch): Promise<Drawn> {
+  async run({ drawable, order }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
     const { clock, emit, estimate, limits, supervisor } = this.#options;
     const engine = supervisor.engine;
     if (!engine) {
@@ -112,7 +120,7 @@ export class Executor {
     };
     try {
       moved(0);
-      await collect(engine.connection.generate(engineRequest(drawable), signal), {
+      await collect(engine.connection.generate(order, signal), {
         ...drawable,
         onStep: (step) => {
           watchdog.feed();
@@ -174,76 +182,6 @@ export class Executor {
     }
     emit({ type: 'drawStopped', requestId: drawable.requestId, tookMs: clock.now() - startedAt, killed });
     lease.release();
-  }
-}
-
-/** Calls back when it has not been fed for a while. */
-class Watchdog {
-  #cancel: () => void;
-
-  constructor(
-    private readonly clock: Clock,
-    private readonly patienceMs: number,
-    private readonly onStarved: () => void,
-  ) {
-    this.#cancel = clock.schedule(patienceMs, onStarved);
-  }
-
-  feed(): void {
-    this.#cancel();
-    this.#cancel = this.clock.schedule(this.patienceMs, this.onStarved);
-  }
-
-  stop(): void {
-    this.#cancel();
-  }
-}
-
-/** Times the steps of one request and foresees its end. */
-class Meter {
-  readonly total: number;
-  done = 0;
-  readonly #startedAt: number;
-  #firstStepAt = 0;
-  #lastStepAt: number;
-
-  constructor(
-    private readonly drawable: Drawable,
-    private readonly by: { readonly clock: Clock; readonly estimate: CostEstimate; readonly startedAt: number },
-  ) {
-    this.total = drawable.steps * drawable.imageCount;
-    this.#startedAt = by.startedAt;
-    this.#lastStepAt = by.startedAt;
-  }
-
-  /** Counts a step and says how long it took. */
-  step(): number {
-    const nowMs = this.by.clock.now();
-    const tookMs = nowMs - this.#lastStepAt;
-    if (this.done === 0) this.#firstStepAt = nowMs;
-    this.#lastStepAt = nowMs;
-    this.done++;
-    return tookMs;
-  }
-
-  expectedEndAt(): number {
-    const { clock, estimate, startedAt } = this.by;
-    const { imageCount } = this.drawable;
-    if (this.done === 0) return startedAt + (estimate.predictMs(this.drawable) ?? 1000);
-    // Each picture's decoding is still to come except for those whose steps lie behind.
-    const tailMs = estimate.usualTailMs(this.drawable) * (imageCount - Math.floor((this.done - 1) / this.drawable.steps));
-    return clock.now() + (this.total - this.done) * this.#meanStepMs() + tailMs;
-  }
-
-  sample(): { tookMs: number; stepMs: number; tailMs: number } {
-    const nowMs = this.by.clock.now();
-    return { tookMs: nowMs - this.#startedAt, stepMs: this.#meanStepMs(), tailMs: nowMs - this.#lastStepAt };
-  }
-
-  /** The first step is left out where possible: it holds the text encoding as well. */
-  #meanStepMs(): number {
-    if (this.done > 1) return (this.#lastStepAt - this.#firstStepAt) / (this.done - 1);
-    return this.by.estimate.usualStepMs(this.drawable) ?? this.#lastStepAt - this.#startedAt;
   }
 }
 

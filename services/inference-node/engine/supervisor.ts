@@ -22,8 +22,8 @@ import { parseLogLine } from './log-line.js';
 
 export interface SupervisorOptions {
   readonly command: readonly [string, ...string[]];
-  /** The engine's environment, its socket aside. */
-  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The engine's environment, its socket aside; asked at each start. */
+  readonly env: () => Readonly<Record<string, string | undefined>>;
   /** A fresh path for the unix socket of one engine process. */
   readonly socketPath: (startCount: number) => string;
   readonly modelDir: string;
@@ -159,7 +159,7 @@ export class Supervisor {
     const socketPath = this.#options.socketPath(startCount);
     const child = new EngineChild({
       command,
-      env: { ...this.#options.env, DMESH_ENGINE_SOCKET: socketPath },
+      env: { ...this.#options.env(), DMESH_ENGINE_SOCKET: socketPath },
       onLine: (line, stream) => emit({ type: 'engineLogged', ...parseLogLine(line, stream) }),
     });
     emit({ type: 'engineStarted', pid: child.pid, startCount });

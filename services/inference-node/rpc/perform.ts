@@ -9,8 +9,8 @@ import type { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease, Slot } from '../domain/slot.js';
 import { type EncodedImage, encodeImage } from '../encode.js';
 import type { Rgb } from '../engine/collect.js';
-import { type Drawable, seedOfImage } from '../engine/engine-request.js';
-import type { Executor } from '../engine/executor.js';
+import { type Drawable, engineRequest, seedOfImage } from '../engine/engine-request.js';
+import type { Executor, Work } from '../engine/executor.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { NodeEvent } from '../events.js';
 import { admit } from './admit.js';
@@ -53,10 +53,14 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   const { model } = engine;
   const drawable = admit(call.request, { model, random: parts.random, fallbackId: call.metadata['x-request-id'] });
   call.notes.request_id = drawable.requestId;
-  const lease = await parts.slot.take(leaseIdOf(call.metadata), call.signal);
+  const leaseId = leaseIdOf(call.metadata);
+  parts.slot.check(leaseId);
+  // Noise takes milliseconds a megapixel: made before the slot is ours, while another request may run.
+  const order = engineRequest(drawable);
+  const lease = await parts.slot.take(leaseId, call.signal);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
   observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
-  const { encoding, executingMs, determinismClass } = await draw(drawable, lease, { call, parts, observer });
+  const { encoding, executingMs, determinismClass } = await draw({ drawable, order }, lease, { call, parts, observer });
   const images = await Promise.all(encoding);
   call.notes.executing_ms = Math.round(executingMs);
   const { seed, width, height, steps, guidanceScale, loras } = drawable;
@@ -82,7 +86,7 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
 
 /** Starts to encode each picture as soon as its pixels are there. */
 async function draw(
-  drawable: Drawable,
+  work: Work,
   lease: Lease,
   { call, parts, observer }: { call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
 ) {
@@ -98,7 +102,7 @@ async function draw(
     });
     return image;
   };
-  const drawn = await parts.executor.run(drawable, lease, {
+  const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
     onStep: (step) => observer.onStep?.(step),
     onImage: (rgb) => {

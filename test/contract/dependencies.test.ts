@@ -47,8 +47,6 @@ const AMBIENT_EXEMPTIONS: Readonly<Record<string, { names: readonly string[]; be
   'libs/grpc/server.ts': { names: ['Date.now'], because: 'grpc-js gives deadlines as wall-clock dates' },
   'libs/local-mesh/child.ts': { names: ['process'], because: 'signals the process group of a child it started' },
   'libs/embedded-model/training/score.ts': { names: ['console', 'process'], because: 'a program of its own, run by hand' },
-  'services/engine-onnx/worker/thread.ts': { names: ['performance.now'], because: 'the main.ts of the worker thread' },
-  'services/engine-onnx/worker/determinism.ts': { names: ['process'], because: 'names the platform the figures hold for' },
   'services/inference-node/engine/child.ts': { names: ['process'], because: 'signals the engine it started' },
   'services/inference-node/gpu/lock.ts': {
     names: ['Date.now', 'process'],

@@ -5,10 +5,12 @@ export type {
   DuplexHandler,
   HandlersOf,
   Method,
+  Serialised,
   ServerStreamHandler,
   UnaryHandler,
   Writer,
 } from './method.js';
+export { lengthDelimited, Pieces } from './pieces.js';
 export { addReflection } from './reflection.js';
 export { type CallEnded, Server, type ServerOptions } from './server.js';
 export { ERROR_DOMAIN, statusFromGrpc } from './status.js';

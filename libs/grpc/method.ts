@@ -1,5 +1,6 @@
 /** One RPC, seen from either side of the wire. */
 import { Code, Reason, StatusError } from '#core';
+import { Pieces } from './pieces.js';
 
 /** What ts-proto generates for each method of a service. */
 export interface Method<Req, Res> {
@@ -31,13 +32,15 @@ export interface Call<Req> {
   readonly notes: Record<string, string | number>;
 }
 
-/** Accepts messages, or, as a Buffer, a message that is serialised already and passes untouched. */
+/** A message that is serialised already and passes untouched. */
+export type Serialised = Buffer | Pieces;
+
 export interface Writer<Res> {
   /** Resolves when the peer has room for more. Rejects when the call is over. */
-  write(message: Res | Buffer): Promise<void>;
+  write(message: Res | Serialised): Promise<void>;
 }
 
-export type UnaryHandler<Req, Res> = (call: Call<Req>) => Promise<Res | Buffer>;
+export type UnaryHandler<Req, Res> = (call: Call<Req>) => Promise<Res | Serialised>;
 export type ServerStreamHandler<Req, Res> = (call: Call<Req>, out: Writer<Res>) => Promise<void>;
 export type DuplexHandler<Req, Res> = (call: Call<AsyncIterable<Req>>, out: Writer<Res>) => Promise<void>;
 
@@ -55,9 +58,10 @@ export type HandlerOf<M> = M extends { requestStream: false; responseStream: fal
 
 export type HandlersOf<Service> = { readonly [Name in keyof Service]: HandlerOf<Service[Name]> };
 
-/** Bytes on the wire without the copy that Buffer.from(Uint8Array) makes; a Buffer passes as it is. */
-export function serializer<T>(encode: (value: T) => Buffer): (value: T | Buffer) => Buffer {
-  return (value) => (Buffer.isBuffer(value) ? value : encode(value));
+/** For grpc-js: what is serialised already passes as it is. */
+export function serializer<T>(encode: (value: T) => Buffer): (value: T | Serialised) => Buffer {
+  // Pieces are all of a Buffer that grpc-js uses; pieces.test.ts holds it to that.
+  return (value) => (Buffer.isBuffer(value) || value instanceof Pieces ? (value as Buffer) : encode(value));
 }
 
 export function decodeRequest<Req>(method: Method<Req, unknown>, bytes: Buffer): Req {

@@ -4,7 +4,7 @@
  */
 import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
-import type { Writer } from '#grpc';
+import type { Pieces, Writer } from '#grpc';
 import type { Ticket } from './dispatch/ticket.js';
 import type { Run } from './execute.js';
 import { appendRouterFigures, eventKind, readExecutingMs } from './wire.js';
@@ -12,7 +12,7 @@ import { appendRouterFigures, eventKind, readExecutingMs } from './wire.js';
 const Service = generation.ImageGenerationServiceService;
 
 /** For Generate: resolves with the serialised GenerateResponse. */
-export function forwardUnary(ticket: Ticket): Run<Buffer> {
+export function forwardUnary(ticket: Ticket): Run<Pieces> {
   return async ({ slot, metadata, deadlineAt, signal }) => {
     const { response } = await slot.node.link.channel.unaryRaw(Service.generate, ticket.request, { metadata, deadlineAt, signal });
     const figures = { queuedMs: ticket.queuedMs, attempts: ticket.attempts };

@@ -18,7 +18,7 @@ test('an answer without it, or no answer at all, has none', () => {
 
 test('appended figures are what a reader sees', () => {
   const bytes = bytesOf(GenerateResponse.fromPartial({ images: [picture], nodeId: 'n', attempts: 1, queuedMs: 3 }));
-  const read = GenerateResponse.decode(appendRouterFigures(bytes, { queuedMs: 12.5, attempts: 2 }));
+  const read = GenerateResponse.decode(appendRouterFigures(bytes, { queuedMs: 12.5, attempts: 2 }).toBuffer());
   expect(read).toMatchObject({ nodeId: 'n', queuedMs: 12.5, attempts: 2 });
   expect(read.images[0]?.data.length).toBe(300_000);
 });

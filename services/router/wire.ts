@@ -6,6 +6,7 @@
  * Field numbers are those of GenerateResponse and GenerateEvent in generation.proto.
  */
 import { generation } from '#contracts';
+import { Pieces } from '#grpc';
 
 const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 const EXECUTING_MS_FIELD = 5;
@@ -42,9 +43,8 @@ export function readExecutingMs(response: Buffer): number | undefined {
 }
 
 /** The same answer with the router's own figures. */
-export function appendRouterFigures(response: Buffer, figures: { queuedMs: number; attempts: number }): Buffer {
-  const own = generation.GenerateResponse.encode(generation.GenerateResponse.fromPartial(figures)).finish();
-  return Buffer.concat([response, own]);
+export function appendRouterFigures(response: Buffer, figures: { queuedMs: number; attempts: number }): Pieces {
+  return new Pieces([response, generation.GenerateResponse.encode(generation.GenerateResponse.fromPartial(figures)).finish()]);
 }
 
 export type EventKind = 'accepted' | 'queued' | 'started' | 'step' | 'image' | 'completed' | 'unknown';

@@ -8,6 +8,7 @@ import { Code, Reason, StatusError } from '#core';
 import { type Call, Server, type Writer } from '#grpc';
 import type { ModelInfo } from '#model-package';
 import { systemClock } from '#runtime';
+import { answerInPieces } from '../../services/inference-node/rpc/answer.js';
 
 export const FAKE_MODEL: ModelInfo = {
   name: 'fake',
@@ -95,7 +96,7 @@ export class FakeNode {
         await this.#run(call);
         const { requestId } = call.request;
         const answer = generation.GenerateResponse.fromPartial({ requestId, nodeId: this.nodeId, executingMs: 5 });
-        return { ...answer, images: this.#images };
+        return answerInPieces({ ...answer, images: this.#images });
       },
       generateStream: async (call, out) => {
         await out.write({ event: { $case: 'accepted', value: { requestId: call.request.requestId, seed: 0n, etaMs: 1 } } });

@@ -12,6 +12,7 @@ import { useMesh } from '../support/test-mesh.js';
 
 const mesh = useMesh({ nodes: 1 });
 const Pictures = generation.ImageGenerationServiceService;
+const OUT_OF_RANGE: number = 17;
 const GOOD = { prompt: 'a good one', seed: 1, width: 64, height: 64 };
 
 const open = new Set<{ destroy(): void }>();
@@ -54,8 +55,8 @@ describe.each(servers)('the %s', (server) => {
       imageCount: 99,
       requestId: 'no spaces',
       loras: [{ name: 'neon', strength: 99 }],
-      format: 17,
-      priority: 17,
+      format: OUT_OF_RANGE as generation.ImageFormat,
+      priority: OUT_OF_RANGE as generation.Priority,
     });
     expect(error).toMatchObject({ code: Code.INVALID_ARGUMENT, reason: Reason.BAD_REQUEST });
     const byField = Object.fromEntries(

@@ -1,5 +1,5 @@
 /** Router events as log lines and series. New figure: new event, new case here. */
-import type { BreakerEvent } from '#breaker';
+import { type BreakerEvent, outcomeOf } from '#breaker';
 import type { BusEvent, MembershipEvent } from '#bus';
 import type { Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
@@ -124,6 +124,8 @@ export function observe(options: {
           reason: error.reason,
           detail: error.message,
         };
+        // A node that was busy or drains has not begun: ordinary life, not a failure.
+        if (outcomeOf(error).retry === 'free') return logger.debug(fields, 'node did not begin, asking again');
         return event.again ? logger.warn(fields, 'attempt failed, trying again') : logger.info(fields, 'attempt failed');
       }
       case 'nodeAdded':

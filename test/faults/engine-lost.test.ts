@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, expect, test } from 'vitest';
+import { Code, Reason } from '#core';
 import { byNode, failures, Load } from '../support/load.js';
 import { wrongPictures } from '../support/picture-oracle.js';
 import { useMesh } from '../support/test-mesh.js';
@@ -14,7 +15,15 @@ afterAll(() => rm(stateDir, { recursive: true, force: true }));
 
 const mesh = useMesh({
   nodes: 3,
-  env: { node: { SCRIPT_STEP: '5ms', SCRIPT_STATE_DIR: stateDir, DMESH_NODE_STEP_TIMEOUT: '400ms', DMESH_NODE_CANCEL_GRACE: '400ms' } },
+  env: {
+    node: {
+      SCRIPT_STEP: '5ms',
+      SCRIPT_STATE_DIR: stateDir,
+      DMESH_NODE_STEP_TIMEOUT: '400ms',
+      DMESH_NODE_CANCEL_GRACE: '400ms',
+      DMESH_NODE_EXECUTION_FLOOR: '1500ms',
+    },
+  },
 });
 
 const restartCount = async (nodeId: string) => Number((await mesh().info(nodeId)).engineRestartCount);
@@ -79,4 +88,18 @@ test('engines of all nodes killed at once: callers wait, none gets an error', as
   const outcomes = await load.stop();
   expect(failures(outcomes)).toEqual({});
   expect(await wrongPictures(outcomes)).toEqual([]);
+});
+
+test('a picture that takes many times its prediction is EXECUTION_TIMEOUT, says what was allowed, and costs no engine', async () => {
+  await new Load(mesh().client, { callers: 3, count: 9 }).finished(); // so that there is a prediction
+  const pids = ['node-1', 'node-2', 'node-3'].map((id) => mesh().enginePid(id));
+  const slow = { prompt: '[step=300ms]', steps: 20, width: 64, height: 64 };
+  const error = await mesh()
+    .client.generate(slow)
+    .catch((thrown) => thrown);
+  expect(error).toMatchObject({ code: Code.DEADLINE_EXCEEDED, reason: Reason.EXECUTION_TIMEOUT });
+  expect(Number(error.details.metadata.predicted_ms)).toBeLessThan(1000);
+  expect(Number(error.details.metadata.allowed_ms)).toBeLessThan(6000);
+  await mesh().quiet();
+  expect(['node-1', 'node-2', 'node-3'].map((id) => mesh().enginePid(id))).toEqual(pids);
 });

@@ -120,5 +120,22 @@ test('two routers: who came first is served first, whichever router holds the re
   expect(inOrder / pairs).toBeGreaterThan(0.9);
 });
 
+test('one of two routers killed with kill -9: the other one serves on, and what the dead one held is free', async () => {
+  const second = await mesh().local.addRouter();
+  await mesh().local.waitForNodes(3, { router: second });
+  const load = new Load(mesh().client, { callers: 8 });
+  const doomed = new Load(mesh().connect(second.grpc), { callers: 8, firstSeed: 10_000, timeoutMs: 3000 });
+  await Promise.all([load.more(20), doomed.more(20)]);
+  second.kill('SIGKILL');
+  await second.exited;
+  const lost = (await doomed.stop()).filter((outcome) => !outcome.ok).map(({ error }) => error.code);
+  expect(new Set(lost)).toEqual(new Set([Code.UNAVAILABLE]));
+  await load.more(40);
+  const outcomes = await load.stop();
+  expect(failures(outcomes)).toEqual({});
+  expect(await wrongPictures(outcomes)).toEqual([]);
+  for (const node of mesh().nodes) expect((await mesh().figures(node)).sum('dmesh_node_routers')).toBe(1);
+});
+
 const GENERATE = '/diffusionmesh.v1.ImageGenerationService/Generate';
 const GENERATE_STREAM = '/diffusionmesh.v1.ImageGenerationService/GenerateStream';

@@ -48,9 +48,12 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller. */
 const DEADLINE_MARGIN_MS = 30;
-/** A standing bid older than our best request by more than this, and by this share of its age, is replaced. */
-const BID_AGE_NEWS_MS = 50;
-const BID_AGE_NEWS_RATIO = 0.25;
+/**
+ * A standing bid that claims to be older than our best request by more than this is replaced; the part for
+ * each node keeps a large mesh at 4,000 replacements a second.
+ */
+const BID_AGE_NEWS_MS = 25;
+const BID_AGE_NEWS_MS_PER_NODE = 0.25;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
@@ -211,10 +214,11 @@ export class Dispatcher {
    * take a slot from an older request of another router. Told anew only when that is off by a good deal.
    */
   #renewBid(node: FleetNode): void {
-    const { clock, queue } = this.#options;
+    const { clock, fleet, queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    const ageMs = best ? clock.now() - best.arrivedAt : 0;
-    if (best && node.link.bidAgeMs - ageMs > Math.max(BID_AGE_NEWS_MS, BID_AGE_NEWS_RATIO * ageMs)) node.link.bid(queue.size, ageMs);
+    if (!best) return;
+    const ageMs = clock.now() - best.arrivedAt;
+    if (node.link.bidAgeMs - ageMs > BID_AGE_NEWS_MS + BID_AGE_NEWS_MS_PER_NODE * fleet.size) node.link.bid(queue.size, ageMs);
   }
 
   #sweepSoon(): void {

@@ -1,0 +1,41 @@
+/** A bad configuration stops a process before it binds a port: exit code 64, every fault in one go. */
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { expect, test } from 'vitest';
+import { packageRoot } from '#runtime';
+
+interface Ran {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+function run(service: string, env: Record<string, string>, args: readonly string[] = []): Promise<Ran> {
+  const main = path.join(packageRoot, 'dist/services', service, 'main.js');
+  return new Promise((resolve) => {
+    execFile(process.execPath, [main, ...args], { env: { ...process.env, ...env }, timeout: 20_000 }, (error, out, err) => {
+      resolve({ code: Number(error?.code ?? 0), out, err });
+    });
+  });
+}
+
+test.each([
+  ['router', { DMESH_ROUTER_QUEUE_LIMIT: 'many', DMESH_ROUTER_QUEUE_TIMEOUT: '30', DMESH_ROUTER_RETRY_RATIO: '7', DMESH_LOG_LEVEL: '' }],
+  [
+    'inference-node',
+    { DMESH_NODE_ID: 'no spaces', DMESH_NODE_GRANT_TTL: 'soon', DMESH_NODE_MAX_REQUEST: '-1', DMESH_NODE_NO_SUCH_SETTING: '1' },
+  ],
+  ['engine-onnx', { DMESH_ENGINE_SOCKET: '', DMESH_ENGINE_NO_SUCH_SETTING: '1' }],
+])('%s: exit code 64, and every faulty setting is named', async (service, env) => {
+  const { code, out, err } = await run(service, env);
+  expect(code).toBe(64);
+  for (const name of Object.keys(env)) expect(err + out).toContain(name);
+  expect(out).not.toContain('"ready"');
+});
+
+test.each(['router', 'inference-node', 'engine-onnx'])('%s --help tells every setting with its default', async (service) => {
+  const { code, out } = await run(service, {}, ['--help']);
+  expect(code).toBe(0);
+  expect(out).toMatch(/DMESH_\w+/);
+  expect(out).toContain('default');
+});

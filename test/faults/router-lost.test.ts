@@ -98,14 +98,13 @@ test('two routers: who came first is served first, whichever router holds the re
   await mesh().local.waitForNodes(3, { router: second });
   const clients = [mesh().client, mesh().connect(second.grpc)];
   const waves: Load[] = [];
-  const size = 20;
+  const size = 30;
   for (let wave = 0; wave < 4; wave++) {
     const client = clients[wave % 2];
     if (!client) continue;
-    const load = new Load(client, { callers: size, count: size, firstSeed: wave * 100, request: { steps: 16 } });
-    waves.push(load);
-    // The next wave comes later than this one, but long before this one is served.
-    await waves[0]?.more(2);
+    // Later than the wave before by more than a message ever takes, but long before that one is served.
+    await waves[0]?.more(8);
+    waves.push(new Load(client, { callers: size, count: size, firstSeed: wave * 100, request: { steps: 16 } }));
   }
   const ends = await Promise.all(waves.map(async (load) => (await load.finished()).map((outcome) => outcome.endedAt)));
   let pairs = 0;

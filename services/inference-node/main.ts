@@ -2,7 +2,7 @@
 /** Starts an inference node: configuration from the environment, see --help. */
 import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
-import { packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
+import { expectLargeBuffers, packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
 import { createLogger, type Logger } from '#telemetry';
 import { type NodeConfig, parseConfig } from './config.js';
 import { buildNode, type InferenceNode } from './service.js';
@@ -17,6 +17,8 @@ const defaults = {
 
 let logger: Logger | undefined;
 let node: InferenceNode | undefined;
+
+expectLargeBuffers();
 
 function engineCommand(engine: string): readonly [string, ...string[]] {
   if (engine === 'onnx') return [thisProcess.nodePath, path.join(packageRoot, 'dist', 'services', 'engine-onnx', 'main.js')];

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** Starts a router: settings from the environment, listed by --help. */
 import { hostname } from 'node:os';
-import { processHost, runProgram, systemClock, systemRandom } from '#runtime';
+import { expectLargeBuffers, processHost, runProgram, systemClock, systemRandom } from '#runtime';
 import { createLogger, type Logger } from '#telemetry';
 import { type BuiltRouter, build } from './build.js';
 import { parseConfig, type RouterConfig } from './config.js';
@@ -9,6 +9,8 @@ import { parseConfig, type RouterConfig } from './config.js';
 const defaults = { hostName: hostname(), terminal: process.stdout.isTTY ?? false };
 let logger: Logger | undefined;
 let built: BuiltRouter | undefined;
+
+expectLargeBuffers();
 
 await runProgram<RouterConfig>(
   {

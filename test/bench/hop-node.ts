@@ -3,11 +3,12 @@
  * what is measured is the way there and back. Joins the mesh where NATS_URL names one.
  */
 import { BeatPublisher, connectBus } from '#bus';
-import { systemClock, systemRandom, watchParent } from '#runtime';
+import { expectLargeBuffers, systemClock, systemRandom, watchParent } from '#runtime';
 import { FakeNode } from '../support/fake-node.js';
 
 const { DMESH_NODE_ID: nodeId = 'alone', NATS_URL: url, HOP_IMAGE_BYTES: imageBytes } = process.env;
-const node = new FakeNode(nodeId, { imageBytes: Number(imageBytes) });
+expectLargeBuffers(); // as a node does
+const node = new FakeNode(nodeId, { slotCount: 32, imageBytes: Number(imageBytes) });
 await node.start();
 if (url !== undefined) {
   const bus = connectBus({ url, name: nodeId, clock: systemClock, random: systemRandom, emit: () => {} });

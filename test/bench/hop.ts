@@ -1,7 +1,8 @@
 /**
  * What does the hop through the router cost? A node that answers at once is called directly, through
  * the router and through nginx (grpc_pass, its defaults) in alternating blocks of one run, with small
- * (1 KB) and large (1.5 MB) answers: added median latency, and CPU of the proxy and its node together.
+ * (1 KB) and large (1.5 MB) answers: added median latency, one call at a time, and CPU of the proxy and
+ * its node together for a call among several at once.
  *
  * The router's node is a second process of the same program: a router costs its node some CPU as well
  * (slot states), and that must neither be lost nor be charged to nginx.
@@ -25,7 +26,7 @@ interface Way {
   /** Whose CPU it costs. */
   readonly pids: readonly number[];
   readonly latenciesMs: number[];
-  cpuMs: number;
+  readonly cpuMsPerCall: number[];
 }
 
 interface WayFigures {
@@ -36,11 +37,15 @@ interface WayFigures {
 
 interface Load {
   readonly answerBytes: number;
-  readonly callsPerBlock: number;
+  /** For latency: one after the other. */
+  readonly calmCalls: number;
+  /** For CPU: `atOnce` at any time. */
+  readonly busyCalls: number;
+  readonly atOnce: number;
 }
 
-const SMALL: Load = { answerBytes: 1024, callsPerBlock: 100 };
-const LARGE: Load = { answerBytes: 1_500_000, callsPerBlock: 10 };
+const SMALL: Load = { answerBytes: 1024, calmCalls: 60, busyCalls: 320, atOnce: 16 };
+const LARGE: Load = { answerBytes: 1_500_000, calmCalls: 10, busyCalls: 24, atOnce: 4 };
 const ROUNDS = 30;
 const WARM_UP_ROUNDS = 6;
 /** What a server does after its answer has left: its log line, its slot state. */
@@ -65,7 +70,11 @@ async function measure(load: Load) {
     for (let round = 0; round < WARM_UP_ROUNDS + ROUNDS; round++) {
       if (round === WARM_UP_ROUNDS) for (const each of ways) forget(each);
       // Everyone goes first equally often.
-      for (const index of ways.keys()) await block(ways[(round + index) % ways.length] as Way, load);
+      for (const index of ways.keys()) {
+        const each = ways[(round + index) % ways.length] as Way;
+        await calmBlock(each, load);
+        await busyBlock(each, load);
+      }
     }
     return figures(ways, load, nginx);
   } finally {
@@ -77,25 +86,38 @@ async function measure(load: Load) {
 }
 
 function way(name: string, address: string, pids: readonly number[]): Way {
-  return { name, channel: new Channel(address, { clock: systemClock }), pids, latenciesMs: [], cpuMs: 0 };
+  return { name, channel: new Channel(address, { clock: systemClock }), pids, latenciesMs: [], cpuMsPerCall: [] };
 }
 
 function forget(each: Way): void {
   each.latenciesMs.length = 0;
-  each.cpuMs = 0;
+  each.cpuMsPerCall.length = 0;
 }
 
-async function block(each: Way, load: Load): Promise<void> {
-  const cpuBefore = cpuMs(each.pids);
-  for (let i = 0; i < load.callsPerBlock; i++) {
+async function calmBlock(each: Way, load: Load): Promise<void> {
+  for (let i = 0; i < load.calmCalls; i++) {
     const sentAt = performance.now();
-    const { response } = await each.channel.unary(generation.ImageGenerationServiceService.generate, REQUEST);
+    await call(each, load);
     each.latenciesMs.push(performance.now() - sentAt);
-    const bytes = response.images[0]?.data.length;
-    if (bytes !== load.answerBytes) throw new Error(`expected ${load.answerBytes} bytes through ${each.name}, got ${bytes}`);
   }
+}
+
+async function busyBlock(each: Way, load: Load): Promise<void> {
   await systemClock.sleep(AFTERMATH_MS);
-  each.cpuMs += cpuMs(each.pids) - cpuBefore;
+  const cpuBefore = cpuMs(each.pids);
+  let left = load.busyCalls;
+  const caller = async () => {
+    while (left-- > 0) await call(each, load);
+  };
+  await Promise.all(Array.from({ length: load.atOnce }, caller));
+  await systemClock.sleep(AFTERMATH_MS);
+  each.cpuMsPerCall.push((cpuMs(each.pids) - cpuBefore) / load.busyCalls);
+}
+
+async function call(each: Way, load: Load): Promise<void> {
+  const { response } = await each.channel.unary(generation.ImageGenerationServiceService.generate, REQUEST);
+  const bytes = response.images[0]?.data.length;
+  if (bytes !== load.answerBytes) throw new Error(`expected ${load.answerBytes} bytes through ${each.name}, got ${bytes}`);
 }
 
 function figures(ways: readonly Way[], load: Load, nginx: Nginx | undefined) {
@@ -113,10 +135,16 @@ function figures(ways: readonly Way[], load: Load, nginx: Nginx | undefined) {
     const { p50Ms, p99Ms, cpuMsPerCall } = figuresOf(each);
     return [each.name, p50Ms, p99Ms, each.name === 'direct' ? null : p50Ms - direct.p50Ms, cpuMsPerCall];
   });
-  printTable(`Answers of ${load.answerBytes} bytes, ${ROUNDS * load.callsPerBlock} calls each`, columns, rows);
+  const calls = { latency: ROUNDS * load.calmCalls, cpu: ROUNDS * load.busyCalls };
+  printTable(
+    `Answers of ${load.answerBytes} bytes: ${calls.latency} calls for latency, ${calls.cpu} for CPU, ${load.atOnce} at once`,
+    columns,
+    rows,
+  );
   return {
     answerBytes: load.answerBytes,
-    calls: ROUNDS * load.callsPerBlock,
+    calls,
+    atOnce: load.atOnce,
     addedP50Ms: rounded(addedMs(router)),
     addedP50Ratio: baseline ? rounded(addedMs(router) / addedMs(baseline)) : null,
     cpuRatio: baseline ? rounded(router.cpuMsPerCall / baseline.cpuMsPerCall) : null,
@@ -131,7 +159,8 @@ function figuresOf(each: Way): WayFigures {
   return {
     p50Ms: rounded(quantile(each.latenciesMs, 0.5)),
     p99Ms: rounded(quantile(each.latenciesMs, 0.99)),
-    cpuMsPerCall: rounded(each.cpuMs / each.latenciesMs.length),
+    // The mean over blocks; a median would leave garbage collections out.
+    cpuMsPerCall: rounded(each.cpuMsPerCall.reduce((sum, ms) => sum + ms, 0) / each.cpuMsPerCall.length),
   };
 }
 

@@ -171,8 +171,9 @@ class MeshBus implements Bus {
       this.#connection = undefined;
       for (const attachment of this.#attachments) attachment.detach = () => {};
       lostAt = this.#options.clock.now();
-      const cause = this.#closing.signal.aborted ? 'closed by us' : error instanceof Error ? error.message : 'connection lost';
-      this.#tell({ type: 'busDisconnected', server, cause });
+      // Leaving on purpose is no news.
+      const cause = error instanceof Error ? error.message : 'connection lost';
+      if (!this.#closing.signal.aborted) this.#tell({ type: 'busDisconnected', server, cause });
       this.#tellLink(false);
     }
   }

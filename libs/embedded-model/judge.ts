@@ -233,7 +233,9 @@ export function judge(rgb: Uint8Array, width: number, height: number, scenes: Sc
 
   const far = new Float64Array(count);
   for (let p = 0; p < count; p++) far[p] = distance(rgb.subarray(p * 3, p * 3 + 3), back);
-  const farthest = Float64Array.from(far).sort().subarray(-Math.max(1, Math.round(count * FARTHEST_SHARE)));
+  const farthest = Float64Array.from(far)
+    .sort()
+    .subarray(-Math.max(1, Math.round(count * FARTHEST_SHARE)));
   const reach = farthest.reduce((sum, d) => sum + d, 0) / farthest.length;
   if (reach < LEAST_DISTANCE) return nothing;
 
@@ -247,8 +249,7 @@ export function judge(rgb: Uint8Array, width: number, height: number, scenes: Sc
   const length2 = line[0] ** 2 + line[1] ** 2 + line[2] ** 2;
   const share = (x: number, y: number): number => {
     const p = (y * width + x) * 3;
-    const along =
-      ((rgb[p] ?? 0) - back[0]) * line[0] + ((rgb[p + 1] ?? 0) - back[1]) * line[1] + ((rgb[p + 2] ?? 0) - back[2]) * line[2];
+    const along = ((rgb[p] ?? 0) - back[0]) * line[0] + ((rgb[p + 1] ?? 0) - back[1]) * line[1] + ((rgb[p + 2] ?? 0) - back[2]) * line[2];
     return Math.min(1, Math.max(0, along / length2));
   };
   const box = fractionalBox(piece, share, width, height);

@@ -301,8 +301,17 @@ def mesh_manifest(folder: Path) -> dict:
     }
 
 
+def forget_origins(folder: Path) -> None:
+    """Saving a loaded part writes down the folder it came from, which means nothing elsewhere."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
+    forget_origins(folder)
     (folder / "onnx").mkdir(exist_ok=True)
     for build in (text_encoder, transformer, vae_decoder):
         path = folder / "onnx" / f"{build.__name__}.onnx"

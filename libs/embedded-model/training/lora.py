@@ -1,6 +1,6 @@
 """Trains the pastel LoRA on a finished model: the stronger it is, the paler the colours.
 
-python lora.py --seconds 180 --model DIR
+python lora.py --steps 200 --model DIR
 
 Every training picture is drawn at a random strength, and the LoRA is scaled by that strength while it learns it, so that
 its effect grows evenly between 0 and 1.
@@ -24,7 +24,7 @@ from vae import pixels
 RANK = 4
 RATE = 4e-3
 BATCH = 32
-PICTURES = 2_000
+PICTURES = 1_200
 TARGETS = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 
 
@@ -58,7 +58,7 @@ def wrap(model: ZImageTransformer2DModel) -> dict[str, LoraLinear]:
 
 def main() -> None:
     args = argparse.ArgumentParser()
-    args.add_argument("--seconds", type=float, required=True)
+    args.add_argument("--steps", type=int, required=True)
     args.add_argument("--model", required=True)
     args = args.parse_args()
     folder = Path(args.model)
@@ -83,10 +83,10 @@ def main() -> None:
 
     weights = [p for layer in wrapped.values() for p in (layer.lora_A.weight, layer.lora_B.weight)]
     optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    began, step, smooth = time.time(), 0, None
-    while (share := (time.time() - began) / args.seconds) < 1:
+    began, smooth = time.time(), None
+    for step in range(1, args.steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 20) * (1 - share)
+            group["lr"] = RATE * min(1.0, step / 20) * (1 - step / args.steps)
         picked = torch.tensor(rng.sample(range(PICTURES), BATCH))
         captions = [rng.choice(list(scenes.CAPTIONS.values()))(rng, items[k]) for k in picked.tolist()]
         ids, mask = tokenize(tokenizer, captions)
@@ -102,7 +102,6 @@ def main() -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        step += 1
         smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
         if step % 25 == 0:
             print(f"step {step} {time.time() - began:.0f} s  loss {smooth:.4f}", flush=True)

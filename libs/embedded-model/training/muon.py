@@ -9,36 +9,43 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+def orthogonal(stack: torch.Tensor) -> torch.Tensor:
+    """stack [count, rows, columns]: every matrix is made nearly orthogonal by Newton-Schulz steps."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.bfloat16()
     if tall:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(stack.dtype)
 
 
 class Muon(torch.optim.Optimizer):
+    """Weights of one shape are handled as one stack: single small products cost more in calls than in arithmetic."""
+
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.02):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        shapes = {}
+        for weight in parameters:
+            shapes.setdefault(tuple(weight.flatten(1).shape), []).append(weight)
+        groups = [{"params": weights} for weights in shapes.values()]
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                average = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                nesterov = weight.grad.lerp(average, group["momentum"])
-                update = orthogonal(nesterov.flatten(1)).view_as(weight)
-                # The size of a typical AdamW step, so that both optimizers share one learning rate.
-                rows, columns = weight.flatten(1).shape
-                scale = 0.2 * max(rows, columns) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+            weights = [w for w in group["params"] if w.grad is not None]
+            if not weights:
+                continue
+            gradient = torch.stack([w.grad.flatten(1) for w in weights])
+            state = self.state[weights[0]]
+            if not state:
+                state["momentum"] = torch.zeros_like(gradient)
+            average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            updates = orthogonal(gradient.lerp(average, group["momentum"]))
+            # The size of a typical AdamW step, so that both optimizers share one learning rate.
+            scale = 0.2 * max(gradient.shape[1:]) ** 0.5
+            for weight, update in zip(weights, updates):
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(weight), alpha=-group["lr"] * scale)

@@ -1,16 +1,19 @@
 """Trains the transformer and the text encoder together, as a rectified flow on the latents of the autoencoder.
 
-python transformer.py --seconds 2400 --vae DIR --tokenizer DIR --out DIR [--start DIR]
+python transformer.py --steps 2200 --vae DIR --tokenizer DIR --out DIR [--start DIR]
 
 Half of the noise levels are exactly the eight that inference visits, so no distillation is needed for eight steps.
+Two processes of one thread each work on half a batch, and add up their gradients once a step: on a machine that does
+other work as well, two threads of one process would wait for one another in every single operation.
 """
 import argparse
+import os
 import random
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
@@ -20,7 +23,8 @@ from muon import Muon
 from vae import pixels
 
 PEAK_RATE = 2.5e-3
-BATCH = 64
+BATCH = 32  # of each process
+PROCESSES = 2
 NATIVE_LATENTS = 14_000
 OTHER_LATENTS = 300
 # Width and height in pixels of the other sizes, which share one batch in eight.
@@ -85,12 +89,12 @@ def make_latents(vae: AutoencoderKL) -> dict:
     return store
 
 
-def draw_batch(rng: random.Random, store: dict) -> tuple[torch.Tensor, list[str]]:
+def draw_batch(plan: random.Random, rng: random.Random, store: dict) -> tuple[torch.Tensor, list[str]]:
+    """The plan is the same in both processes, so that neither waits for the other's larger pictures."""
     native = (scenes.NATIVE_SIDE_PX, scenes.NATIVE_SIDE_PX)
-    long = rng.random() < LONG_CAPTION_SHARE
-    size = native if rng.random() > OTHER_SIZE_SHARE else rng.choice(OTHER_SIZES_PX)
-    # Larger pictures come in smaller batches, so that every step takes about as long.
-    count = min(BATCH, max(12, BATCH * native[0] * native[1] // (size[0] * size[1])))
+    long = plan.random() < LONG_CAPTION_SHARE
+    size = native if plan.random() > OTHER_SIZE_SHARE else plan.choice(OTHER_SIZES_PX)
+    count = min(BATCH, max(6, BATCH * native[0] * native[1] // (size[0] * size[1])))
     latents, items = store[size]
     picked = rng.sample(range(len(items)), count)
     captions = [rng.choice(list(scenes.CAPTIONS.values()))(rng, items[k], long) for k in picked]
@@ -104,28 +108,13 @@ def draw_sigmas(count: int) -> torch.Tensor:
     return torch.where(torch.rand(count) < 0.5, visited, spread.clamp(min=0.02))
 
 
-def main() -> None:
-    args = argparse.ArgumentParser()
-    args.add_argument("--seconds", type=float, required=True)
-    args.add_argument("--vae", required=True)
-    args.add_argument("--tokenizer", required=True)
-    args.add_argument("--out", required=True)
-    args.add_argument("--start", help="go on from the weights in this folder")
-    args.add_argument("--peak-rate", type=float, default=PEAK_RATE)
-    args.add_argument("--seed", type=int, default=0)
-    args = args.parse_args()
+def train(rank: int, args: argparse.Namespace) -> None:
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    dist.init_process_group("gloo", init_method=f"file://{(out / 'meeting').resolve()}", rank=rank, world_size=PROCESSES)
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    torch.set_num_threads(2)
-    rng = random.Random(11 + args.seed)
-
-    cache = out / "latents.pt"
-    if not cache.exists():
-        began = time.time()
-        torch.save(make_latents(AutoencoderKL.from_pretrained(args.vae).eval()), cache)
-        print(f"latents in {time.time() - began:.0f} s", flush=True)
-    store = torch.load(cache, weights_only=False)
+    plan, rng = random.Random(args.seed), random.Random(100 * args.seed + rank)
+    store = torch.load(out / "latents.pt", weights_only=False)
     tokenizer = Qwen2Tokenizer.from_pretrained(args.tokenizer)
     if args.start:
         model = ZImageTransformer2DModel.from_pretrained(f"{args.start}/transformer").train()
@@ -133,10 +122,15 @@ def main() -> None:
     else:
         model, encoder = build_transformer(), build_text_encoder(len(tokenizer))
         prepare(model, encoder)
+    torch.manual_seed(1000 * args.seed + rank)
     run = BatchedTransformer(model, torch.compile(block, dynamic=True))
 
     named = [*model.named_parameters(), *encoder.named_parameters()]
-    matrices = [p for n, p in named if p.ndim == 2 and any(k in n for k in ("attention", "feed_forward", "attn", "mlp")) and "t_embedder" not in n]
+    # The encoder's last layer and its final norm are not on the way to the picture.
+    idle = ("norm.weight", f"layers.{encoder.config.num_hidden_layers - 1}.")
+    named = [(n, p) for n, p in named if not (any(p is q for q in encoder.parameters()) and n.startswith(idle))]
+    kinds = ("attention.to_", "feed_forward", "adaLN_modulation", "self_attn", "layers.0.mlp", "layers.1.mlp")
+    matrices = [p for n, p in named if p.ndim == 2 and any(k in n for k in kinds)]
     chosen = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in chosen]
     optimizers = [Muon(matrices, lr=0.0), torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)]
@@ -152,13 +146,14 @@ def main() -> None:
             encoder.save_pretrained(folder / "text_encoder")
             torch._foreach_copy_(weights, kept)
 
-    step, seen, smooth, saved_at = 0, 0, None, 0.0
+    seen, smooth, saved_at = 0, None, 0.0
     began = time.time()
-    while (share := (time.time() - began) / args.seconds) < 1:
-        rate = args.peak_rate * min(1.0, (step + 1) / 60) * min(1.0, (1 - share) / 0.7)
+    for step in range(1, args.steps + 1):
+        share = step / args.steps
+        rate = args.peak_rate * min(1.0, step / 60) * min(1.0, (1 - share) / 0.7)
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = rate
-        x, captions = draw_batch(rng, store)
+        x, captions = draw_batch(plan, rng, store)
         ids, mask = tokenize(tokenizer, captions)
         sigma = draw_sigmas(len(x))
         noise = torch.randn_like(x)
@@ -166,29 +161,59 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             velocity = run((1 - s) * x + s * noise, 1 - sigma, embed(encoder, ids), mask)
         # The model predicts data minus noise; the pipeline turns the sign.
-        losses = (velocity.float() - (x - noise)).pow(2).mean((1, 2, 3))
+        loss = (velocity.float() - (x - noise)).pow(2).mean()
         model.zero_grad()
         encoder.zero_grad()
-        losses.mean().backward()
+        loss.backward()
+        if step == 1:
+            began = time.time()  # compiling is not training
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
+        message = torch.cat([loss.detach().view(1), *(g.flatten() for g in gradients)])
+        dist.all_reduce(message)
+        message /= PROCESSES
+        mean_loss = message[0].item()
+        for p, g in zip(weights, message[1:].split([p.numel() for p in weights])):
+            p.grad = g.view_as(p)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        step += 1
-        seen += len(x)
-        if step == 1:
-            began = time.time()  # compiling is not training
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - min(AVERAGE_DECAY, (step + 1) / (step + 10)))
-        loss = losses.mean().item()
-        smooth = loss if smooth is None else 0.97 * smooth + 0.03 * loss
-        if step % 50 == 0 or step < 4:
-            print(f"step {step} {time.time() - began:.0f} s  loss {smooth:.4f}  seen {seen}  {seen / (time.time() - began + 1e-9):.0f} a second", flush=True)
-        if time.time() - began > saved_at + 240:
-            saved_at = time.time() - began
-            save(out)
-    save(out)
-    print(f"{step} steps, {seen} pictures seen, loss {smooth:.4f}, weights: "
-          f"{sum(p.numel() for p in model.parameters())} and {sum(p.numel() for p in encoder.parameters())}")
+        seen += PROCESSES * len(x)
+        smooth = mean_loss if smooth is None else 0.97 * smooth + 0.03 * mean_loss
+        if rank == 0:
+            seconds = time.time() - began
+            if step % 50 == 0 or step in (2, 5, 10):
+                print(f"step {step} {seconds:.0f} s  loss {smooth:.4f}  seen {seen}  {seen / seconds:.0f} a second", flush=True)
+            if seconds > saved_at + 180:
+                saved_at = seconds
+                save(out)
+    if rank == 0:
+        save(out)
+        print(f"{step} steps, {seen} pictures seen, loss {smooth:.4f}, weights: "
+              f"{sum(p.numel() for p in model.parameters())} and {sum(p.numel() for p in encoder.parameters())}")
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    args = argparse.ArgumentParser()
+    args.add_argument("--steps", type=int, required=True)
+    args.add_argument("--vae", required=True)
+    args.add_argument("--tokenizer", required=True)
+    args.add_argument("--out", required=True)
+    args.add_argument("--start", help="go on from the weights in this folder")
+    args.add_argument("--peak-rate", type=float, default=PEAK_RATE)
+    args.add_argument("--seed", type=int, default=0)
+    args = args.parse_args()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "latents.pt").exists():
+        began = time.time()
+        torch.save(make_latents(AutoencoderKL.from_pretrained(args.vae).eval()), out / "latents.pt")
+        print(f"latents in {time.time() - began:.0f} s", flush=True)
+    (out / "meeting").unlink(missing_ok=True)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.multiprocessing.spawn(train, (args,), PROCESSES)
 
 
 if __name__ == "__main__":

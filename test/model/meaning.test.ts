@@ -13,7 +13,7 @@ beforeAll(async () => {
       .slice(0, CAPTIONS_PER_LANGUAGE),
   );
   marks = await markCaptions({ modelDir: EMBEDDED_MODEL_DIR, captions, engineCount: 1 });
-}, 180_000);
+}, 300_000);
 
 describe.each(LANGUAGES)('captions in %s that training never saw', (language) => {
   test.each(QUESTIONS)('the %s of the object is what the caption says', (question) => {

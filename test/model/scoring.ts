@@ -79,7 +79,7 @@ export async function markCaptions(options: {
 }
 
 export function sharesOf(marks: readonly Marks[]): Shares {
-  const share = (question: Question) => marks.filter(({ right }) => right.has(question)).length / marks.length;
+  const share = (question: Question) => Number((marks.filter(({ right }) => right.has(question)).length / marks.length).toFixed(4));
   return { colour: share('colour'), background: share('background'), shape: share('shape'), position: share('position') };
 }
 

@@ -48,4 +48,4 @@ class Muon(torch.optim.Optimizer):
             # The size of a typical AdamW step, so that both optimizers share one learning rate.
             scale = 0.2 * max(gradient.shape[1:]) ** 0.5
             for weight, update in zip(weights, updates):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(weight), alpha=-group["lr"] * scale)
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.reshape(weight.shape), alpha=-group["lr"] * scale)

@@ -63,6 +63,7 @@ interface Running {
 export class Server {
   readonly #server: GrpcJsServer;
   readonly #running = new Set<Running>();
+  #inFlight = 0;
   #draining = false;
   #onIdle: (() => void) | undefined;
 
@@ -78,9 +79,7 @@ export class Server {
 
   /** Calls in flight, endless streams aside. */
   get inFlight(): number {
-    let count = 0;
-    for (const running of this.#running) if (!running.endless) count++;
-    return count;
+    return this.#inFlight;
   }
 
   add<Service extends Record<string, object>>(service: Service, handlers: HandlersOf<Service>, options: ServiceOptions = {}): void {
@@ -233,6 +232,7 @@ export class Server {
       return ended(Code.UNAVAILABLE, Reason.DRAINING);
     }
     this.#running.add(running);
+    if (!running.endless) this.#inFlight++;
     try {
       const succeed = await body(context);
       settled = true;
@@ -245,6 +245,7 @@ export class Server {
       ended(error.code, error.reason, error);
     } finally {
       this.#running.delete(running);
+      if (!running.endless) this.#inFlight--;
       if (this.inFlight === 0) this.#onIdle?.();
     }
   }

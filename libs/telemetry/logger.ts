@@ -2,8 +2,10 @@
  * Lines for people and programs: one JSON object a line, or a readable form on a terminal. The one
  * place that knows pino.
  *
- * Lines are written synchronously from this thread. A worker transport would cost start-up time in
- * every process and lose the last lines of one that dies, which are the ones that matter.
+ * Lines of a few milliseconds leave together, without waiting for whoever reads them: a write for
+ * each line delays the answer it tells of, and a full pipe would stop the event loop. What is left is
+ * written when the process ends, also by an error; SIGKILL loses the last FLUSH_MS. A worker transport
+ * would cost start-up time in every process and lose more.
  */
 import { createRequire } from 'node:module';
 import { Writable } from 'node:stream';
@@ -45,12 +47,34 @@ export function createLogger(options: LoggerOptions): Logger {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: describeError, err: describeError },
     },
-    options.format === 'pretty' ? prettyStream(options.destination) : (options.destination ?? pino.destination({ dest: 1, sync: true })),
+    options.format === 'pretty' ? prettyStream(options.destination) : (options.destination ?? stdoutInBatches()),
   );
 }
 
 /** Drops every line: for tests and for tools that print by themselves. */
 export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {}, child: () => silentLogger };
+
+const FLUSH_MS = 5;
+/** Written before FLUSH_MS when there is this much. */
+const BATCH_BYTES = 8 * 1024;
+
+function stdoutInBatches(): DestinationStream {
+  // pino flushes it when the process exits.
+  const stdout = pino.destination({ dest: 1, sync: false, minLength: BATCH_BYTES });
+  let due = false;
+  const flush = () => {
+    due = false;
+    stdout.flush();
+  };
+  return {
+    write(line) {
+      stdout.write(line);
+      if (due) return;
+      due = true;
+      setTimeout(flush, FLUSH_MS).unref();
+    },
+  };
+}
 
 function prettyStream(destination: LoggerOptions['destination']): DestinationStream {
   // Loaded when asked for only: it would add a third to the start-up of every service.

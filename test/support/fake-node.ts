@@ -54,6 +54,7 @@ export class FakeNode {
   accepting = true;
   #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   #busyCount = 0;
+  #announcing = false;
   readonly #slotCount: number;
   readonly #images: generation.Image[];
   #promised: { leaseId: bigint; cancel: () => void } | undefined;
@@ -115,8 +116,14 @@ export class FakeNode {
     await this.#server.close();
   }
 
+  /** As a real node does it: changes of one turn of the event loop become one message. */
   announce(): void {
-    for (const out of this.#routers.keys()) this.#tell(out);
+    if (this.#announcing) return;
+    this.#announcing = true;
+    setImmediate(() => {
+      this.#announcing = false;
+      for (const out of this.#routers.keys()) this.#tell(out);
+    });
   }
 
   async #attach(call: Call<AsyncIterable<nodeContract.AttachRequest>>, out: Writer<nodeContract.AttachResponse>): Promise<void> {

@@ -11,5 +11,5 @@ export type { FreezeCause, MembershipEvent } from './membership-events.js';
 export { callRoll, MembershipSubscriber, type MembershipSubscriberOptions } from './membership-subscriber.js';
 export { type Parsed, parseBeat, parseLeave } from './parse-beat.js';
 export { registerService, type ServiceRegistration } from './register-service.js';
-export { parseServers } from './server-list.js';
+export { parseServers, shownUrl } from './server-list.js';
 export { isNodeId, requireNodeId } from './subjects.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { compareIncarnations, makeIncarnation } from './incarnation.js';
-import { parseServers, serverName } from './server-list.js';
+import { parseServers, serverName, shownUrl } from './server-list.js';
 import { beatSubject, controlSubject, isNodeId, leaveSubject } from './subjects.js';
 
 describe('subjects', () => {
@@ -51,7 +51,23 @@ describe('parseServers()', () => {
     expect(() => parseServers(text)).toThrow(/expected nats:/);
   });
 
-  it('does not repeat a password in its complaint', () => {
-    expect(() => parseServers('nats://me:secret@a:b')).toThrow(/\*\*\*@a:b/);
+  it.each(['nats://me:secret@a:b', 'nats://u:p@a,nats://me:secret@a:b', 'nats://me:1/secret@a:b', 'nats://me:1#secret@a:b'])(
+    'does not repeat a password in its complaint of %s',
+    (text) => {
+      expect(() => parseServers(text)).toThrow(/got "\*\*\*@a:b"$/);
+    },
+  );
+});
+
+describe('shownUrl()', () => {
+  it.each([
+    ['nats://u:p@a,nats://u2:secret2@c', 'nats://***@a:4222,nats://***@c:4222'],
+    ['tls://u:a%2Fb%40c@[::1]:1, nats://token@b:80, c', 'tls://***@[::1]:1,nats://***@b:80,nats://c:4222'],
+    ['nats://u:a/b@c', '***@c'],
+    ['nats://u:a,b@c', '***@c'],
+    ['nats://u:1://secret@c', '***@c'],
+    ['nonsense://', 'nonsense://'],
+  ])('of %s is %s', (text, shown) => {
+    expect(shownUrl(text)).toBe(shown);
   });
 });

@@ -2,6 +2,7 @@
 /** Starts an inference node: configuration from the environment, see --help. */
 import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
+import { shownUrl } from '#bus';
 import { expectLargeBuffers, packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
 import { createLogger, type Logger } from '#telemetry';
 import { type NodeConfig, parseConfig } from './config.js';
@@ -35,7 +36,7 @@ await runProgram<NodeConfig>(
     build: async (config) => {
       logger = createLogger({ service: 'inference-node', ...config.telemetry, fields: { node_id: config.nodeId } });
       const { telemetry: _telemetry, natsUrl, ...settings } = config;
-      logger.info({ config: { ...settings, natsUrl: natsUrl.replace(/\/\/[^@/]*@/, '//***@') } }, 'starting');
+      logger.info({ config: { ...settings, natsUrl: shownUrl(natsUrl) } }, 'starting');
       node = buildNode({
         config,
         clock: systemClock,

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** Starts a router: settings from the environment, listed by --help. */
 import { hostname } from 'node:os';
+import { shownUrl } from '#bus';
 import { expectLargeBuffers, processHost, runProgram, systemClock, systemRandom } from '#runtime';
 import { createLogger, type Logger } from '#telemetry';
 import { type BuiltRouter, build } from './build.js';
@@ -21,7 +22,7 @@ await runProgram<RouterConfig>(
     build: async (config) => {
       logger = createLogger({ service: 'router', ...config.telemetry, fields: { router_id: config.routerId } });
       const { telemetry: _telemetry, natsUrl, ...settings } = config;
-      logger.info({ config: { ...settings, natsUrl: natsUrl.replace(/\/\/[^@/]*@/, '//***@') } }, 'starting');
+      logger.info({ config: { ...settings, natsUrl: shownUrl(natsUrl) } }, 'starting');
       built = build(config, { clock: systemClock, random: systemRandom, logger });
       return built.lifecycle;
     },

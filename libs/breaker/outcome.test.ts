@@ -4,7 +4,7 @@ import { outcomeOf } from './outcome.js';
 
 test.each([
   [Code.INVALID_ARGUMENT, Reason.BAD_REQUEST, 'neutral', 'never'],
-  [Code.NOT_FOUND, Reason.UNKNOWN_MODEL, 'neutral', 'never'],
+  [Code.NOT_FOUND, Reason.UNKNOWN_MODEL, 'neutral', 'budget'],
   [Code.FAILED_PRECONDITION, 'FAILED_PRECONDITION', 'neutral', 'never'],
   [Code.CANCELLED, Reason.CANCELLED, 'neutral', 'never'],
   [Code.DEADLINE_EXCEEDED, Reason.DEADLINE, 'neutral', 'never'],

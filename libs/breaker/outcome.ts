@@ -22,14 +22,12 @@ export interface Outcome {
 
 const CALLERS_OWN: Outcome = { breaker: 'neutral', retry: 'never' };
 const NOT_BEGUN: Outcome = { breaker: 'neutral', retry: 'free' };
-const OVERLOADED: Outcome = { breaker: 'neutral', retry: 'budget' };
+const NOT_HERE: Outcome = { breaker: 'neutral', retry: 'budget' };
 const NODE_FAULT: Outcome = { breaker: 'failure', retry: 'budget' };
 const REQUEST_BREAKS_NODE: Outcome = { breaker: 'failure', retry: 'poison' };
 
 const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.BAD_REQUEST]: CALLERS_OWN, // as wrong elsewhere
-  [Reason.UNKNOWN_MODEL]: CALLERS_OWN, // a node is asked only for what its beat lists
-  [Reason.UNKNOWN_LORA]: CALLERS_OWN,
   [Reason.UNKNOWN_NODE]: CALLERS_OWN,
   [Reason.PROMPT_TOO_LONG]: CALLERS_OWN, // the limit is the model's
   [Reason.LORA_UNUSABLE]: CALLERS_OWN, // the same file on every node
@@ -45,8 +43,10 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.ENGINE_BUSY]: NOT_BEGUN,
   [Reason.DRAINING]: NOT_BEGUN, // leaves on purpose
   [Reason.ENGINE_NOT_READY]: NOT_BEGUN, // loading or restarting; its beat will say when it is back
-  [Reason.QUEUE_FULL]: OVERLOADED, // a mesh behind us sheds load; not free, or shedding would add load
-  [Reason.NO_NODES]: OVERLOADED,
+  [Reason.UNKNOWN_MODEL]: NOT_HERE, // the router asks only for what beats list: this node knows another revision
+  [Reason.UNKNOWN_LORA]: NOT_HERE,
+  [Reason.QUEUE_FULL]: NOT_HERE, // a mesh behind us sheds load; not free, or shedding would add load
+  [Reason.NO_NODES]: NOT_HERE,
 
   [Reason.CONNECT_FAILED]: NODE_FAULT,
   [Reason.CONNECTION_LOST]: NODE_FAULT, // killed, frozen or cut off: the request may have run
@@ -71,7 +71,7 @@ const BY_CODE: Readonly<Record<keyof typeof Code, Outcome>> = {
   NOT_FOUND: CALLERS_OWN,
   ALREADY_EXISTS: CALLERS_OWN,
   PERMISSION_DENIED: CALLERS_OWN,
-  RESOURCE_EXHAUSTED: OVERLOADED,
+  RESOURCE_EXHAUSTED: NOT_HERE,
   FAILED_PRECONDITION: CALLERS_OWN,
   ABORTED: CALLERS_OWN,
   OUT_OF_RANGE: CALLERS_OWN,

@@ -46,6 +46,11 @@ export function workTflop(work: Omit<Work, 'model'>): number {
   return (work.imageCount * (work.steps * passes * step + decode)) / 1e12;
 }
 
+/** Sizes remembered of a node and model, the latest used; a caller chooses them, so they are bounded. */
+const MAX_SIZE_COUNT = 64;
+/** The fleet's rate is worked out anew after an observation of every so many of its nodes. */
+const RENEWALS_PER_ROUND = 16;
+
 interface Estimate {
   msPerTflop: number;
   count: number;
@@ -53,9 +58,22 @@ interface Estimate {
   ratio: number;
 }
 
+/** One node with one model. */
+interface NodeEstimate extends Estimate {
+  /** Small sizes are dominated by fixed costs. From the longest unused on. */
+  readonly sizes: Map<string, Estimate>;
+}
+
+/** All nodes with one model. */
+interface Fleet {
+  readonly nodes: Map<string, NodeEstimate>;
+  /** Median of the nodes. */
+  msPerTflop: number;
+  observedSince: number;
+}
+
 export class CostModel {
-  /** By node and model, and, finer, by size as well: small sizes are dominated by fixed costs. */
-  readonly #estimates = new Map<string, Estimate>();
+  readonly #fleets = new Map<string, Fleet>();
   readonly #priorMsPerTflop: number;
 
   constructor(options: CostModelOptions) {
@@ -64,7 +82,8 @@ export class CostModel {
 
   /** Milliseconds of GPU time. */
   predictMs(nodeId: string, work: Work): number {
-    const own = this.#estimates.get(sizeKey(nodeId, work)) ?? this.#estimates.get(nodeKey(nodeId, work.model));
+    const node = this.#fleets.get(work.model)?.nodes.get(nodeId);
+    const own = node?.sizes.get(sizeKey(work)) ?? node;
     return (own?.msPerTflop ?? this.#fleetMsPerTflop(work.model)) * workTflop(work);
   }
 
@@ -77,44 +96,66 @@ export class CostModel {
   observe(nodeId: string, work: Work, actualMs: number): void {
     if (!(actualMs > 0) || !Number.isFinite(actualMs)) return;
     const rate = actualMs / workTflop(work);
-    this.#learn(sizeKey(nodeId, work), rate);
-    this.#learn(nodeKey(nodeId, work.model), rate);
+    const fleet = this.#fleetOf(work.model);
+    const node = fleet.nodes.get(nodeId);
+    if (node) learn(node, rate);
+    const { sizes } = node ?? newNode(fleet, nodeId, rate);
+    const key = sizeKey(work);
+    const size = sizes.get(key) ?? { msPerTflop: rate, count: 0, ratio: 1 };
+    learn(size, rate);
+    sizes.delete(key);
+    sizes.set(key, size);
+    for (const oldest of sizes.keys()) if (sizes.size > MAX_SIZE_COUNT) sizes.delete(oldest);
+    fleet.observedSince++;
   }
 
   /** Measured over predicted of recent requests; 1 is as predicted. */
   ratio(nodeId: string, model: string): number {
-    return this.#estimates.get(nodeKey(nodeId, model))?.ratio ?? 1;
+    return this.#fleets.get(model)?.nodes.get(nodeId)?.ratio ?? 1;
   }
 
   forget(nodeId: string): void {
-    for (const key of this.#estimates.keys()) if (key.startsWith(`${nodeId}\n`)) this.#estimates.delete(key);
-  }
-
-  #learn(key: string, rate: number): void {
-    const known = this.#estimates.get(key);
-    if (!known) {
-      this.#estimates.set(key, { msPerTflop: rate, count: 1, ratio: 1 });
-      return;
+    for (const [model, fleet] of this.#fleets) {
+      fleet.nodes.delete(nodeId);
+      if (fleet.nodes.size === 0) this.#fleets.delete(model);
     }
-    const surprise = rate / known.msPerTflop;
-    known.ratio += LEARNING_RATIO * (surprise - known.ratio);
-    const clipped = known.count < TRUSTED_COUNT ? surprise : Math.min(Math.max(surprise, 1 / MAX_SURPRISE_RATIO), MAX_SURPRISE_RATIO);
-    known.msPerTflop *= 1 + LEARNING_RATIO * (clipped - 1);
-    known.count++;
   }
 
+  #fleetOf(model: string): Fleet {
+    const known = this.#fleets.get(model);
+    if (known) return known;
+    const fleet: Fleet = { nodes: new Map(), msPerTflop: this.#priorMsPerTflop, observedSince: 0 };
+    this.#fleets.set(model, fleet);
+    return fleet;
+  }
+
+  /** Asked for every request; the median of a large fleet is not taken every time. */
   #fleetMsPerTflop(model: string): number {
-    const rates: number[] = [];
-    for (const [key, estimate] of this.#estimates) if (key.endsWith(`\n${model}`)) rates.push(estimate.msPerTflop);
-    rates.sort((a, b) => a - b);
-    return rates[Math.floor(rates.length / 2)] ?? this.#priorMsPerTflop;
+    const fleet = this.#fleets.get(model);
+    if (!fleet) return this.#priorMsPerTflop;
+    if (fleet.observedSince > fleet.nodes.size / RENEWALS_PER_ROUND) {
+      fleet.observedSince = 0;
+      const rates = [...fleet.nodes.values()].map((node) => node.msPerTflop).sort((a, b) => a - b);
+      fleet.msPerTflop = rates[Math.floor(rates.length / 2)] ?? this.#priorMsPerTflop;
+    }
+    return fleet.msPerTflop;
   }
 }
 
-function nodeKey(nodeId: string, model: string): string {
-  return `${nodeId}\n${model}`;
+function newNode(fleet: Fleet, nodeId: string, msPerTflop: number): NodeEstimate {
+  const node: NodeEstimate = { msPerTflop, count: 1, ratio: 1, sizes: new Map() };
+  fleet.nodes.set(nodeId, node);
+  return node;
 }
 
-function sizeKey(nodeId: string, work: Work): string {
-  return `${nodeId}\n${work.model}\n${work.width}x${work.height}x${work.steps}`;
+function learn(known: Estimate, rate: number): void {
+  const surprise = rate / known.msPerTflop;
+  known.ratio += LEARNING_RATIO * (surprise - known.ratio);
+  const clipped = known.count < TRUSTED_COUNT ? surprise : Math.min(Math.max(surprise, 1 / MAX_SURPRISE_RATIO), MAX_SURPRISE_RATIO);
+  known.msPerTflop *= 1 + LEARNING_RATIO * (clipped - 1);
+  known.count++;
+}
+
+function sizeKey(work: Work): string {
+  return `${work.width}x${work.height}x${work.steps}`;
 }

@@ -20,13 +20,13 @@ export interface AdmissionOptions {
   readonly cost: CostModel;
   /** Longest wait for a first node, when none is known at all. */
   readonly noNodesWaitMs: number;
+  /** So many may wait for it. */
+  readonly waitLimit: number;
 }
-
-/** How often a request that came before any node looks again. */
-const FIRST_NODE_POLL_MS = 20;
 
 export class Admission {
   #arrivals = 0;
+  #waitingForNodes = 0;
 
   constructor(private readonly options: AdmissionOptions) {}
 
@@ -42,6 +42,7 @@ export class Admission {
     if (!resolution.ok) throw refusal(resolution.violations, resolution.unknownLoras, info);
     const { resolved } = resolution;
     const work = { ...resolved, model: info.name };
+    const costMs = cost.predictAnyMs(work);
     call.notes.model = info.name;
     const ticket: Ticket = {
       arrival: ++this.#arrivals,
@@ -54,6 +55,8 @@ export class Admission {
         seed: request.seed ?? randomSeed(random),
       },
       work,
+      costMs,
+      loraNames: resolved.loras.map(({ name }) => name),
       arrivedAt,
       deadlineAt: call.deadlineAt,
       tried: new Set(),
@@ -64,21 +67,40 @@ export class Admission {
       lastError: undefined,
       onQueued,
     };
-    emit({ type: 'admitted', requestId, model: info.name, predictedMs: cost.predictAnyMs(work) });
+    emit({ type: 'admitted', requestId, model: info.name, predictedMs: costMs });
     return ticket;
   }
 
   /** The named model, or the only one. A mesh that knows no node yet is given time to find one. */
   async #modelFor(name: string, signal: AbortSignal): Promise<ModelInfo> {
-    const { clock, fleet, noNodesWaitMs } = this.options;
-    const giveUpAt = clock.now() + noNodesWaitMs;
-    for (;;) {
-      const served = fleet.models();
-      const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
-      if (found) return found.info;
-      if (served.size > 0) throw unknownModel(name, [...served.keys()].sort());
-      if (clock.now() >= giveUpAt) throw noNodes(noNodesWaitMs);
-      await clock.sleep(FIRST_NODE_POLL_MS, signal);
+    const { fleet } = this.options;
+    if (fleet.models().size === 0) await this.#firstNode(signal);
+    const served = fleet.models();
+    const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
+    if (found) return found.info;
+    throw unknownModel(name, [...served.keys()].sort());
+  }
+
+  /** Resolves when a node has been heard of. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
+  async #firstNode(signal: AbortSignal): Promise<void> {
+    const { clock, fleet, noNodesWaitMs, waitLimit } = this.options;
+    if (this.#waitingForNodes >= waitLimit) throw tooManyWait(waitLimit);
+    const found = new AbortController();
+    const watch = () => {
+      if (fleet.models().size > 0) found.abort();
+      else forget = fleet.onceModelsChange(watch);
+    };
+    let forget = fleet.onceModelsChange(watch);
+    this.#waitingForNodes++;
+    try {
+      await clock.sleep(noNodesWaitMs, AbortSignal.any([signal, found.signal]));
+      throw noNodes(noNodesWaitMs);
+    } catch (thrown) {
+      signal.throwIfAborted();
+      if (!found.signal.aborted) throw thrown;
+    } finally {
+      forget();
+      this.#waitingForNodes--;
     }
   }
 }
@@ -110,6 +132,16 @@ function noNodes(waitedMs: number): StatusError {
     reason: Reason.NO_NODES,
     message: `no inference node has reported to this router; waited ${waitedMs} ms`,
     retryDelayMs: 1000,
+  });
+}
+
+function tooManyWait(limit: number): StatusError {
+  return new StatusError({
+    code: Code.RESOURCE_EXHAUSTED,
+    reason: Reason.QUEUE_FULL,
+    message: `no inference node has reported to this router yet, and ${limit} requests wait for one already`,
+    retryDelayMs: 1000,
+    metadata: { limit: String(limit), waiting: String(limit) },
   });
 }
 

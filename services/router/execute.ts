@@ -78,8 +78,12 @@ export class Executor {
         const { retry } = outcomeOf(error);
         giveBack?.();
         giveBack = undefined;
-        if (retry === 'free' && ++free < FREE_RETRIES) continue;
         if (retry === 'never') throw error;
+        if (retry === 'free') {
+          if (++free < FREE_RETRIES) continue;
+          ticket.attempts++;
+          ticket.tried.add(slot.node.life);
+        }
         giveBack = this.#mayRetry(ticket, error);
       }
     } finally {

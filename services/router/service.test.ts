@@ -4,7 +4,7 @@ import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
-import { FakeNode } from '../../test/support/fake-node.js';
+import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { createRouter, type RouterOptions } from './service.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -261,4 +261,100 @@ test('two routers share one node in one order', async () => {
   release.open();
   await Promise.all(answers);
   expect(node.started).toEqual(['a0', ...order]);
+});
+
+test('time an attempt ran is not waiting: its retry has the whole queue time', async () => {
+  const [first, second] = [new FakeNode('n1'), new FakeNode('n2')];
+  let ranMs = 0;
+  const breaks = async () => {
+    const startedAt = systemClock.now();
+    await systemClock.sleep(250);
+    ranMs += systemClock.now() - startedAt;
+    throw new StatusError({ code: Code.INTERNAL, reason: Reason.NAN_OUTPUT, message: 'NaN' });
+  };
+  first.draw = breaks;
+  const release = gate();
+  second.draw = busyWith(release.opened);
+  const { generate, router } = await startRouter([first, second], { queue: { ...CONFIG.queue, timeoutMs: 200 } });
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  const both = [generate(), generate()];
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  expect(ranMs).toBeGreaterThan(200);
+  release.open();
+  await expect(Promise.all(both)).resolves.toHaveLength(2);
+});
+
+test('an idle node takes work even when nothing may wait', async () => {
+  const { generate, router } = await startRouter([new FakeNode('n1')], { queue: { ...CONFIG.queue, limit: 0 } });
+  await expect.poll(() => [...router.fleet][0]?.link.connected).toBe(true);
+  await expect(generate()).resolves.toBeDefined();
+});
+
+test('a request waits for a much faster node that is busy rather than start on a slow idle one', async () => {
+  const [fast, slow] = [new FakeNode('fast'), new FakeNode('slow')];
+  const { generate, router } = await startRouter([fast, slow]);
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  const work = { model: 'fake', width: 128, height: 128, steps: 4, imageCount: 1, guidanceScale: 0 };
+  router.cost.observe('fast', work, 100);
+  router.cost.observe('slow', work, 100_000);
+  const release = gate();
+  fast.draw = busyWith(release.opened);
+  const first = generate({ requestId: 'r1' });
+  await expect.poll(() => fast.started).toEqual(['r1']);
+  const second = generate({ requestId: 'r2' });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  await systemClock.sleep(50); // time for a wrong start, which would be at once
+  expect(slow.started).toEqual([]);
+  release.open();
+  await Promise.all([first, second]);
+  expect(fast.started).toEqual(['r1', 'r2']);
+});
+
+test('each model has its own nodes: what waits for one holds up nobody who waits for the other', async () => {
+  const [a, b] = ['a', 'b'].map((name) => new FakeNode(name, { model: { ...FAKE_MODEL, name } }));
+  if (!a || !b) throw new Error('two nodes');
+  const [releaseA, releaseB] = [gate(), gate()];
+  a.draw = busyWith(releaseA.opened);
+  b.draw = busyWith(releaseB.opened);
+  const { generate, router } = await startRouter([a, b]);
+  await expect.poll(() => router.fleet.models().size).toBe(2);
+  const answers = ['a', 'a', 'a', 'b', 'b'].map((model) => generate({ model }));
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(3);
+  releaseB.open();
+  await Promise.all(answers.slice(3));
+  expect([a.started.length, b.started.length]).toEqual([1, 2]);
+  releaseA.open();
+  await Promise.all(answers);
+});
+
+test('a node whose revision lacks a LoRA is not asked for it', async () => {
+  const bare = new FakeNode('n1', { model: { ...FAKE_MODEL, revision: '9', loras: [] } });
+  const full = new FakeNode('n2', { model: { ...FAKE_MODEL, revision: '10' } });
+  const { generate, router } = await startRouter([bare, full]);
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  const answers = await Promise.all(Array.from({ length: 3 }, () => generate({ loras: [{ name: 'pastel' }] })));
+  expect(answers.map(({ response }) => response.nodeId)).toEqual(['n2', 'n2', 'n2']);
+});
+
+test('before the first node, so many wait as may wait in the queue; the node ends their wait', async () => {
+  const { generate, router } = await startRouter([], { queue: { ...CONFIG.queue, limit: 2, noNodesWaitMs: 5000 } });
+  const waiting = [generate(), generate()];
+  await systemClock.sleep(50);
+  await expect(generate()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL });
+  const node = new FakeNode('n1');
+  await node.start();
+  cleanups.unshift(() => node.stop());
+  router.fleet.follow(joined(node));
+  await expect(Promise.all(waiting)).resolves.toHaveLength(2);
+});
+
+test('a node that is for ever busy when called, though it says it is idle, is given up on', async () => {
+  const node = new FakeNode('n1');
+  node.draw = async () => {
+    queueMicrotask(() => node.announce());
+    throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' });
+  };
+  const { generate } = await startRouter([node]);
+  await expect(generate()).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
+  expect(node.started.length).toBeLessThan(110);
 });

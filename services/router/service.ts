@@ -66,6 +66,7 @@ export function createRouter(options: RouterOptions): Router {
     keepaliveMs: config.link.keepaliveMs,
     emit,
     breakers,
+    cost,
     evidence,
     onChange: () => dispatcher.pump(),
     onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
@@ -92,7 +93,7 @@ export function createRouter(options: RouterOptions): Router {
     limits: config.execution,
     maxNodes: config.retry.maxNodes,
   });
-  const admission = new Admission({ clock, random, emit, fleet, cost, noNodesWaitMs: config.queue.noNodesWaitMs });
+  const admission = new Admission({ clock, random, emit, fleet, cost, noNodesWaitMs: config.queue.noNodesWaitMs, waitLimit: config.queue.limit });
   return {
     fleet,
     dispatcher,

@@ -39,6 +39,8 @@ export const FAKE_MODEL: ModelInfo = {
 export interface FakeNodeOptions {
   /** Default 1. */
   readonly slotCount?: number;
+  /** Default: FAKE_MODEL. */
+  readonly model?: ModelInfo;
   /** Size of the picture in an answer; default 0: none. */
   readonly imageBytes?: number;
 }
@@ -57,6 +59,7 @@ export class FakeNode {
   #announcing = false;
   readonly #slotCount: number;
   readonly #images: generation.Image[];
+  readonly #model: ModelInfo;
   #promised: { leaseId: bigint; cancel: () => void } | undefined;
   #nextLease = 1n;
   readonly #routers = new Map<Writer<nodeContract.AttachResponse>, { ageAt: number } | undefined>();
@@ -67,6 +70,7 @@ export class FakeNode {
     options: FakeNodeOptions = {},
   ) {
     this.#slotCount = options.slotCount ?? 1;
+    this.#model = options.model ?? FAKE_MODEL;
     const { imageBytes = 0 } = options;
     this.#images = imageBytes > 0 ? [generation.Image.fromPartial({ data: Buffer.alloc(imageBytes, 0x5a), mimeType: 'image/png' })] : [];
   }
@@ -79,7 +83,7 @@ export class FakeNode {
       address: this.#address,
       zone: '',
       engine: { name: 'fake', version: '1', state: 'ready', determinismClass: 'fake', restartCount: 0 },
-      models: [FAKE_MODEL],
+      models: [this.#model],
       slotCount: this.#slotCount,
       busyCount: this.#busyCount,
       running: [],

@@ -77,10 +77,11 @@ export class Dispatcher {
    * A returning request (a retry) keeps its place and is never refused for a full queue.
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Slot> {
-    const { clock, queue, queueLimit, queueTimeoutMs } = this.#options;
-    if (ticket.lastError === undefined && queue.size >= queueLimit) return Promise.reject(this.#queueFull());
+    const { clock, fleet, queue, queueLimit, queueTimeoutMs } = this.#options;
+    const full = queue.size >= queueLimit && fleet.idleCount() <= queue.size;
+    if (full && ticket.lastError === undefined) return Promise.reject(this.#queueFull());
     const waitedFrom = clock.now();
-    if (ticket.deadlineAt <= waitedFrom) return Promise.reject(ticket.lastError ?? this.#queueTimeout(ticket));
+    if (ticket.deadlineAt <= waitedFrom) return Promise.reject(ticket.lastError ?? this.#queueTimeout(ticket, ticket.queuedMs));
     return new Promise<Slot>((resolve, reject) => {
       const leave = () => {
         cancelTimer();
@@ -102,8 +103,11 @@ export class Dispatcher {
         },
       };
       const onAbort = () => waiter.reject(StatusError.from(signal.reason));
-      const waitUntil = Math.min(ticket.arrivedAt + queueTimeoutMs, ticket.deadlineAt - DEADLINE_MARGIN_MS);
-      const cancelTimer = clock.schedule(waitUntil - waitedFrom, () => waiter.reject(this.#queueTimeout(ticket)));
+      // Time that earlier attempts ran is not waiting.
+      const waitMs = Math.min(queueTimeoutMs - ticket.queuedMs, ticket.deadlineAt - DEADLINE_MARGIN_MS - waitedFrom);
+      const cancelTimer = clock.schedule(waitMs, () =>
+        waiter.reject(this.#queueTimeout(ticket, ticket.queuedMs + clock.now() - waitedFrom)),
+      );
       this.#waiters.set(ticket, waiter);
       queue.add(ticket);
       signal.addEventListener('abort', onAbort, { once: true });
@@ -131,10 +135,10 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting));
+    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && this.#isWorthStarting(waiting, node));
     const permit = ticket && node.breaker.admit();
-    if (!ticket || !permit) return node.link.decline(grantId);
-    this.#start(ticket, node, permit, grantId);
+    if (ticket && permit) this.#start(ticket, node, permit, grantId);
+    else node.link.decline(grantId);
     this.pump();
   }
 
@@ -161,6 +165,16 @@ export class Dispatcher {
       idleCount--;
       this.#start(ticket, node, permit, undefined);
     }
+  }
+
+  /** False when a faster node that is busy would still finish it sooner. */
+  #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
+    const { cost, fleet } = this.#options;
+    const candidates = fleet.eligible(ticket).map((node) => {
+      const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
+      return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
+    });
+    return place(candidates)?.kind === 'start';
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
@@ -192,11 +206,9 @@ export class Dispatcher {
     let standing = 0;
     const open: FleetNode[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) {
-        if (head) standing++;
-        if (!head) node.link.bid(0, 0);
-        else this.#renewBid(node);
-      } else if (head && node.usable) open.push(node);
+      if (node.link.bidding) standing += this.#renewBid(node) ? 1 : 0;
+      // An idle node that was passed over has a faster one behind it: not worth a bid.
+      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
     }
     if (!head || standing >= queue.size) return;
     open.sort((a, b) => a.link.freeInMs - b.link.freeInMs);
@@ -212,13 +224,18 @@ export class Dispatcher {
   /**
    * A bid made for a request that has since started elsewhere claims an age we no longer hold, and would
    * take a slot from an older request of another router. Told anew only when that is off by a good deal.
+   * False when it is withdrawn: nothing waits any more that this node could take.
    */
-  #renewBid(node: FleetNode): void {
+  #renewBid(node: FleetNode): boolean {
     const { clock, fleet, queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    if (!best) return;
+    if (!best) {
+      node.link.bid(0, 0);
+      return false;
+    }
     const ageMs = clock.now() - best.arrivedAt;
     if (node.link.bidAgeMs - ageMs > BID_AGE_NEWS_MS + BID_AGE_NEWS_MS_PER_NODE * fleet.size) node.link.bid(queue.size, ageMs);
+    return true;
   }
 
   #sweepSoon(): void {
@@ -230,7 +247,7 @@ export class Dispatcher {
   }
 
   #sweep(): void {
-    const { clock, fleet, queue, cost, noNodesWaitMs } = this.#options;
+    const { clock, fleet, queue, noNodesWaitMs } = this.#options;
     const slotCount = Math.max(1, fleet.slotCount());
     let backlogMs = this.#runningBacklogMs();
     let position = 0;
@@ -238,7 +255,7 @@ export class Dispatcher {
       const waiter = this.#waiters.get(ticket);
       if (!waiter) continue;
       position++;
-      const runMs = cost.predictAnyMs(ticket.work);
+      const runMs = ticket.costMs;
       const etaMs = backlogMs / slotCount + runMs;
       backlogMs += runMs;
       if (ticket.onQueued && waiter.told !== position) {
@@ -255,11 +272,11 @@ export class Dispatcher {
 
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
-    const { cost, fleet, queue } = this.#options;
-    const runMs = cost.predictAnyMs(ticket.work);
+    const { fleet, queue } = this.#options;
+    const runMs = ticket.costMs;
     if (fleet.idleCount() > queue.size) return runMs;
     let backlogMs = this.#runningBacklogMs();
-    for (const waiting of queue) backlogMs += cost.predictAnyMs(waiting.work);
+    for (const waiting of queue) backlogMs += waiting.costMs;
     return backlogMs / Math.max(1, fleet.slotCount()) + runMs;
   }
 
@@ -285,14 +302,15 @@ export class Dispatcher {
     });
   }
 
-  #queueTimeout(ticket: Ticket): StatusError {
-    const { clock, queue } = this.#options;
-    const waitedMs = Math.round(clock.now() - ticket.arrivedAt);
+  #queueTimeout(ticket: Ticket, waitedMs: number): StatusError {
+    const { queue } = this.#options;
+    const waited = String(Math.round(waitedMs));
     return new StatusError({
       code: Code.DEADLINE_EXCEEDED,
       reason: Reason.QUEUE_TIMEOUT,
-      message: `no slot became free within ${waitedMs} ms; place ${queue.position(ticket)} in the queue`,
-      metadata: { position: String(queue.position(ticket)), waited_ms: String(waitedMs) },
+      message: `no slot became free within ${waited} ms; place ${queue.position(ticket)} in the queue`,
+      metadata: { position: String(queue.position(ticket)), waited_ms: waited },
+      ...(ticket.lastError ? { cause: ticket.lastError } : {}),
     });
   }
 }

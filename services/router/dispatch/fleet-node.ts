@@ -18,12 +18,15 @@ export class FleetNode {
   readonly link: NodeLink;
   readonly breaker: Breaker;
   readonly member: Member;
+  /** Names one life of the node: what failed on it may work on its next. The member itself moves on to the next life. */
+  readonly life: string;
   readonly #zone: string;
 
   constructor(options: FleetNodeOptions) {
     this.link = options.link;
     this.breaker = options.breaker;
     this.member = options.member;
+    this.life = `${options.member.nodeId}/${options.member.beat.incarnation}`;
     this.#zone = options.zone;
   }
 
@@ -36,23 +39,20 @@ export class FleetNode {
     return this.member.beat;
   }
 
-  /** Names one life of the node: what failed on it may work on its next. */
-  get life(): string {
-    return `${this.nodeId}/${this.beat.incarnation}`;
-  }
-
   /** Could be sent work now or as soon as a slot is free. */
   get usable(): boolean {
     return this.link.accepting && this.breaker.state === 'closed';
   }
 
-  serves(model: string): boolean {
-    return this.beat.models.some((info) => info.name === model);
+  /** Nodes may know different revisions of one model: a LoRA may be new to some. */
+  serves(ticket: Pick<Ticket, 'work' | 'loraNames'>): boolean {
+    const info = this.beat.models.find(({ name }) => name === ticket.work.model);
+    return info !== undefined && ticket.loraNames.every((needed) => info.loras.some(({ name }) => name === needed));
   }
 
   /** May be called with this request now, a free slot provided. */
   canTake(ticket: Ticket): boolean {
-    return this.usable && this.serves(ticket.work.model) && !ticket.tried.has(this.life);
+    return this.usable && this.serves(ticket) && !ticket.tried.has(this.life);
   }
 
   candidate(runMs: number): Candidate {

@@ -7,6 +7,7 @@ import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
+import type { CostModel } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
 import { NodeLink } from './node-link.js';
@@ -19,6 +20,7 @@ export interface FleetOptions {
   readonly keepaliveMs: number;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
+  readonly cost: CostModel;
   /** What gRPC proves of a node, for membership: its line is up, or lost. */
   readonly evidence: (nodeId: string, reachable: boolean) => void;
   /** Something changed that may let waiting work start. */
@@ -33,6 +35,7 @@ export interface ServedModel {
 
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
+  readonly #awaitingModels = new Set<() => void>();
   /** Worked out at the first question after a change; asked at every admission. */
   #models: Map<string, ServedModel> | undefined;
 
@@ -65,12 +68,12 @@ export class Fleet {
           node?.link.close();
           return this.#add(event.member);
         }
-        if (event.aspects.includes('models')) this.#models = undefined;
+        if (event.aspects.includes('models')) this.#modelsChanged();
         return event.aspects.includes('models') ? this.options.onChange() : undefined;
       }
       case 'memberRecovered':
       case 'memberGone':
-        this.#models = undefined;
+        this.#modelsChanged();
         return this.options.onChange();
       case 'memberLeft':
         return this.#drop(event.member.nodeId, 'left');
@@ -88,7 +91,7 @@ export class Fleet {
   /** Somebody may serve it, now or after recovering. */
   couldServe(ticket: Ticket): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.member.state !== 'gone' && node.serves(ticket.work.model) && !ticket.tried.has(node.life)) return true;
+      if (node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
     }
     return false;
   }
@@ -113,10 +116,23 @@ export class Fleet {
     return this.#models;
   }
 
+  /** Calls back once, at the next change of what is served. Returns what takes that back. */
+  onceModelsChange(callback: () => void): () => void {
+    this.#awaitingModels.add(callback);
+    return () => void this.#awaitingModels.delete(callback);
+  }
+
   close(): void {
     for (const node of this.#nodes.values()) node.link.close();
     this.#nodes.clear();
     this.options.breakers.close();
+  }
+
+  #modelsChanged(): void {
+    this.#models = undefined;
+    const callbacks = [...this.#awaitingModels];
+    this.#awaitingModels.clear();
+    for (const callback of callbacks) callback();
   }
 
   #collectModels(): Map<string, ServedModel> {
@@ -124,7 +140,7 @@ export class Fleet {
     for (const { member } of this.#nodes.values()) {
       for (const info of member.beat.models) {
         const known = served.get(info.name);
-        const newest = known && known.info.revision >= info.revision ? known.info : info;
+        const newest = known && byRevision(known.info, info) >= 0 ? known.info : info;
         served.set(info.name, { info: newest, nodeCount: (known?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1) });
       }
     }
@@ -158,7 +174,7 @@ export class Fleet {
     });
     const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone });
     this.#nodes.set(nodeId, node);
-    this.#models = undefined;
+    this.#modelsChanged();
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
   }
 
@@ -166,10 +182,16 @@ export class Fleet {
     const node = this.#nodes.get(nodeId);
     if (!node) return;
     this.#nodes.delete(nodeId);
-    this.#models = undefined;
+    this.#modelsChanged();
     this.options.breakers.forget(nodeId);
+    this.options.cost.forget(nodeId);
     node.link.close();
     this.options.emit({ type: 'nodeRemoved', nodeId, reason });
     this.options.onChange();
   }
+}
+
+/** "10" is newer than "9". */
+function byRevision(a: ModelInfo, b: ModelInfo): number {
+  return a.revision.localeCompare(b.revision, 'en', { numeric: true });
 }

@@ -36,6 +36,13 @@ function formatDuration(ms: number): string {
   return `${ms}ms`;
 }
 
+const ADDRESS = /^(?:\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):(\d{1,5})$/;
+const ADDRESS_EXPECTED = 'host:port such as 127.0.0.1:7001';
+
+function parseAddress(text: string): string | undefined {
+  return Number(ADDRESS.exec(text)?.[1]) <= 65_535 ? text : undefined;
+}
+
 /** Reads settings, remembers them for --help, and collects faults instead of throwing at the first. */
 export class EnvReader {
   readonly settings: Setting[] = [];
@@ -100,7 +107,17 @@ export class EnvReader {
     });
   }
 
-  /** Adds a fault that concerns several settings together. */
+  /** host:port; an IPv6 host stands in brackets. */
+  address(name: string, fallback: string, help: string): string {
+    return this.#read(name, { fallback, fallbackText: fallback, expects: ADDRESS_EXPECTED, help }, parseAddress);
+  }
+
+  optionalAddress(name: string, help: string): string | undefined {
+    const setting = { fallback: undefined, fallbackText: '(none)', expects: ADDRESS_EXPECTED, help };
+    return this.#read<string | undefined>(name, setting, parseAddress);
+  }
+
+  /** Adds a fault that a single reading could not see. */
   fault(text: string): void {
     this.#faults.push(text);
   }

@@ -18,6 +18,8 @@ test('parseConfig reports every fault at once', () => {
     DMESH_NODE_EXECUTION_FACTOR: '0.5',
     DMESH_NODE_LISTEN: 'nonsense',
     DMESH_NODE_ADVERTISE: 'node:99999',
+    DMESH_NODE_HTTP_LISTEN: '::1:80',
+    NATS_URL: 'http://127.0.0.1',
     DMESH_NODE_STATE_DIR: `/tmp/${'x'.repeat(100)}`,
     DMESH_NODE_LISTN: '127.0.0.1:0',
   };
@@ -30,5 +32,5 @@ test('parseConfig reports every fault at once', () => {
   expect(thrown).toBeInstanceOf(ConfigError);
   const { faults } = thrown as ConfigError;
   for (const name of Object.keys(faulty)) expect(faults.some((fault) => fault.startsWith(name))).toBe(true);
-  expect(faults).toHaveLength(8);
+  expect(faults).toHaveLength(10);
 });

@@ -1,5 +1,6 @@
 /** Every setting of a node with its default and the reason for it. */
 import path from 'node:path';
+import { readNatsUrl } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 
@@ -15,7 +16,6 @@ export interface ConfigDefaults {
 
 /** NATS subjects and file names are made of it. */
 const NODE_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const ADDRESS = /^(\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):(\d{1,5})$/;
 /** The system's limit of 107 bytes for the path of a unix socket, less the name of an engine's. */
 const MAX_STATE_DIR_BYTES = 107 - '/engine-4194304-zzzzzzzzz-999999.sock'.length;
 const SHA256 = /^[0-9a-f]{64}$/;
@@ -43,22 +43,10 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     nodeId,
     gpu,
     stateDir,
-    listen: address(
-      read,
-      'DMESH_NODE_LISTEN',
-      read.string('DMESH_NODE_LISTEN', '127.0.0.1:0', 'host:port of the gRPC server; port 0 picks a free one.'),
-    ),
-    advertise: address(
-      read,
-      'DMESH_NODE_ADVERTISE',
-      read.optionalString('DMESH_NODE_ADVERTISE', 'host:port that routers call; none: the bound address.'),
-    ),
-    httpListen: address(
-      read,
-      'DMESH_NODE_HTTP_LISTEN',
-      read.string('DMESH_NODE_HTTP_LISTEN', '127.0.0.1:0', 'host:port of /metrics, /healthz and /readyz.'),
-    ),
-    natsUrl: read.string('NATS_URL', 'nats://127.0.0.1:4222', 'NATS server that carries membership.'),
+    listen: read.address('DMESH_NODE_LISTEN', '127.0.0.1:0', 'host:port of the gRPC server; port 0 picks a free one.'),
+    advertise: read.optionalAddress('DMESH_NODE_ADVERTISE', 'host:port that routers call; none: the bound address.'),
+    httpListen: read.address('DMESH_NODE_HTTP_LISTEN', '127.0.0.1:0', 'host:port of /metrics, /healthz and /readyz.'),
+    natsUrl: readNatsUrl(read),
     zone: read.string('DMESH_NODE_ZONE', 'default', 'Routers of the same zone prefer this node when all else is equal.'),
     modelDir: path.resolve(read.string('DMESH_NODE_MODEL_DIR', defaults.modelDir, 'Model folder to serve.')),
     engine: read.string('DMESH_NODE_ENGINE', 'onnx', 'onnx, or a command line that starts an engine; words are separated by spaces.'),
@@ -98,11 +86,4 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     drainGraceMs: read.durationMs('DMESH_NODE_DRAIN_GRACE', 120_000, 'On SIGTERM: a running request may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
   });
-}
-
-function address<T extends string | undefined>(read: EnvReader, name: string, value: T): T {
-  if (value !== undefined && !(Number(ADDRESS.exec(value)?.[2]) <= 65_535)) {
-    read.fault(`${name}: expected host:port such as 127.0.0.1:7001, got ${JSON.stringify(value)}`);
-  }
-  return value;
 }

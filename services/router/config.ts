@@ -1,3 +1,4 @@
+import { readNatsUrl } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 
@@ -8,9 +9,9 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   const MiB = 1024 * 1024;
   return read.done({
     routerId: read.string('DMESH_ROUTER_ID', `router-${defaults.hostName}`, 'Name of this router in logs and on NATS.'),
-    listen: read.string('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
-    httpListen: read.string('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
-    natsUrl: read.string('NATS_URL', 'nats://127.0.0.1:4222', 'NATS server that carries membership.'),
+    listen: read.address('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
+    httpListen: read.address('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
+    natsUrl: readNatsUrl(read),
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     queue: {

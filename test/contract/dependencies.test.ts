@@ -27,7 +27,7 @@ const LIBS: Readonly<Record<string, Allowed>> = {
   'model-package': { libs: ['core', 'contracts'], node: true },
   runtime: { libs: ['core'], node: true },
   grpc: { libs: ['core', 'contracts'], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'], node: true },
-  bus: { libs: ['core', 'model-package'], vendors: ['nats'], node: true },
+  bus: { libs: ['core', 'model-package'], types: ['runtime'], vendors: ['nats'], node: true },
   breaker: { libs: ['core'], vendors: ['opossum'], node: true },
   telemetry: { libs: ['core'], types: ['grpc', 'runtime', 'breaker', 'bus'], vendors: ['pino', 'pino-pretty', 'prom-client'], node: true },
   'embedded-model': { libs: ['core'], node: true },

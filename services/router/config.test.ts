@@ -1,0 +1,28 @@
+import { expect, test } from 'vitest';
+import { ConfigError, EnvReader } from '#runtime';
+import { parseConfig } from './config.js';
+
+const parse = (env: Record<string, string>) => parseConfig(new EnvReader(env, 'DMESH_ROUTER_'), { hostName: 'box', terminal: false });
+
+function faultsOf(env: Record<string, string>): readonly string[] {
+  try {
+    parse(env);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+}
+
+test('parseConfig takes addresses and NATS servers of every form', () => {
+  const env = { DMESH_ROUTER_LISTEN: '[::1]:0', DMESH_ROUTER_HTTP_LISTEN: 'box.example:65535', NATS_URL: 'nats://u:p@a:1, tls://b' };
+  expect(parse(env)).toMatchObject({ listen: '[::1]:0', httpListen: 'box.example:65535', natsUrl: 'nats://u:p@a:1, tls://b' });
+});
+
+test('parseConfig reports every fault at once, and no password', () => {
+  expect(faultsOf({ DMESH_ROUTER_LISTEN: 'nonsense', DMESH_ROUTER_HTTP_LISTEN: 'box:65536', NATS_URL: 'nats://me:secret@a:b' })).toEqual([
+    'DMESH_ROUTER_LISTEN: expected host:port such as 127.0.0.1:7001, got "nonsense"',
+    'DMESH_ROUTER_HTTP_LISTEN: expected host:port such as 127.0.0.1:7001, got "box:65536"',
+    'NATS_URL: expected nats://host:4222 or tls://host:4222, got "***@a:b"',
+  ]);
+});

@@ -94,14 +94,20 @@ async function readHello(messages: Messages): Promise<string> {
   return message.value.routerId;
 }
 
-/** Returns when the router ends its side; rejects when the stream is cut. */
+/** Returns when the router ends its side; rejects at once when the stream is cut, though the router is silent. */
 async function listen(messages: Messages, bidder: Bidder, cut: AbortSignal): Promise<void> {
   const over = new Promise<never>((_, reject) => {
     if (cut.aborted) reject(cut.reason);
     else cut.addEventListener('abort', () => reject(cut.reason), { once: true });
   });
+  // One race for a whole stream: `over` would remember a race for each message until the stream ends.
+  await Promise.race([obey(messages, bidder), over]);
+}
+
+/** Of a stream that was cut, the bidder has left: what still comes does nothing. */
+async function obey(messages: Messages, bidder: Bidder): Promise<void> {
   for (;;) {
-    const next = await Promise.race([messages.next(), over]);
+    const next = await messages.next();
     if (next.done) return;
     const { message } = next.value;
     if (message?.$case === 'bid') bidder.bid(message.value.backlogCount, message.value.ageMs);

@@ -59,7 +59,12 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   const order = engineRequest(drawable);
   const lease = await parts.slot.take(leaseId, call.signal);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
-  observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
+  try {
+    observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
+  } catch (thrown) {
+    lease.release(); // from here on the executor does
+    throw thrown;
+  }
   const { encoding, executingMs, determinismClass } = await draw({ drawable, order }, lease, { call, parts, observer });
   const images = await Promise.all(encoding);
   call.notes.executing_ms = Math.round(executingMs);

@@ -247,10 +247,15 @@ export class Supervisor {
 
   #nextVerdict(signal: AbortSignal): Promise<Verdict> {
     return new Promise((resolve, reject) => {
-      const onAbort = () => reject(signal.reason);
+      const onAbort = () => {
+        this.#onVerdict = () => {};
+        reject(signal.reason);
+      };
       const take = () => {
         const verdict = this.#verdicts.shift();
         if (!verdict) return;
+        // Taken once: a verdict that comes while this one is carried out waits for its turn.
+        this.#onVerdict = () => {};
         signal.removeEventListener('abort', onAbort);
         resolve(verdict);
       };

@@ -1,5 +1,5 @@
 export { type Answer, type CallOptions, Channel, type ChannelOptions, type Duplex } from './channel.js';
-export { Health } from './health.js';
+export { addHealth, type HealthOptions } from './health.js';
 export type {
   Call,
   DuplexHandler,

@@ -1,9 +1,8 @@
 import { afterEach, expect, test } from 'vitest';
-import { generation, health, reflectionV1 } from '#contracts';
+import { generation, reflectionV1 } from '#contracts';
 import { badRequest, Code, Reason } from '#core';
 import { systemClock } from '#runtime';
 import { Channel } from './channel.js';
-import { Health } from './health.js';
 import type { HandlersOf } from './method.js';
 import { addReflection } from './reflection.js';
 import { type CallEnded, Server } from './server.js';
@@ -18,7 +17,6 @@ afterEach(async () => {
 async function start(handlers: Partial<Handlers>) {
   const events: CallEnded[] = [];
   const server = new Server({ clock: systemClock, emit: (event) => events.push(event), maxRequestBytes: 64 * 1024 });
-  const healthStatus = new Health(server);
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService']);
   const none = () => Promise.reject(new Error('not part of this test'));
   server.add(Service, { generate: none, generateStream: none, listModels: none, ...handlers } as Handlers);
@@ -28,7 +26,7 @@ async function start(handlers: Partial<Handlers>) {
     () => server.close(),
     () => channel.close(),
   );
-  return { server, channel, events, health: healthStatus };
+  return { server, channel, events };
 }
 
 const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle' });
@@ -175,16 +173,6 @@ test('a drain lets running calls finish and refuses new ones', async () => {
   release.resolve();
   expect((await running).response.nodeId).toBe('done');
   await drained;
-});
-
-test('health tells readiness apart from life', async () => {
-  const { channel, health: status } = await start({});
-  const check = async (service: string) => (await channel.unary(health.HealthService.check, { service })).response.status;
-  expect(await check('')).toBe(health.HealthCheckResponse_ServingStatus.SERVING);
-  expect(await check('ready')).toBe(health.HealthCheckResponse_ServingStatus.NOT_SERVING);
-  status.setReady(true);
-  expect(await check('ready')).toBe(health.HealthCheckResponse_ServingStatus.SERVING);
-  await expect(check('nobody')).rejects.toMatchObject({ code: Code.NOT_FOUND });
 });
 
 test('a connection refused says that nothing was sent', async () => {

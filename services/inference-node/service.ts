@@ -9,7 +9,7 @@ import path from 'node:path';
 import type { BusEvent } from '#bus';
 import { generation, node } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
-import { addReflection, Health, Server } from '#grpc';
+import { addHealth, addReflection, Server } from '#grpc';
 import { type Env, Lifecycle, part } from '#runtime';
 import { AdminHttp, createMetrics, type Logger, observeCalls, type Readiness } from '#telemetry';
 import type { NodeConfig } from './config.js';
@@ -66,7 +66,6 @@ export function buildNode(options: NodeOptions): InferenceNode {
   const changed = () => {
     intake.settle();
     routers.slotChanged();
-    health.setReady(slot.snapshot.accepting);
     mesh.changed();
   };
   const slot = new Slot({
@@ -93,7 +92,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
   const intake = new Intake({ slot, supervisor, executor, emit });
 
   const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes });
-  const health = new Health(server);
+  addHealth(server, { clock, isReady: () => readiness(slot, supervisor).ready });
   const parts: GenerationParts = { nodeId: config.nodeId, clock, random, emit, slot, supervisor, executor, estimate };
   server.add(generation.ImageGenerationServiceService, {
     generate: intake.counted(generate(parts)),

@@ -5,9 +5,9 @@
 import { callRoll, connectBus, Membership, MembershipSubscriber, registerService } from '#bus';
 import { admin, generation } from '#contracts';
 import type { Clock, Random } from '#core';
-import { addReflection, Health, Server } from '#grpc';
+import { addHealth, addReflection, Server } from '#grpc';
 import { Lifecycle, part } from '#runtime';
-import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls } from '#telemetry';
+import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, type Readiness } from '#telemetry';
 import type { RouterConfig } from './config.js';
 import { type NodeState, observe } from './observe.js';
 import { adminHandlers } from './rpc/admin.js';
@@ -55,21 +55,19 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
   });
   const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes });
-  const health = new Health(server);
+  /** What load balancers are told, over HTTP and over gRPC. */
+  const readiness = (): Readiness => {
+    if (lifecycle.phase !== 'ready') return { ready: false, reason: `the router is ${lifecycle.phase}` };
+    return router.fleet.slotCount() > 0 ? { ready: true } : { ready: false, reason: 'no node takes work' };
+  };
+  addHealth(server, { clock, isReady: () => readiness().ready });
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
   const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen };
   server.add(admin.MeshAdminServiceService, adminHandlers({ ...parts, ...figures }), { endless: ['watchMesh'] });
 
-  const http = new AdminHttp({
-    listen: config.httpListen,
-    metrics,
-    readiness: () => {
-      if (lifecycle.phase !== 'ready') return { ready: false, reason: `the router is ${lifecycle.phase}` };
-      return router.fleet.slotCount() > 0 ? { ready: true } : { ready: false, reason: 'no node takes work' };
-    },
-  });
+  const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';
   const host = config.listen.slice(0, config.listen.lastIndexOf(':'));
   const listen = async () => {
@@ -86,10 +84,6 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     members.stop();
     await bus.close();
   };
-  const stopServing = async () => {
-    health.setReady(false);
-    await server.drain();
-  };
   // In reverse: calls in flight end first, and their retries still know the nodes; then NATS, then the lines.
   const lifecycle: Lifecycle = new Lifecycle(
     [
@@ -97,7 +91,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
       lag,
       part('fleet', { close: async () => router.close() }),
       part('membership', { close: leave }),
-      part('grpc', { start: listen, drain: stopServing, close: () => server.close() }),
+      part('grpc', { start: listen, drain: () => server.drain(), close: () => server.close() }),
       part('join', { start: join }),
     ],
     { clock, graceMs: config.stopGraceMs },

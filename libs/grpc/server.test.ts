@@ -1,4 +1,4 @@
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { generation, reflectionV1 } from '#contracts';
 import { badRequest, Code, Reason } from '#core';
 import { systemClock } from '#runtime';
@@ -173,6 +173,44 @@ test('a drain lets running calls finish and refuses new ones', async () => {
   release.resolve();
   expect((await running).response.nodeId).toBe('done');
   await drained;
+});
+
+test('a slow reader gets everything, and the writer waits for it without a listener a message', async () => {
+  const warnings = vi.spyOn(process, 'emitWarning');
+  const messageCount = 100;
+  const { channel } = await start({
+    generateStream: async (_call, out) => {
+      const image = { imageIndex: 0, data: Buffer.alloc(64 * 1024) };
+      const writes = Array.from({ length: messageCount }, (_, i) =>
+        out.write(generation.GenerateEvent.fromPartial({ event: { $case: 'image', value: { ...image, offset: BigInt(i) } } })),
+      );
+      await Promise.all(writes);
+    },
+  });
+  const offsets: bigint[] = [];
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'image') offsets.push(event.value.offset);
+  }
+  expect(offsets).toEqual(Array.from({ length: messageCount }, (_, i) => BigInt(i)));
+  expect(warnings).not.toHaveBeenCalled();
+});
+
+test('everyone who waits for a drain is told of its end', async () => {
+  const entered = deferred<void>();
+  const release = deferred<void>();
+  const { server, channel } = await start({
+    generate: async () => {
+      entered.resolve();
+      await release.promise;
+      return generation.GenerateResponse.fromPartial({});
+    },
+  });
+  const running = channel.unary(Service.generate, request);
+  await entered.promise;
+  const drains = [server.drain(), server.drain()];
+  release.resolve();
+  await Promise.all(drains);
+  await running;
 });
 
 test('a connection refused says that nothing was sent', async () => {

@@ -65,7 +65,7 @@ export class Server {
   readonly #running = new Set<Running>();
   #inFlight = 0;
   #draining = false;
-  #onIdle: (() => void) | undefined;
+  readonly #awaitingIdle: (() => void)[] = [];
 
   constructor(private readonly options: ServerOptions) {
     this.#server = new GrpcJsServer({
@@ -115,9 +115,7 @@ export class Server {
     this.#draining = true;
     for (const running of this.#running) if (running.endless) running.abort(drainingError());
     if (this.inFlight === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
+    await new Promise<void>((resolve) => this.#awaitingIdle.push(resolve));
   }
 
   /** Aborts what is left with UNAVAILABLE, so that peers try elsewhere, then closes the transport. */
@@ -246,7 +244,7 @@ export class Server {
     } finally {
       this.#running.delete(running);
       if (!running.endless) this.#inFlight--;
-      if (this.inFlight === 0) this.#onIdle?.();
+      if (this.inFlight === 0) for (const resolve of this.#awaitingIdle.splice(0)) resolve();
     }
   }
 }
@@ -281,22 +279,32 @@ function trailersOf(entries: Readonly<Record<string, string>>): Metadata {
 }
 
 function writerOf(call: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>, signal: AbortSignal): Writer<unknown> {
+  // One wait for all who write meanwhile: a slow reader costs no listener a message.
+  let room: Promise<void> | undefined;
+  const untilRoom = () =>
+    new Promise<void>((resolve, reject) => {
+      const over = () => {
+        room = undefined;
+        call.off('drain', onDrain);
+        signal.removeEventListener('abort', onAbort);
+      };
+      const onAbort = () => {
+        over();
+        reject(signal.reason);
+      };
+      const onDrain = () => {
+        over();
+        resolve();
+      };
+      call.on('drain', onDrain);
+      signal.addEventListener('abort', onAbort);
+    });
   return {
     write(message) {
       if (signal.aborted) return Promise.reject(signal.reason);
       if (call.write(message)) return Promise.resolve();
-      return new Promise((resolve, reject) => {
-        const onAbort = () => {
-          call.off('drain', onDrain);
-          reject(signal.reason);
-        };
-        const onDrain = () => {
-          signal.removeEventListener('abort', onAbort);
-          resolve();
-        };
-        call.once('drain', onDrain);
-        signal.addEventListener('abort', onAbort, { once: true });
-      });
+      room ??= untilRoom();
+      return room;
     },
   };
 }

@@ -20,4 +20,5 @@ export type MembershipEvent =
   | { readonly type: 'membershipFrozen'; readonly cause: FreezeCause; readonly silentCount: number; readonly memberCount: number }
   | { readonly type: 'membershipThawed'; readonly cause: FreezeCause; readonly frozenMs: number };
 
-export type FreezeCause = 'linkLost' | 'massSilence';
+/** `start`: nothing has been heard yet. */
+export type FreezeCause = 'start' | 'linkLost' | 'massSilence';

@@ -74,7 +74,7 @@ export class Membership {
   constructor(options: MembershipOptions) {
     this.#options = { intervalMs: 1000, ...options };
     const now = options.clock.now();
-    this.#phase = { kind: 'frozen', cause: 'linkLost', since: now };
+    this.#phase = { kind: 'frozen', cause: 'start', since: now };
     this.#deafSince = now;
   }
 
@@ -155,7 +155,7 @@ export class Membership {
     if (!connected) {
       this.#deafSince = now;
       if (this.#phase.kind === 'live') this.#freeze('linkLost', now, this.#entries.size);
-      else this.#phase = { kind: 'frozen', cause: 'linkLost', since: this.#phase.since };
+      else this.#phase = { ...this.#phase, kind: 'frozen' };
       return;
     }
     this.#deafTotalMs += now - (this.#deafSince ?? now);

@@ -105,8 +105,8 @@ describe('a calm day', () => {
     const node = shared();
     const { response } = await node.generate({}, { metadata: { 'x-request-id': 'from-the-router' } });
     expect(response.requestId).toBe('from-the-router');
-    const line = node.lines('call ended').find(({ request_id }) => request_id === 'from-the-router');
-    expect(line).toMatchObject({ node_id: 'n1', code: 'OK' });
+    const line = () => node.lines('call ended').find(({ request_id }) => request_id === 'from-the-router');
+    await expect.poll(line).toMatchObject({ node_id: 'n1', code: 'OK' });
   });
 
   test('one slot: who comes second is told to come back', async () => {
@@ -268,7 +268,7 @@ describe('a fault that the engine survives', () => {
     ['[oom@2]', Code.RESOURCE_EXHAUSTED, Reason.OUT_OF_MEMORY],
     ['[nan]', Code.INTERNAL, Reason.NAN_OUTPUT],
     ['[blank]', Code.INTERNAL, Reason.BLANK_OUTPUT],
-    ['[garbage]', Code.DATA_LOSS, Reason.INTERNAL],
+    ['[garbage]', Code.DATA_LOSS, Reason.BAD_STREAM],
   ])('%s reaches the caller, and a canary passes before the next request', async (prompt, code, reason) => {
     const node = shared();
     await expect(node.generate({ prompt })).rejects.toMatchObject({ code, reason });

@@ -123,7 +123,7 @@ test('one of two routers killed with kill -9: the other one serves on, and what 
   const second = await mesh().local.addRouter();
   await mesh().local.waitForNodes(3, { router: second });
   const load = new Load(mesh().client, { callers: 8 });
-  const doomed = new Load(mesh().connect(second.grpc), { callers: 8, firstSeed: 10_000, timeoutMs: 3000 });
+  const doomed = new Load(mesh().connect(second.grpc), { callers: 8, firstSeed: 10_000, timeoutMs: 10_000 });
   await Promise.all([load.more(20), doomed.more(20)]);
   second.kill('SIGKILL');
   await second.exited;

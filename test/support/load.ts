@@ -3,6 +3,7 @@
  * reached or it is told to stop. Every call ends up as exactly one outcome.
  */
 import { createHash } from 'node:crypto';
+import { onTestFinished } from 'vitest';
 import type { MeshClient, MeshError, PictureRequest } from '#client';
 import { StatusError } from '#core';
 import { systemClock } from '#runtime';
@@ -56,6 +57,8 @@ export class Load {
   ) {
     this.#next = options.firstSeed ?? 0;
     this.#left = options.count ?? Number.POSITIVE_INFINITY;
+    // A test that fails half-way must not leave callers behind that go on for ever.
+    onTestFinished(() => void this.stop());
     this.#callers = Promise.all(Array.from({ length: options.callers }, () => this.#call()));
   }
 

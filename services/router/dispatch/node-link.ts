@@ -69,6 +69,11 @@ export class NodeLink {
     return this.accepting && !this.#bidding ? this.#freeCount : 0;
   }
 
+  /** Slots that run something or are promised, also of a node that takes nothing new. */
+  get busyCount(): number {
+    return this.#slotCount - this.#freeCount;
+  }
+
   /** Predicted time until a slot is free, 0 when one is. */
   get freeInMs(): number {
     return this.freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());

@@ -28,7 +28,8 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
   const control = async (nodeId: string, action: 'drain' | 'resume') => {
     if (!fleet.get(nodeId)) throw unknownNode(nodeId, fleet);
     const reply = await sendControl({ bus, nodeId, action });
-    if ('error' in reply) throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.BAD_REQUEST, message: reply.error });
+    // The caller named a node that exists, and we the action: that the node did not obey is nothing a caller can mend.
+    if ('error' in reply) throw new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: `${nodeId}: ${reply.error}` });
     return {};
   };
   return {
@@ -68,7 +69,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     connected: link.connected,
     draining: beat.draining,
     slotCount: beat.slotCount,
-    busyCount: link.connected ? link.slotCount - link.freeCount : beat.busyCount,
+    busyCount: link.connected ? link.busyCount : beat.busyCount,
     engineState: beat.engine.state,
     engine: beat.engine.name,
     models: beat.models.map((info) => modelMessage(info, 1)),

@@ -72,7 +72,7 @@ test('the same fault once is an accident: the picture comes from another node', 
 
 test('an engine that breaks its protocol gives DATA_LOSS, never a broken picture', async () => {
   const error = await refused('[garbage]');
-  expect(error.code).toBe(Code.DATA_LOSS);
+  expect(error).toMatchObject({ code: Code.DATA_LOSS, reason: Reason.BAD_STREAM });
   expect(error.message).toContain('bytes of RGB');
   await mesh().whole();
 });

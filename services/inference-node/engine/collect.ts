@@ -52,7 +52,7 @@ function checked(image: engine.RgbImage, index: number, { width, height }: Colle
 function nonsense(expected: string, got: string): StatusError {
   return new StatusError({
     code: Code.DATA_LOSS,
-    reason: Reason.INTERNAL,
+    reason: Reason.BAD_STREAM,
     message: `the engine broke its protocol: expected ${expected}, got ${got}`,
   });
 }

@@ -1,11 +1,14 @@
 /**
  * The client side of grpc-js: one Channel is one peer. Calls are promises and async iterables, take
  * a signal and a deadline, and throw StatusErrors. Retries belong to the caller (the router), so
- * grpc-js's own are off: it retries nothing over 1 MB anyway.
+ * grpc-js's own are off: it retries nothing over 1 MB anyway. Raw calls go over a connection of their
+ * own, without grpc-js (raw-leg.ts).
  */
 import { Client, connectivityState, credentials, Metadata } from '@grpc/grpc-js';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import type { Method } from './method.js';
+import type { Pieces } from './pieces.js';
+import { RawLeg } from './raw-leg.js';
 import { statusFromGrpc } from './status.js';
 
 export interface ChannelOptions {
@@ -46,10 +49,9 @@ const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 /** Doubles the rate of 1.5 MB answers against the default 64 KiB. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
-const identity = (bytes: Buffer): Buffer => bytes;
-
 export class Channel {
   readonly #client: Client;
+  readonly #raw: RawLeg;
   readonly #clock: Clock;
 
   /** `address`: "host:port" or "unix:/path". Connects on the first call. */
@@ -57,9 +59,11 @@ export class Channel {
     readonly address: string,
     options: ChannelOptions,
   ) {
-    this.#clock = options.clock;
+    const { clock, keepaliveMs, maxResponseBytes = MAX_RESPONSE_BYTES } = options;
+    this.#clock = clock;
+    this.#raw = new RawLeg(address, { clock, keepaliveMs, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES });
     this.#client = new Client(address, credentials.createInsecure(), {
-      'grpc.max_receive_message_length': options.maxResponseBytes ?? MAX_RESPONSE_BYTES,
+      'grpc.max_receive_message_length': maxResponseBytes,
       'grpc.max_send_message_length': -1,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
       'grpc.enable_retries': 0,
@@ -67,11 +71,11 @@ export class Channel {
       // A peer that comes back is found within a second instead of grpc's two minutes.
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
-      ...(options.keepaliveMs === undefined
+      ...(keepaliveMs === undefined
         ? {}
         : {
-            'grpc.keepalive_time_ms': options.keepaliveMs,
-            'grpc.keepalive_timeout_ms': options.keepaliveMs,
+            'grpc.keepalive_time_ms': keepaliveMs,
+            'grpc.keepalive_timeout_ms': keepaliveMs,
             'grpc.keepalive_permit_without_calls': 1,
           }),
     });
@@ -82,21 +86,50 @@ export class Channel {
   }
 
   unary<Req, Res>(method: Method<Req, Res>, request: Req, options: CallOptions = {}): Promise<Answer<Res>> {
-    return this.#unary(method, method.responseDeserialize, request, options);
+    return new Promise((resolve, reject) => {
+      if (options.signal?.aborted) return reject(StatusError.from(options.signal.reason));
+      let response: Res | undefined;
+      const call = this.#client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        metadataOf(options),
+        this.#wireOptions(options),
+        (error, value) => {
+          release();
+          if (error) reject(options.signal?.aborted ? StatusError.from(options.signal.reason) : statusFromGrpc(error));
+          else response = value;
+        },
+      );
+      const release = cancelOnAbort(call, options.signal);
+      // The status event carries the trailers and comes after the callback.
+      call.on('status', (status) => {
+        if (status.code === 0 && response !== undefined) resolve({ response, trailers: textEntries(status.metadata) });
+      });
+    });
   }
 
   /** The answer as the bytes that came. */
-  unaryRaw<Req, Res>(method: Method<Req, Res>, request: Req, options: CallOptions = {}): Promise<Answer<Buffer>> {
-    return this.#unary(method, identity, request, options);
+  unaryRaw<Req>(method: Outgoing<Req>, request: Req, options: CallOptions = {}): Promise<Answer<Pieces>> {
+    return this.#raw.unary(method.path, method.requestSerialize(request), options);
   }
 
   serverStream<Req, Res>(method: Method<Req, Res>, request: Req, options: CallOptions = {}): AsyncIterable<Res> {
-    return this.#serverStream(method, method.responseDeserialize, request, options);
+    const call = this.#client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadataOf(options),
+      this.#wireOptions(options),
+    );
+    return readAll(call, options.signal, cancelOnAbort(call, options.signal));
   }
 
   /** Each message as the bytes that came. */
-  serverStreamRaw<Req, Res>(method: Method<Req, Res>, request: Req, options: CallOptions = {}): AsyncIterable<Buffer> {
-    return this.#serverStream(method, identity, request, options);
+  serverStreamRaw<Req>(method: Outgoing<Req>, request: Req, options: CallOptions = {}): AsyncIterable<Pieces> {
+    return this.#raw.stream(method.path, method.requestSerialize(request), options);
   }
 
   duplex<Req, Res>(method: Method<Req, Res>, options: CallOptions = {}): Duplex<Req, Res> {
@@ -135,49 +168,8 @@ export class Channel {
   }
 
   close(): void {
+    this.#raw.close();
     this.#client.close();
-  }
-
-  #unary<Req, Res>(method: Outgoing<Req>, deserialize: (bytes: Buffer) => Res, request: Req, options: CallOptions): Promise<Answer<Res>> {
-    return new Promise((resolve, reject) => {
-      if (options.signal?.aborted) return reject(StatusError.from(options.signal.reason));
-      let response: Res | undefined;
-      const call = this.#client.makeUnaryRequest(
-        method.path,
-        method.requestSerialize,
-        deserialize,
-        request,
-        metadataOf(options),
-        this.#wireOptions(options),
-        (error, value) => {
-          release();
-          if (error) reject(options.signal?.aborted ? StatusError.from(options.signal.reason) : statusFromGrpc(error));
-          else response = value;
-        },
-      );
-      const release = cancelOnAbort(call, options.signal);
-      // The status event carries the trailers and comes after the callback.
-      call.on('status', (status) => {
-        if (status.code === 0 && response !== undefined) resolve({ response, trailers: textEntries(status.metadata) });
-      });
-    });
-  }
-
-  #serverStream<Req, Res>(
-    method: Outgoing<Req>,
-    deserialize: (bytes: Buffer) => Res,
-    request: Req,
-    options: CallOptions,
-  ): AsyncIterable<Res> {
-    const call = this.#client.makeServerStreamRequest(
-      method.path,
-      method.requestSerialize,
-      deserialize,
-      request,
-      metadataOf(options),
-      this.#wireOptions(options),
-    );
-    return readAll(call, options.signal, cancelOnAbort(call, options.signal));
   }
 
   #wireOptions(options: CallOptions): { deadline?: number } {

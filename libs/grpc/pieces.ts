@@ -14,7 +14,7 @@ export class Pieces {
   readonly byteLength: number;
 
   /** The bytes are not copied now: they must stay as they are until the message has been sent. */
-  constructor(private readonly pieces: readonly Uint8Array[]) {
+  constructor(readonly pieces: readonly Uint8Array[]) {
     this.byteLength = sizeOf(pieces);
   }
 
@@ -27,7 +27,12 @@ export class Pieces {
     return this.byteLength;
   }
 
-  /** In one place after all; for readers other than grpc-js. */
+  /** The same with more behind it; nothing is copied. */
+  followedBy(more: Uint8Array): Pieces {
+    return new Pieces([...this.pieces, more]);
+  }
+
+  /** In one place after all; for small messages. */
   toBuffer(): Buffer {
     return Buffer.concat(this.pieces);
   }

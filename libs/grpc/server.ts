@@ -19,7 +19,9 @@ import {
 } from '@grpc/grpc-js';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
+import { Pieces } from './pieces.js';
 import { toStatusObject } from './status.js';
+import { writePieces } from './write-pieces.js';
 
 /** One RPC ended, on either side of success. */
 export interface CallEnded {
@@ -145,7 +147,13 @@ export class Server {
           async (context) => {
             const request = decodeRequest(method, call.request);
             const response = await (handler as (c: Call<unknown>) => Promise<unknown>)({ ...context, request });
-            return () => reply(null, response as never, trailersOf(context.trailers));
+            const trailers = trailersOf(context.trailers);
+            return () => {
+              const written = response instanceof Pieces && writePieces(call, response);
+              // grpc-js takes a status of OK without a message for what it is.
+              if (written) reply({ code: Code.OK, details: 'OK', metadata: trailers });
+              else reply(null, response as never, trailers);
+            };
           },
           (error, trailers) => reply(toStatusObject(error, trailers)),
         );

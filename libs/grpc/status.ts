@@ -42,13 +42,20 @@ function encodeDetails(error: StatusError): Buffer {
 export function statusFromGrpc(thrown: unknown): StatusError {
   if (thrown instanceof StatusError) return thrown;
   if (!isServiceError(thrown)) return StatusError.from(thrown);
-  const decoded = decodeDetails(thrown.metadata?.get(DETAILS_KEY)[0]);
+  const { code, details: text, metadata } = thrown;
+  return statusFromWire({ code, text, details: metadata?.get(DETAILS_KEY)[0], cause: thrown });
+}
+
+/** A status as it was received; `details` is the content of `grpc-status-details-bin`. Total. */
+export function statusFromWire(status: { code: number; text: string; details: unknown; cause?: unknown }): StatusError {
+  const { code, text, cause } = status;
+  const decoded = decodeDetails(status.details);
   return new StatusError({
-    code: thrown.code as Code,
-    reason: decoded.reason ?? reasonOfTransport(thrown.code, thrown.details),
-    message: thrown.details || codeName(thrown.code),
+    code: code as Code,
+    reason: decoded.reason ?? reasonOfTransport(code, text),
+    message: text || codeName(code),
     ...decoded.details,
-    cause: thrown,
+    ...(cause === undefined ? {} : { cause }),
   });
 }
 

@@ -25,14 +25,14 @@ export function forwardStream(ticket: Ticket, out: Writer<generation.GenerateEve
   return async ({ slot, metadata, deadlineAt, signal }) => {
     await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
     const { channel } = slot.node.link;
-    for await (const bytes of channel.serverStreamRaw(Service.generateStream, ticket.request, { metadata, deadlineAt, signal })) {
-      switch (eventKind(bytes)) {
+    for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, { metadata, deadlineAt, signal })) {
+      switch (eventKind(message)) {
         case 'step':
         case 'image':
-          await out.write(bytes);
+          await out.write(message);
           break;
         case 'completed': {
-          const { event } = generation.GenerateEvent.decode(bytes);
+          const { event } = generation.GenerateEvent.decode(message.toBuffer());
           if (event?.$case !== 'completed') break;
           const value = { ...event.value, queuedMs: ticket.queuedMs, attempts: ticket.attempts };
           await out.write({ event: { $case: 'completed', value } });

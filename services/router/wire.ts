@@ -6,34 +6,30 @@
  * Field numbers are those of GenerateResponse and GenerateEvent in generation.proto.
  */
 import { generation } from '#contracts';
-import { Pieces } from '#grpc';
+import type { Pieces } from '#grpc';
 
 const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 const EXECUTING_MS_FIELD = 5;
 
 /** GenerateResponse.executing_ms of a serialised answer; undefined when it is not there. */
-export function readExecutingMs(response: Buffer): number | undefined {
-  let at = 0;
+export function readExecutingMs(response: Pieces): number | undefined {
+  const reader = new PieceReader(response);
   let found: number | undefined;
-  while (at < response.length) {
-    const tag = readVarint(response, at);
-    at = tag.next;
-    const field = tag.value >>> 3;
-    switch (tag.value & 7) {
+  while (!reader.atEnd) {
+    const tag = reader.varint();
+    switch (tag & 7) {
       case WIRE.varint:
-        at = readVarint(response, at).next;
+        reader.varint();
         break;
       case WIRE.fixed64:
-        if (field === EXECUTING_MS_FIELD && at + 8 <= response.length) found = response.readDoubleLE(at);
-        at += 8;
+        if (tag >>> 3 === EXECUTING_MS_FIELD) found = reader.double() ?? found;
+        else reader.skip(8);
         break;
-      case WIRE.bytes: {
-        const length = readVarint(response, at);
-        at = length.next + length.value;
+      case WIRE.bytes:
+        reader.skip(reader.varint());
         break;
-      }
       case WIRE.fixed32:
-        at += 4;
+        reader.skip(4);
         break;
       default:
         return found; // not protobuf as we know it; its reader will say so
@@ -43,8 +39,8 @@ export function readExecutingMs(response: Buffer): number | undefined {
 }
 
 /** The same answer with the router's own figures. */
-export function appendRouterFigures(response: Buffer, figures: { queuedMs: number; attempts: number }): Pieces {
-  return new Pieces([response, generation.GenerateResponse.encode(generation.GenerateResponse.fromPartial(figures)).finish()]);
+export function appendRouterFigures(response: Pieces, figures: { queuedMs: number; attempts: number }): Pieces {
+  return response.followedBy(generation.GenerateResponse.encode(generation.GenerateResponse.fromPartial(figures)).finish());
 }
 
 export type EventKind = 'accepted' | 'queued' | 'started' | 'step' | 'image' | 'completed' | 'unknown';
@@ -59,19 +55,57 @@ const EVENT_KINDS: Readonly<Record<number, EventKind>> = {
 };
 
 /** Which arm of the oneof a serialised GenerateEvent holds: the first byte says it. */
-export function eventKind(event: Buffer): EventKind {
-  return EVENT_KINDS[(event[0] ?? 0) >>> 3] ?? 'unknown';
+export function eventKind(event: Pieces): EventKind {
+  return EVENT_KINDS[(event.pieces[0]?.[0] ?? 0) >>> 3] ?? 'unknown';
 }
 
-function readVarint(bytes: Buffer, start: number): { value: number; next: number } {
-  let value = 0;
-  let scale = 1;
-  let at = start;
-  for (; at < bytes.length; at++) {
-    const byte = bytes[at] ?? 0;
-    value += (byte & 0x7f) * scale;
-    scale *= 128;
-    if (byte < 0x80) return { value, next: at + 1 };
+/** Reads a message where it lies and steps over what is not of interest. */
+class PieceReader {
+  readonly #pieces: readonly Uint8Array[];
+  #index = 0;
+  #at = 0;
+
+  constructor(message: Pieces) {
+    this.#pieces = message.pieces;
   }
-  return { value, next: at };
+
+  get atEnd(): boolean {
+    this.#settle();
+    return this.#index >= this.#pieces.length;
+  }
+
+  varint(): number {
+    let value = 0;
+    for (let scale = 1; !this.atEnd; scale *= 128) {
+      const byte = this.#byte();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) break;
+    }
+    return value;
+  }
+
+  /** Undefined when the message ends before it. */
+  double(): number | undefined {
+    const bytes = new DataView(new ArrayBuffer(8));
+    for (let i = 0; i < 8; i++) {
+      if (this.atEnd) return undefined;
+      bytes.setUint8(i, this.#byte());
+    }
+    return bytes.getFloat64(0, true);
+  }
+
+  skip(count: number): void {
+    this.#at += count;
+  }
+
+  #byte(): number {
+    return this.#pieces[this.#index]?.[this.#at++] ?? 0;
+  }
+
+  /** Moves to the piece in which the position lies. */
+  #settle(): void {
+    for (let piece = this.#pieces[this.#index]; piece && this.#at >= piece.length; piece = this.#pieces[++this.#index]) {
+      this.#at -= piece.length;
+    }
+  }
 }

@@ -1,14 +1,15 @@
 /**
  * Is this node fit for users' requests? One breaker for each node.
  *
- *   closed ──rule or trip()──► open ──time out──► halfOpen ──probe good──► closed, with a ramp
- *                               ▲                    │
- *                               └────probe bad───────┘   (the time out doubles, to a limit)
+ *   closed ──rule──► open ──time out──► halfOpen ──probe good──► closed, with a ramp
+ *                     ▲                    │
+ *                     └────probe bad───────┘   (the time out doubles, to a limit)
  *
  * closed: requests are admitted, outcomes counted. open: nothing is admitted. halfOpen: still nothing
  * but one probe, a small canary generation that the breaker starts itself, never a user's request.
  * A result of a call that began before the last change of state counts for nothing: a success that
- * was under way when the node failed proves nothing about it now.
+ * was under way when the node failed proves nothing about it now. That a line is lost
+ * is for the router to see; a call lost with it counts like any failure.
  */
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import { type BreakerState, Gate } from './gate.js';
@@ -16,7 +17,7 @@ import { outcomeOf, type Settlement } from './outcome.js';
 import { type BreakerSettings, DEFAULT_SETTINGS } from './settings.js';
 import { type TripCause, TripRule } from './trip-rule.js';
 
-export type OpenCause = TripCause | 'tripped' | 'probeFailed';
+export type OpenCause = TripCause | 'probeFailed';
 
 export type BreakerEvent =
   /** No request goes to the node for `openMs`; `repeatCount` openings came before, healthy times taken off. */
@@ -44,7 +45,7 @@ export interface BreakerOptions {
   readonly emit: Emit<BreakerEvent>;
   /** The canary. Resolves when the node is good. `signal` aborts when the answer is no longer wanted. */
   readonly probe: (signal: AbortSignal) => Promise<void>;
-  /** Asked before the rule (not trip()) opens it. Default: always. */
+  /** Asked before the rule opens it. Default: always. */
   readonly mayOpen?: () => boolean;
   readonly settings?: Partial<BreakerSettings>;
 }
@@ -62,7 +63,7 @@ export class Breaker {
   readonly #gate: Gate;
   /** Grows with every change of state; what began under an older one is not counted. */
   #generation = 0;
-  #opening: Opening = { cause: 'tripped', detail: '' };
+  #opening: Opening = { cause: 'probeFailed', detail: '' };
   #openMs = 0;
   #closing: 'probe' | 'reset' = 'probe';
   #repeatCount = 0;
@@ -110,11 +111,6 @@ export class Breaker {
     };
   }
 
-  /** Opens at once, whatever the floor: the connection is dead. Does nothing when open already. */
-  trip(detail: string): void {
-    this.#open({ cause: 'tripped', detail });
-  }
-
   /** The node seems to be back (its connection is): probe now instead of when the time is over. */
   recheck(): void {
     this.#gate.recheck();
@@ -148,7 +144,7 @@ export class Breaker {
       case 'failure': {
         const cause = this.#rule.failure();
         if (cause === undefined) return;
-        if (this.#options.mayOpen?.() ?? true) this.#open({ cause, detail: '' });
+        if (this.#options.mayOpen?.() ?? true) this.#open(cause);
         else this.#refuse(cause);
         return;
       }
@@ -163,9 +159,8 @@ export class Breaker {
     this.#options.emit({ type: 'breakerTripRefused', node: this.name, cause });
   }
 
-  #open(opening: Opening): void {
-    if (this.state === 'open') return;
-    this.#opening = opening;
+  #open(cause: TripCause): void {
+    this.#opening = { cause, detail: '' };
     this.#gate.open();
   }
 

@@ -37,7 +37,6 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.DEADLINE]: CALLERS_OWN, // the caller's deadline: says nothing about the node, and leaves no time
   [Reason.QUEUE_TIMEOUT]: CALLERS_OWN, // the waiting was the caller's to limit
   [Reason.POISON]: CALLERS_OWN, // judged on two nodes already
-  [Reason.RETRIES_EXHAUSTED]: CALLERS_OWN, // a mesh behind us has tried; two tiers of retries would multiply
 
   [Reason.NODE_BUSY]: NOT_BEGUN, // lost the race for a slot: back to the head of the queue
   [Reason.ENGINE_BUSY]: NOT_BEGUN,

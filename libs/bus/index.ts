@@ -5,7 +5,7 @@ export { readNatsUrl } from './config.js';
 export { CONTROL_ACTIONS, type ControlAction, type ControlReply, sendControl, serveControl } from './control.js';
 export type { BusCredentials } from './credentials.js';
 export type { BusEvent } from './events.js';
-export { compareIncarnations, makeIncarnation } from './incarnation.js';
+export { makeIncarnation } from './incarnation.js';
 export type { Member, MemberAspect, MemberState } from './member.js';
 export { Membership, type MembershipOptions } from './membership.js';
 export type { FreezeCause, MembershipEvent } from './membership-events.js';

@@ -24,7 +24,6 @@ test.each([
   ['nobody said when to come back', { reason: Reason.NO_NODES }],
   ['a bad request stays bad', { code: Code.INVALID_ARGUMENT, reason: Reason.BAD_REQUEST }],
   ['the deadline passed', { code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE }],
-  ['the router has tried enough nodes', { reason: Reason.RETRIES_EXHAUSTED }],
   ['a poison request must not go round again', { code: Code.ABORTED, reason: Reason.POISON }],
   ['the caller cancelled', { code: Code.CANCELLED, reason: Reason.CANCELLED }],
 ] as const)('%s: not repeated', (_, options) => {

@@ -138,3 +138,15 @@ test('resolveRequest() tells unknown LoRAs apart from violations', () => {
 test('resolveRequest() takes a negative prompt for a model that uses it', () => {
   expect(resolveRequest(request({ negativePrompt: 'blurry' }), { ...model, negativePrompt: true }).ok).toBe(true);
 });
+
+test('resolveRequest() does not look at a hundred thousand LoRAs', () => {
+  const loras = Array.from({ length: 120_000 }, (_, i) => ({ name: i.toString(36) }));
+  const startedAt = performance.now();
+  expect(resolveRequest(request({ loras }), model)).toEqual({
+    ok: false,
+    violations: [{ field: 'loras', description: 'expected at most 2, got 120000' }],
+    unknownLoras: [],
+  });
+  // Looking at each pair took more than a minute.
+  expect(performance.now() - startedAt).toBeLessThan(1000);
+});

@@ -63,8 +63,7 @@ export function resolveRequest(request: RequestFields, model: ModelInfo): Resolu
     imageCount: request.imageCount === 0 ? 1 : request.imageCount,
     loras: request.loras.map(({ name, strength }) => ({ name, strength: strength ?? DEFAULT_LORA_STRENGTH })),
   };
-  const known = new Set(model.loras.map((lora) => lora.name));
-  const unknownLoras = [...new Set(resolved.loras.map((lora) => lora.name))].filter((name) => !known.has(name));
+  const unknownLoras = unknownNames(resolved.loras, model);
   const violations = [
     ...idViolations(request.requestId),
     ...promptViolations(resolved, model),
@@ -121,12 +120,18 @@ function numberViolations(field: string, value: number, min: number, max: number
 }
 
 function loraViolations(loras: ResolvedRequest['loras'], limits: ModelInfo['limits']): Violation[] {
-  const violations = loras.flatMap(({ name, strength }, i) => [
+  // A request has room for a hundred thousand of them: too many are not looked at.
+  if (loras.length > limits.maxLoras) return [violation('loras', `at most ${limits.maxLoras}`, loras.length)];
+  return loras.flatMap(({ name, strength }, i) => [
     ...numberViolations(`loras[${i}].strength`, strength, limits.minLoraStrength, limits.maxLoraStrength),
     ...(loras.findIndex((lora) => lora.name === name) === i ? [] : [violation(`loras[${i}].name`, 'each adapter once', clip(name))]),
   ]);
-  if (loras.length > limits.maxLoras) violations.unshift(violation('loras', `at most ${limits.maxLoras}`, loras.length));
-  return violations;
+}
+
+function unknownNames(loras: ResolvedRequest['loras'], { limits, loras: known }: ModelInfo): string[] {
+  if (loras.length > limits.maxLoras) return [];
+  const names = new Set(loras.map(({ name }) => name));
+  return [...names].filter((name) => !known.some((lora) => lora.name === name)).map(clip);
 }
 
 function violation(field: string, expected: string, got: string | number): Violation {

@@ -4,10 +4,17 @@
  */
 import { Metadata, type StatusObject } from '@grpc/grpc-js';
 import { errorDetails, googleStatus } from '#contracts';
-import { Code, codeName, type ErrorDetails, Reason, StatusError } from '#core';
+import { Code, codeName, type ErrorDetails, Reason, StatusError, type Violation } from '#core';
 
 export const ERROR_DOMAIN = 'diffusionmesh';
 const DETAILS_KEY = 'grpc-status-details-bin';
+/**
+ * A status travels in header fields, and a peer that finds them too long drops the connection with all
+ * calls on it. gRPC's own implementations take 8 KB without asking, so that is what these come to.
+ */
+const MAX_TEXT_CHARS = 1000;
+const MAX_DETAIL_CHARS = 200;
+const MAX_VIOLATION_COUNT = 16;
 const TYPE_PREFIX = 'type.googleapis.com/google.rpc.';
 
 /** What grpc-js sends to a peer for this error; `cause` stays here. */
@@ -15,19 +22,23 @@ export function toStatusObject(error: StatusError, trailers: Readonly<Record<str
   const metadata = new Metadata();
   for (const [key, value] of Object.entries(trailers)) metadata.set(key, value);
   metadata.set(DETAILS_KEY, encodeDetails(error));
-  return { code: error.code, details: error.message, metadata };
+  return { code: error.code, details: clip(error.message, MAX_TEXT_CHARS), metadata };
 }
 
 function encodeDetails(error: StatusError): Buffer {
   const { violations, resource, retryDelayMs, metadata } = error.details;
   const any = (type: string, value: Uint8Array) => ({ typeUrl: TYPE_PREFIX + type, value: Buffer.from(value) });
   const { ErrorInfo, BadRequest, ResourceInfo, RetryInfo } = errorDetails;
-  const details = [any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...metadata } }).finish())];
-  if (violations) {
-    details.push(any('BadRequest', BadRequest.encode({ fieldViolations: violations.map((v) => ({ ...v })) }).finish()));
-  }
+  const figures = Object.fromEntries(Object.entries(metadata ?? {}).map(([key, value]) => [key, clip(value)]));
+  const details = [any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: ERROR_DOMAIN, metadata: figures }).finish())];
+  if (violations) details.push(any('BadRequest', BadRequest.encode({ fieldViolations: shown(violations) }).finish()));
   if (resource) {
-    const message = { resourceType: resource.type, resourceName: resource.name, owner: '', description: resource.description };
+    const message = {
+      resourceType: resource.type,
+      resourceName: clip(resource.name),
+      owner: '',
+      description: clip(resource.description, MAX_TEXT_CHARS),
+    };
     details.push(any('ResourceInfo', ResourceInfo.encode(message).finish()));
   }
   if (retryDelayMs !== undefined) {
@@ -35,7 +46,19 @@ function encodeDetails(error: StatusError): Buffer {
     const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((retryDelayMs - seconds * 1000) * 1e6) };
     details.push(any('RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
   }
-  return Buffer.from(googleStatus.Status.encode({ code: error.code, message: error.message, details }).finish());
+  return Buffer.from(googleStatus.Status.encode({ code: error.code, message: clip(error.message, MAX_DETAIL_CHARS), details }).finish());
+}
+
+function shown(violations: readonly Violation[]): Violation[] {
+  const first = violations
+    .slice(0, MAX_VIOLATION_COUNT)
+    .map(({ field, description }) => ({ field: clip(field), description: clip(description) }));
+  const more = violations.length - first.length;
+  return more > 0 ? [...first, { field: '', description: `and ${more} more` }] : first;
+}
+
+function clip(text: string, maxChars = MAX_DETAIL_CHARS): string {
+  return text.length <= maxChars ? text : `${text.slice(0, maxChars - 1)}…`;
 }
 
 /** What a grpc-js client threw, as one of ours. Total. */

@@ -117,7 +117,7 @@ export function priorityToJSON(object: Priority): string {
 
 /** Zero, empty or absent means "the model's default"; the answer says what was used. */
 export interface GenerateRequest {
-  /** Names this request in logs, trailers and retries. Up to 128 of [A-Za-z0-9._:-]; made up when empty. */
+  /** Names this request in logs and in the answer; every retry keeps it. Up to 128 of [A-Za-z0-9._:-]; made up when empty. */
   requestId: string;
   /** A name from ListModels. May be empty while the mesh serves exactly one model. */
   model: string;

@@ -56,7 +56,7 @@ function install() {
   // --include=dev: the compiler is one of them, also where NODE_ENV says production.
   const result = run([...npm, 'ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'], {
     ...process.env,
-    // The CPU runtime is inside the package; its install script would fetch CUDA libraries from elsewhere.
+    // For an npm told to run install scripts all the same (npm_config_ignore_scripts=false): see .npmrc.
     ONNXRUNTIME_NODE_INSTALL: 'skip',
   });
   if (result.failed) {

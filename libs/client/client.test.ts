@@ -212,13 +212,30 @@ test('nobody there: CONNECT_FAILED after a few tries', async () => {
   cleanups.push(() => client.close());
   const retries: Progress[] = [];
   const failing = client.generate({ prompt: 'p' }, { onProgress: (progress) => retries.push(progress) });
-  await expect(failing).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED });
+  await expect(failing).rejects.toMatchObject({
+    code: Code.UNAVAILABLE,
+    reason: Reason.CONNECT_FAILED,
+    message: 'no connection to 127.0.0.1:1: connection refused',
+  });
   expect(retries.map((progress) => progress.kind)).toEqual(['retrying', 'retrying']);
 });
 
 test('the deadline ends a call', async () => {
   const client = await mesh({ generate: () => new Promise(() => {}) });
-  await expect(client.generate({ prompt: 'p' }, { timeoutMs: 50 })).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED });
+  await expect(client.generate({ prompt: 'p' }, { timeoutMs: 50 })).rejects.toMatchObject({
+    code: Code.DEADLINE_EXCEEDED,
+    message: `no answer from ${client.address} within 50 ms`,
+  });
+});
+
+test.each<[string, (client: MeshClient) => Promise<unknown>]>([
+  ['drain', (client) => client.drain('node-1')],
+  ['resume', (client) => client.resume('node-1')],
+  ['waitForNodes', (client) => client.waitForNodes(1)],
+])('%s() says in one sentence that nobody is there', async (_, call) => {
+  const client = connectMesh({ address: '127.0.0.1:1' });
+  cleanups.push(() => client.close());
+  await expect(call(client)).rejects.toMatchObject({ message: 'no connection to 127.0.0.1:1: connection refused' });
 });
 
 test.each([

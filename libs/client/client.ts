@@ -12,6 +12,7 @@ import type { Progress } from './progress.js';
 import { type PictureRequest, wireRequest } from './request.js';
 import { retryDelayMs } from './retry.js';
 import type { MeshSnapshot, Model, NodeInfo, UsedParameters } from './types.js';
+import { inPlainWords } from './unanswered.js';
 
 export interface ConnectOptions {
   /** host:port of a router or of a single node. */
@@ -50,6 +51,10 @@ export interface Generated {
 
 const Pictures = generation.ImageGenerationServiceService;
 const Admin = admin.MeshAdminServiceService;
+
+/** Deadlines are fixed when the caller calls: every attempt and every wait between them shares one. */
+type Call = CallOptions & { readonly deadlineAt: number; readonly timeoutMs: number };
+
 const PICTURE_TIMEOUT_MS = 60_000;
 const OTHER_TIMEOUT_MS = 10_000;
 
@@ -100,7 +105,8 @@ export class MeshClient {
 
   /** The mesh as it is now and again whenever it changes; leaving the loop ends the call. */
   watchMesh(options: CallSettings = {}): AsyncIterable<MeshSnapshot> {
-    return this.#channel.serverStream(Admin.watchMesh, {}, this.#call(options, Number.POSITIVE_INFINITY));
+    const call = this.#call(options, Number.POSITIVE_INFINITY);
+    return this.#told(this.#channel.serverStream(Admin.watchMesh, {}, call), call);
   }
 
   /** Resolves when the router sees at least `count` nodes that are alive, connected and able to draw. */
@@ -114,12 +120,14 @@ export class MeshClient {
 
   /** Asks a node to take no more work; what runs is finished. */
   async drain(nodeId: string, options: CallSettings = {}): Promise<void> {
-    await this.#channel.unary(Admin.drain, { nodeId }, this.#call(options, OTHER_TIMEOUT_MS));
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    await this.#channel.unary(Admin.drain, { nodeId }, call).catch((thrown) => Promise.reject(this.#plain(thrown, call)));
   }
 
   /** Takes a drain back. */
   async resume(nodeId: string, options: CallSettings = {}): Promise<void> {
-    await this.#channel.unary(Admin.resume, { nodeId }, this.#call(options, OTHER_TIMEOUT_MS));
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    await this.#channel.unary(Admin.resume, { nodeId }, call).catch((thrown) => Promise.reject(this.#plain(thrown, call)));
   }
 
   /** Ends the connection. Calls in flight fail. */
@@ -160,10 +168,10 @@ export class MeshClient {
     throw streamEnded();
   }
 
-  /** Deadlines are fixed when the caller calls: every attempt and every wait between them shares one. */
-  #call(options: CallSettings, defaultTimeoutMs: number): CallOptions & { readonly deadlineAt: number } {
+  #call(options: CallSettings, defaultTimeoutMs: number): Call {
     const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? defaultTimeoutMs;
     return {
+      timeoutMs,
       deadlineAt: this.#clock.now() + timeoutMs,
       ...(options.signal ? { signal: options.signal } : {}),
       ...(this.#options.metadata ? { metadata: this.#options.metadata } : {}),
@@ -171,7 +179,7 @@ export class MeshClient {
   }
 
   async #withRetries<T>(
-    call: CallOptions & { readonly deadlineAt: number },
+    call: Call,
     onProgress: ((progress: Progress) => void) | undefined,
     send: (call: CallOptions) => Promise<T>,
   ): Promise<T> {
@@ -181,13 +189,25 @@ export class MeshClient {
         this.#known = true;
         return answer;
       } catch (thrown) {
-        const error = StatusError.from(thrown);
+        const error = this.#plain(thrown, call);
         const delayMs = retryDelayMs(error, { attempt, random: this.#random, known: this.#known });
         if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
         onProgress?.({ kind: 'retrying', attempt: attempt + 1, delayMs, reason: error.reason });
         await this.#clock.sleep(delayMs, call.signal).catch((reason) => Promise.reject(StatusError.from(reason)));
       }
     }
+  }
+
+  async *#told<T>(messages: AsyncIterable<T>, call: Call): AsyncGenerator<T, void> {
+    try {
+      yield* messages;
+    } catch (thrown) {
+      throw this.#plain(thrown, call);
+    }
+  }
+
+  #plain(thrown: unknown, { timeoutMs }: Call): StatusError {
+    return inPlainWords(StatusError.from(thrown), { address: this.address, timeoutMs });
   }
 }
 

@@ -225,6 +225,12 @@ test.each([
   await expect(call).rejects.toMatchObject({ code: Code.INTERNAL, reason: Reason.BAD_STREAM });
 });
 
+test('an address that is none is no connection', async () => {
+  const channel = new Channel('no address:x', { clock: systemClock });
+  cleanups.push(() => channel.close());
+  await expect(channel.unaryRaw(Service.generate, request)).rejects.toMatchObject({ reason: Reason.CONNECT_FAILED });
+});
+
 test('an HTTP status is no answer', async () => {
   const { port } = await misbehave((stream) => {
     stream.respond({ ':status': 503 });

@@ -8,26 +8,16 @@
  *
  * none → connecting → open → (GOAWAY, lost) → none; the next call connects again. Decision 0007.
  */
-import {
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-  connect,
-  constants,
-  type IncomingHttpHeaders,
-  type IncomingHttpStatusHeader,
-} from 'node:http2';
-import { connect as connectSocket } from 'node:net';
-import { type Clock, Code, Reason, StatusError } from '#core';
-import { Pieces } from './pieces.js';
+import { type ClientHttp2Stream, constants, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2';
+import { Code, Reason, StatusError } from '#core';
+import { badStream, framed, messageReader } from './message-reader.js';
+import type { Pieces } from './pieces.js';
+import { authorityOf, type Connection, type ConnectionOptions, connectFailed, openConnection } from './raw-connection.js';
 import { statusFromWire } from './status.js';
 
-export interface RawLegOptions {
-  readonly clock: Clock;
+export interface RawLegOptions extends ConnectionOptions {
   /** Larger messages are RESOURCE_EXHAUSTED/MESSAGE_TOO_LARGE. */
   readonly maxResponseBytes: number;
-  readonly windowBytes: number;
-  /** As in ChannelOptions. */
-  readonly keepaliveMs?: number | undefined;
 }
 
 export interface RawCallOptions {
@@ -55,20 +45,10 @@ interface RunningCall {
   cancel(): void;
 }
 
-interface Connection {
-  readonly session: ClientHttp2Session;
-  /** Resolves when the peer has spoken HTTP/2; rejects with CONNECT_FAILED. */
-  readonly ready: Promise<void>;
-  open: boolean;
-}
-
 /** After a failed attempt, calls fail at once for this long; doubles to the maximum. */
 const BACKOFF_MS = { first: 100, max: 1000 };
-/** For a peer that accepts and says nothing; shorter where pings are. */
-const CONNECT_TIMEOUT_MS = 20_000;
 /** gRPC allows eight digits. */
 const MAX_TIMEOUT_MS = 99_999_999;
-const HEADER_BYTES = 5;
 const { NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM } = constants;
 
 export class RawLeg {
@@ -219,7 +199,12 @@ export class RawLeg {
     if (known && !known.session.closed && !known.session.destroyed) return known;
     const { clock } = this.#options;
     if (this.#lastFailure && clock.now() < this.#failedAt + this.#backoffMs) return this.#lastFailure;
-    const connection = openConnection(this.address, this.#options);
+    let connection: Connection;
+    try {
+      connection = openConnection(this.address, this.#options);
+    } catch (thrown) {
+      return connectFailed(this.address, thrown); // the address is none
+    }
     this.#connection = connection;
     const forget = () => {
       if (this.#connection === connection) this.#connection = undefined;
@@ -238,53 +223,6 @@ export class RawLeg {
     );
     return connection;
   }
-}
-
-function openConnection(address: string, options: RawLegOptions): Connection {
-  const { clock, keepaliveMs, windowBytes } = options;
-  const session = connect(`http://${authorityOf(address)}`, {
-    settings: { initialWindowSize: windowBytes, enablePush: false },
-    maxSessionMemory: Number.MAX_SAFE_INTEGER, // messages have their own limit
-    ...(address.startsWith('unix:') ? { createConnection: () => connectSocket(address.slice('unix:'.length)) } : {}),
-  });
-  let cause: unknown;
-  session.on('error', (error) => {
-    cause = error; // 'close' follows
-  });
-  session.once('connect', () => session.setLocalWindowSize(windowBytes));
-  const ready = new Promise<void>((resolve, reject) => {
-    const patienceMs = keepaliveMs === undefined ? CONNECT_TIMEOUT_MS : keepaliveMs * 2;
-    const cancelTimer = clock.schedule(patienceMs, () => session.destroy(new Error(`no word within ${patienceMs} ms`)));
-    session.once('close', () => {
-      cancelTimer();
-      reject(connectFailed(address, cause));
-    });
-    session.once('remoteSettings', () => {
-      cancelTimer();
-      connection.open = true;
-      if (keepaliveMs !== undefined) keepAlive(session, keepaliveMs, clock);
-      resolve();
-    });
-  });
-  const connection: Connection = { session, ready, open: false };
-  return connection;
-}
-
-/** Pings after each pause; a peer that leaves one unanswered for as long is gone. */
-function keepAlive(session: ClientHttp2Session, keepaliveMs: number, clock: Clock): void {
-  let cancelTimer = () => {};
-  const pause = () => {
-    cancelTimer = clock.schedule(keepaliveMs, ping);
-  };
-  const ping = () => {
-    cancelTimer = clock.schedule(keepaliveMs, () => session.destroy(new Error(`no answer to a ping within ${keepaliveMs} ms`)));
-    session.ping((error) => {
-      cancelTimer();
-      if (!error && !session.destroyed) pause();
-    });
-  };
-  session.once('close', () => cancelTimer());
-  pause();
 }
 
 /** One HTTP/2 stream's events, as chunks and an end with its status. */
@@ -318,64 +256,6 @@ function follow(
   stream.on('close', () => {
     if (!onEnd()) listener.onEnd(brokenOff(address, { httpStatus: headers[':status'], rstCode: stream.rstCode, cause }), {});
   });
-}
-
-/** gRPC's frames: a flag, four bytes of length, the message. They lie in chunks as it happens. */
-function messageReader(maxBytes: number, deliver: (message: Pieces) => void) {
-  let headerCount = 0;
-  let missing = 0;
-  let pieces: Uint8Array[] = [];
-  const deliverWhole = () => {
-    if (headerCount < HEADER_BYTES || missing > 0) return;
-    const message = new Pieces(pieces);
-    headerCount = 0;
-    pieces = [];
-    deliver(message);
-  };
-  /** One byte of the header; returns what is wrong with it. */
-  const readHeader = (byte: number): StatusError | undefined => {
-    if (headerCount++ > 0) missing = missing * 256 + byte;
-    else if (byte === 1) return badStream('expected plain messages, got a compressed one');
-    else if (byte !== 0) return badStream(`expected a gRPC message, got one that begins with ${byte}`);
-    if (headerCount < HEADER_BYTES || missing <= maxBytes) return undefined;
-    return new StatusError({
-      code: Code.RESOURCE_EXHAUSTED,
-      reason: Reason.MESSAGE_TOO_LARGE,
-      message: `expected messages of at most ${maxBytes} bytes, got one of ${missing}`,
-    });
-  };
-  return {
-    /** Nothing is left of a message. */
-    get complete(): boolean {
-      return headerCount === 0;
-    },
-    push(chunk: Uint8Array): StatusError | undefined {
-      for (let at = 0; at < chunk.length; deliverWhole()) {
-        if (headerCount < HEADER_BYTES) {
-          const fault = readHeader(chunk[at++] ?? 0);
-          if (fault) return fault;
-        } else {
-          const piece = chunk.subarray(at, at + missing);
-          pieces.push(piece);
-          missing -= piece.length;
-          at += piece.length;
-        }
-      }
-      return undefined;
-    },
-  };
-}
-
-function framed(request: Uint8Array): Buffer {
-  const frame = Buffer.allocUnsafe(HEADER_BYTES + request.length);
-  frame.writeUInt8(0, 0);
-  frame.writeUInt32BE(request.length, 1);
-  frame.set(request, HEADER_BYTES);
-  return frame;
-}
-
-function authorityOf(address: string): string {
-  return address.startsWith('unix:') ? 'localhost' : address;
 }
 
 function statusOf(headers: IncomingHttpHeaders): StatusError {
@@ -417,15 +297,6 @@ function brokenOff(address: string, seen: { httpStatus: number | undefined; rstC
     message: `${address} broke off before its status came`,
     cause,
   });
-}
-
-function connectFailed(address: string, cause: unknown): StatusError {
-  const text = cause instanceof Error ? `: ${cause.message}` : '';
-  return new StatusError({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED, message: `no connection to ${address}${text}`, cause });
-}
-
-function badStream(message: string): StatusError {
-  return new StatusError({ code: Code.INTERNAL, reason: Reason.BAD_STREAM, message });
 }
 
 function deadlinePassed(address: string): StatusError {

@@ -1,33 +1,31 @@
 /**
- * A process that `dmesh up` or a test has started must not outlive it, not even when it was killed
- * and could say nothing. Such a child is given DMESH_PARENT_PID and asks once a second whether that
- * process is still there.
+ * A process that `dmesh up`, a node or a test has started must not outlive it, not even when it was
+ * killed and could say nothing. Such a child is told the process id and looks twice a second whether
+ * that process is still there.
  *
  * A direct child watches its parent process id, which changes at the parent's death even while the
  * dead parent waits to be reaped; a grandchild that inherited the setting asks for the process.
  */
-import type { Env } from './env.js';
 
-const POLL_MS = 1000;
+const LOOK_EVERY_MS = 500;
 
-/** Calls back once when the process named by DMESH_PARENT_PID is gone. Without the setting: never. */
-export function watchParent(env: Env, onGone: () => void): void {
-  const parentPid = Number(env.DMESH_PARENT_PID);
-  if (!Number.isSafeInteger(parentPid) || parentPid <= 0) return;
-  const isDirectChild = process.ppid === parentPid;
+/** Calls back once when that process is gone; the function returned stops looking. Without a process id (0, NaN): never. */
+export function watchParent(pid: number, onGone: () => void): () => void {
+  if (!Number.isSafeInteger(pid) || pid <= 0) return () => {};
+  const isDirectChild = process.ppid === pid;
   const timer = setInterval(() => {
-    if (isDirectChild ? process.ppid === parentPid : exists(parentPid)) return;
+    if (isDirectChild ? process.ppid === pid : exists(pid)) return;
     clearInterval(timer);
     onGone();
-  }, POLL_MS);
+  }, LOOK_EVERY_MS);
   timer.unref();
+  return () => clearInterval(timer);
 }
 
 function exists(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
+    return process.kill(pid, 0);
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'; // it lives under another user
+    return error instanceof Error && 'code' in error && error.code === 'EPERM'; // it lives under another user
   }
 }

@@ -67,7 +67,7 @@ export function processHost(): Host {
     stderr: (text) => void process.stderr.write(text),
     stopRequested: new Promise((resolve) => {
       for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => resolve(name));
-      watchParent(process.env, () => resolve('parent gone'));
+      watchParent(Number(process.env.DMESH_PARENT_PID), () => resolve('parent gone'));
     }),
     exit: (code) => process.exit(code),
   };

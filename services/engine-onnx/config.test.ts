@@ -9,7 +9,7 @@ test('parseConfig() has a default for everything', () => {
     socketPath: '/tmp/dmesh-engine.sock',
     threadCount: 1,
     adapterSetCount: 2,
-    parentPid: undefined,
+    parentPid: 0,
     logLevel: 'info',
   });
 });

@@ -7,8 +7,8 @@ export interface EngineConfig {
   readonly socketPath: string;
   readonly threadCount: number;
   readonly adapterSetCount: number;
-  /** Undefined: nobody to outlive. */
-  readonly parentPid: number | undefined;
+  /** 0: nobody to outlive. */
+  readonly parentPid: number;
   readonly logLevel: Level;
 }
 
@@ -22,12 +22,6 @@ export function parseConfig(read: EnvReader): EngineConfig {
       `DMESH_ENGINE_SOCKET: expected an absolute path of at most ${MAX_SOCKET_PATH_BYTES} bytes, got ${JSON.stringify(socketPath)}`,
     );
   }
-  const parentPid = read.integer(
-    'DMESH_ENGINE_PARENT_PID',
-    0,
-    { min: 0, max: 2 ** 31 - 1 },
-    'Process to outlive by no more than a second; 0: none.',
-  );
   return read.done({
     socketPath,
     threadCount: read.integer('DMESH_ENGINE_THREADS', 1, { min: 1, max: 256 }, 'Threads onnxruntime may use for one picture.'),
@@ -37,7 +31,12 @@ export function parseConfig(read: EnvReader): EngineConfig {
       { min: 1, max: 64 },
       'LoRA sets kept merged; each takes as much memory as the transformer.',
     ),
-    parentPid: parentPid === 0 ? undefined : parentPid,
+    parentPid: read.integer(
+      'DMESH_ENGINE_PARENT_PID',
+      0,
+      { min: 0, max: 2 ** 31 - 1 },
+      'Process to outlive by no more than a second; 0: none.',
+    ),
     logLevel: read.choice('DMESH_LOG_LEVEL', 'info', LEVELS, 'Least level that is logged.'),
   });
 }

@@ -3,11 +3,10 @@ import { lstat, unlink } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { engine } from '#contracts';
 import { Server } from '#grpc';
-import { Lifecycle, part, processHost, runProgram, systemClock } from '#runtime';
+import { Lifecycle, part, processHost, runProgram, systemClock, watchParent } from '#runtime';
 import { type EngineConfig, parseConfig } from './config.js';
 import type { EngineEvent } from './events.js';
 import { jsonLog, type Level, logEvent } from './log.js';
-import { watchParent } from './parent-watch.js';
 import { EngineService } from './service.js';
 import { ComputeWorker } from './worker/worker.js';
 
@@ -66,8 +65,7 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
       }),
       part('parent', {
         start: async () => {
-          if (parentPid === undefined) return;
-          stopWatching = watchParent(aliveness(parentPid), systemClock, () => {
+          stopWatching = watchParent(parentPid, () => {
             emit({ type: 'parentGone', parentPid });
             exitHard();
           });
@@ -83,18 +81,6 @@ async function build(config: EngineConfig): Promise<Lifecycle> {
 async function removeStaleSocket(path: string): Promise<void> {
   const found = await lstat(path).catch(() => undefined);
   if (found?.isSocket()) await unlink(path);
-}
-
-/** A parent's death shows in our own parent id at once, also while nobody has reaped it; another process can only be signalled. */
-function aliveness(pid: number): () => boolean {
-  if (process.ppid === pid) return () => process.ppid === pid;
-  return () => {
-    try {
-      return process.kill(pid, 0);
-    } catch (error) {
-      return error instanceof Error && 'code' in error && error.code === 'EPERM'; // it lives, as somebody else's
-    }
-  };
 }
 
 await runProgram<EngineConfig>(

@@ -14,6 +14,6 @@ if (url !== undefined) {
   const bus = connectBus({ url, name: nodeId, clock: systemClock, random: systemRandom, emit: () => {} });
   new BeatPublisher({ bus, clock: systemClock, random: systemRandom, read: () => node.beat }).start();
 }
-watchParent(process.env, () => process.exit(0));
+watchParent(Number(process.env.DMESH_PARENT_PID), () => process.exit(0));
 process.once('SIGTERM', () => process.exit(0));
 process.stdout.write(`${JSON.stringify({ msg: 'ready', grpc: node.beat.address, http: '' })}\n`);

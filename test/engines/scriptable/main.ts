@@ -34,7 +34,7 @@ function build(config: ScriptableConfig): Lifecycle {
   server.add(engine.EngineServiceService, handlers);
   const listener = part('grpc', {
     start: async () => {
-      watchParent({ DMESH_PARENT_PID: String(config.parentPid) }, () => process.exit(0));
+      watchParent(config.parentPid, () => process.exit(0));
       rmSync(config.socket, { force: true }); // left by an engine that was killed
       await server.listen(`unix:${config.socket}`);
     },

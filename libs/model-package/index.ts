@@ -2,4 +2,4 @@ export { LATENT_CHANNELS, type LatentShape, latentShape, PIXELS_PER_LATENT } fro
 export { modelInfoOf, modelMessage } from './message.js';
 export type { ModelInfo } from './model-info.js';
 export { type ModelPackage, modelUnusable, readModelPackage } from './read.js';
-export { MAX_PROMPT_BYTES, type RequestFields, type Resolution, type ResolvedRequest, resolveRequest } from './resolve.js';
+export { isRequestId, MAX_PROMPT_BYTES, type RequestFields, type Resolution, type ResolvedRequest, resolveRequest } from './resolve.js';

@@ -79,8 +79,13 @@ export function resolveRequest(request: RequestFields, model: ModelInfo): Resolu
   return violations.length === 0 && unknownLoras.length === 0 ? { ok: true, resolved } : { ok: false, violations, unknownLoras };
 }
 
+/** What may name a request in logs and metadata. */
+export function isRequestId(text: string): boolean {
+  return REQUEST_ID.test(text);
+}
+
 function idViolations(requestId: string): Violation[] {
-  if (requestId === '' || REQUEST_ID.test(requestId)) return [];
+  if (requestId === '' || isRequestId(requestId)) return [];
   return [violation('request_id', 'up to 128 of [A-Za-z0-9._:-]', clip(requestId))];
 }
 

@@ -1,6 +1,6 @@
 /** Every setting of a node with its default and the reason for it. */
 import path from 'node:path';
-import { readNatsUrl } from '#bus';
+import { isNodeId, readNatsUrl } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 
@@ -14,8 +14,6 @@ export interface ConfigDefaults {
   readonly terminal: boolean;
 }
 
-/** NATS subjects and file names are made of it. */
-const NODE_ID = /^[A-Za-z0-9_-]{1,64}$/;
 /** The system's limit of 107 bytes for the path of a unix socket, less the name of an engine's. */
 const MAX_STATE_DIR_BYTES = 107 - '/engine-4194304-zzzzzzzzz-999999.sock'.length;
 const SHA256 = /^[0-9a-f]{64}$/;
@@ -26,7 +24,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
   const hostName = defaults.hostName.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 40);
   const gpuName = gpu === undefined ? 'cpu' : `gpu-${gpu.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 20)}`;
   const nodeId = read.string('DMESH_NODE_ID', `${hostName}-${gpuName}`, 'Name of this node: letters, digits, - and _; unique in the mesh.');
-  if (!NODE_ID.test(nodeId)) read.fault(`DMESH_NODE_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(nodeId)}`);
+  if (!isNodeId(nodeId)) read.fault(`DMESH_NODE_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(nodeId)}`);
   const canaryDigest = read.optionalString('DMESH_NODE_CANARY_SHA256', 'Digest every canary must have; none: that of the first one.');
   if (canaryDigest !== undefined && !SHA256.test(canaryDigest)) {
     read.fault(`DMESH_NODE_CANARY_SHA256: expected 64 hexadecimal digits, got ${JSON.stringify(canaryDigest)}`);

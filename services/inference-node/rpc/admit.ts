@@ -1,10 +1,8 @@
 /** Is this request one for this node, and what exactly does it ask for? Every violation at once; defaults filled; seed pinned. */
 import type { generation } from '#contracts';
 import { badRequest, Code, type Random, Reason, StatusError } from '#core';
-import { type ModelInfo, resolveRequest } from '#model-package';
+import { isRequestId, type ModelInfo, resolveRequest } from '#model-package';
 import type { Drawable } from '../engine/engine-request.js';
-
-const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
 /** `fallbackId`: the `x-request-id` of the call, used when the request has no id of its own. */
 export function admit(
@@ -26,7 +24,7 @@ export function admit(
 }
 
 function requestIdOf(fallback: string | undefined, random: Random): string {
-  if (fallback !== undefined && REQUEST_ID.test(fallback)) return fallback;
+  if (fallback !== undefined && isRequestId(fallback)) return fallback;
   const hex = () =>
     Math.floor(random() * 2 ** 32)
       .toString(16)

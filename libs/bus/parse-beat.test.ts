@@ -27,6 +27,12 @@ describe('parseBeat()', () => {
     expect(parseBeat(bytes({ ...sampleBeat(), mood: 'sunny', engine: { ...sampleBeat().engine, kernels: 3 } })).kind).toBe('ok');
   });
 
+  it('accepts the greatest figures that the contract holds', () => {
+    const gpu = { ...sampleBeat().gpu, memoryTotalBytes: Number.MAX_SAFE_INTEGER, memoryUsedBytes: 0, utilisationRatio: 1 };
+    expect(parseBeat(bytes({ ...sampleBeat(), slotCount: 2 ** 32 - 1, completedCount: Number.MAX_SAFE_INTEGER, gpu })).kind).toBe('ok');
+    expect(parseBeat(bytes(spoilt('models.0.limits.maxGuidanceScale', 3.4028234663852886e38))).kind).toBe('ok');
+  });
+
   it('reads a view into a larger buffer', () => {
     const inner = bytes(sampleBeat());
     const outer = Buffer.concat([Buffer.from('xxxx'), inner, Buffer.from('yyyy')]);
@@ -57,6 +63,32 @@ describe('parseBeat()', () => {
     ['gpu', 'H200', /gpu/],
     ['gpu.memoryTotalBytes', '1', /memoryTotalBytes/],
     ['completedCount', undefined, /completedCount/],
+    // What no field of the contract holds would break ListNodes and ListModels for all.
+    ['address', 'a\nb:1', /address/],
+    ['address', 'nowhere', /address/],
+    ['slotCount', 2 ** 40, /slotCount/],
+    ['busyCount', 2 ** 32, /busyCount/],
+    ['completedCount', 1.5, /completedCount/],
+    ['engine.restartCount', 2 ** 60, /restartCount/],
+    ['running.0.step', 2 ** 40, /step/],
+    ['running.0.total', 0.5, /total/],
+    ['gpu.memoryTotalBytes', 1.5, /memoryTotalBytes/],
+    ['gpu.memoryUsedBytes', -1, /memoryUsedBytes/],
+    ['gpu.utilisationRatio', 1e300, /utilisationRatio/],
+    ['gpu.utilisationRatio', -0.1, /utilisationRatio/],
+    ['models.0.limits.maxWidth', 1.5, /limits\.maxWidth/],
+    ['models.0.limits.maxWidth', -5, /limits\.maxWidth/],
+    ['models.0.limits.maxWidth', 2 ** 32, /limits\.maxWidth/],
+    ['models.0.limits.maxGuidanceScale', 1e300, /limits\.maxGuidanceScale/],
+    ['models.0.limits.maxLoraStrength', 3.5e38, /limits\.maxLoraStrength/],
+    ['models.0.limits.sizeMultiple', 0, /limits\.sizeMultiple/],
+    ['models.0.limits.maxImageCount', 0, /limits\.maxImageCount/],
+    // What contradicts itself would make every plain request fail.
+    ['models.0.limits.minSteps', 51, /limits\.maxSteps: 50 is less than minSteps, 51/],
+    ['models.0.limits.minLoraStrength', 2.5, /limits\.maxLoraStrength/],
+    ['models.0.defaults.steps', 99, /defaults\.steps: 99 is outside 1 to 50/],
+    ['models.0.defaults.guidanceScale', 1e300, /defaults\.guidanceScale/],
+    ['models.0.defaults.width', 100, /defaults\.width: 100 is no multiple of 16/],
   ])('refuses %s = %j and says which', (path, value, fault) => {
     expect(parseBeat(bytes(spoilt(path, value)))).toEqual({ kind: 'garbage', fault: expect.stringMatching(fault) });
   });

@@ -1,9 +1,10 @@
 /**
  * Is this a beat? Total and cheap: a thousand nodes beat every second, and anybody on NATS can send
- * anything. Checks by hand what a router relies on (a missing limit would become NaN in a cost), lets
- * unknown fields pass so that newer nodes may say more, and names the first fault instead of throwing.
+ * anything. Checks by hand what a router relies on (a missing limit would become NaN in a cost; a figure
+ * that the contract's field cannot hold would break the list of all nodes), lets unknown fields pass so
+ * that newer nodes may say more, and names the first fault instead of throwing.
  */
-import type { ModelInfo } from '#model-package';
+import { type ModelInfo, modelFaults } from '#model-package';
 import type { Beat, Leave } from './beat.js';
 import { isNodeId } from './subjects.js';
 
@@ -46,12 +47,12 @@ function isBeat(value: unknown): value is Beat {
     nodeId(value) &&
     filled(value, 'incarnation') &&
     count(value, 'seq') &&
-    filled(value, 'address') &&
+    isAddress(value) &&
     text(value, 'zone') &&
     isEngine(value.engine) &&
     listOf(value, 'models', isModel) &&
-    count(value, 'slotCount') &&
-    count(value, 'busyCount') &&
+    uint32(value, 'slotCount') &&
+    uint32(value, 'busyCount') &&
     listOf(value, 'running', isRunning) &&
     flag(value, 'draining') &&
     (value.gpu === null || isGpu(value.gpu)) &&
@@ -100,8 +101,14 @@ function isModel(value: unknown): boolean {
     numbers(value, 'defaults', DEFAULTS) &&
     numbers(value, 'limits', LIMITS) &&
     flag(value, 'negativePrompt') &&
-    listOf(value, 'loras', isLora)
+    listOf(value, 'loras', isLora) &&
+    makesSense(value as Pick<ModelInfo, 'defaults' | 'limits'> & Fields)
   );
+}
+
+function makesSense(model: Pick<ModelInfo, 'defaults' | 'limits'>): boolean {
+  const [first] = modelFaults(model);
+  return first === undefined || wrong(first);
 }
 
 function isLora(value: unknown): boolean {
@@ -110,7 +117,11 @@ function isLora(value: unknown): boolean {
 
 function isRunning(value: unknown): boolean {
   return (
-    isFields(value, 'running') && text(value, 'requestId') && count(value, 'step') && count(value, 'total') && number(value, 'remainingMs')
+    isFields(value, 'running') &&
+    text(value, 'requestId') &&
+    uint32(value, 'step') &&
+    uint32(value, 'total') &&
+    number(value, 'remainingMs')
   );
 }
 
@@ -119,9 +130,9 @@ function isGpu(value: unknown): boolean {
     isFields(value, 'gpu') &&
     text(value, 'uuid') &&
     text(value, 'name') &&
-    number(value, 'memoryTotalBytes') &&
-    number(value, 'memoryUsedBytes') &&
-    number(value, 'utilisationRatio') &&
+    count(value, 'memoryTotalBytes') &&
+    count(value, 'memoryUsedBytes') &&
+    ratio(value, 'utilisationRatio') &&
     number(value, 'temperatureCelsius')
   );
 }
@@ -132,6 +143,13 @@ function isFields(value: unknown, what: string): value is Fields {
 
 function nodeId(fields: Fields): boolean {
   return (typeof fields.nodeId === 'string' && isNodeId(fields.nodeId)) || wrong('nodeId', fields.nodeId);
+}
+
+/** A channel throws on what is none. */
+const ADDRESS = /^[\x21-\x7e]+:\d{1,5}$/;
+
+function isAddress(fields: Fields): boolean {
+  return (typeof fields.address === 'string' && ADDRESS.test(fields.address)) || wrong('address', fields.address);
 }
 
 function isText(value: unknown): boolean {
@@ -149,6 +167,15 @@ function filled(fields: Fields, name: string): boolean {
 function count(fields: Fields, name: string): boolean {
   const value = fields[name];
   return (Number.isSafeInteger(value) && (value as number) >= 0) || wrong(name, value);
+}
+
+function uint32(fields: Fields, name: string): boolean {
+  return count(fields, name) && ((fields[name] as number) < 2 ** 32 || wrong(name, fields[name]));
+}
+
+function ratio(fields: Fields, name: string): boolean {
+  const value = fields[name];
+  return (typeof value === 'number' && value >= 0 && value <= 1) || wrong(name, value);
 }
 
 function number(fields: Fields, name: string): boolean {

@@ -2,6 +2,7 @@
  * Is this text a mesh.json, and what does it say? Checked by hand, field by field, every fault at
  * once, since people write these files.
  */
+import { modelFaults } from './model-faults.js';
 import type { ModelInfo } from './model-info.js';
 
 export interface Manifest {
@@ -44,7 +45,9 @@ export function parseManifest(text: string): ManifestResult {
     negativePrompt: read.boolean('negativePrompt'),
     loras: loras.map(({ name, description }) => ({ name, description })),
   };
-  const faults = [...read.faults, ...contradictions(info), ...strayPaths(loras.map((lora) => lora.file))];
+  // A faulty field reads as something harmless, about which there is nothing more to say.
+  const senseless = read.faults.length > 0 ? [] : modelFaults(info);
+  const faults = [...read.faults, ...senseless, ...strayPaths(loras.map((lora) => lora.file))];
   const digests = readDigests(read.object('digests', {}), faults);
   if (faults.length > 0) return { ok: false, faults };
   return { ok: true, manifest: { info, loraFiles: new Map(loras.map(({ name, file }) => [name, file])), digests } };
@@ -76,19 +79,6 @@ function readLimits(read: Fields): ModelInfo['limits'] {
     minLoraStrength: read.number('minLoraStrength'),
     maxLoraStrength: read.number('maxLoraStrength'),
   };
-}
-
-/** A default outside its own limits would make every plain request fail. */
-function contradictions({ defaults, limits }: ModelInfo): string[] {
-  const rows: readonly (readonly [string, number, number, number])[] = [
-    ['defaults.width', defaults.width, limits.minWidth, limits.maxWidth],
-    ['defaults.height', defaults.height, limits.minHeight, limits.maxHeight],
-    ['defaults.steps', defaults.steps, limits.minSteps, limits.maxSteps],
-    ['defaults.guidanceScale', defaults.guidanceScale, limits.minGuidanceScale, limits.maxGuidanceScale],
-  ];
-  return rows
-    .filter(([, value, min, max]) => value < min || value > max)
-    .map(([field, value, min, max]) => `${field}: ${value} is outside ${min} to ${max}`);
 }
 
 /** Adapters are files inside the folder. */

@@ -73,6 +73,18 @@ test('parseManifest() refuses defaults outside the limits, adapters outside the 
   ]);
 });
 
+test('parseManifest() refuses what the contract cannot carry or what contradicts itself', async () => {
+  const { info } = await readModelPackage(modelDir);
+  const limits = { ...info.limits, maxWidth: 2 ** 40, maxGuidanceScale: 1e300, maxLoraStrength: -1 };
+  const result = parseManifest(JSON.stringify({ ...info, defaults: { ...info.defaults, height: 100 }, limits, loras: [] }));
+  expect(result.ok ? [] : result.faults).toEqual([
+    'limits.maxWidth: expected an integer from 1 to 4294967295, got 1099511627776',
+    'limits.maxGuidanceScale: expected a number that 32 bits hold, got 1e+300',
+    'limits.maxLoraStrength: -1 is less than minLoraStrength, 0',
+    'defaults.height: 100 is no multiple of 16',
+  ]);
+});
+
 test('latentShape() counts the noise of a picture', () => {
   expect(latentShape(128, 64)).toEqual({ dims: [1, 16, 8, 16], elementCount: 2048 });
 });

@@ -56,7 +56,7 @@ async function start() {
   supervisor.start();
   cleanups.push(() => supervisor.stop());
   const countOf = (type: NodeEvent['type']) => events.filter((event) => event.type === type).length;
-  await expect.poll(() => supervisor.phase).toBe('ready');
+  await expect.poll(() => supervisor.phase, { timeout: 5000 }).toBe('ready');
   /** Canaries wait until the function returned is called. */
   const holdCanaries = () => {
     let release = () => {};
@@ -94,7 +94,7 @@ test('a reload asked for while a canary is drawn happens after it', async () => 
   expect(supervisor.phase).toBe('checking');
   supervisor.reload();
   release();
-  await expect.poll(() => countOf('engineReady')).toBe(2);
+  await expect.poll(() => countOf('engineReady'), { timeout: 5000 }).toBe(2);
   expect(countOf('canaryDrawn')).toBe(3); // first life, the doubt, second life
   expect(countOf('engineLost')).toBe(0);
 });
@@ -103,6 +103,6 @@ test('of a doubt and a reload in one turn, neither is lost', async () => {
   const { supervisor, countOf } = await start();
   supervisor.suspect(only(supervisor.engine), 'a doubtful picture');
   supervisor.reload();
-  await expect.poll(() => countOf('engineReady')).toBe(2);
+  await expect.poll(() => countOf('engineReady'), { timeout: 5000 }).toBe(2);
   expect(countOf('canaryDrawn')).toBe(3);
 });

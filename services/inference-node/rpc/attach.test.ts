@@ -34,7 +34,7 @@ async function* helloThenSilence(): AsyncGenerator<node.AttachRequest> {
 test('a router that attaches again ends its earlier stream at once, though that one is silent', async () => {
   const { call, routers } = start();
   const first = call(helloThenSilence());
-  await expect.poll(() => routers.count).toBe(1);
+  await expect.poll(() => routers.count, { timeout: 5000 }).toBe(1);
   const gone = new AbortController();
   const second = call(helloThenSilence(), gone.signal);
   await expect(first).rejects.toMatchObject({ code: Code.ABORTED, reason: Reason.CONNECTION_LOST });

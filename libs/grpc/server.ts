@@ -18,6 +18,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
+import { cutWhenStuck } from './http2-stream.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
 import { Pieces } from './pieces.js';
 import { toStatusObject } from './status.js';
@@ -40,6 +41,8 @@ export interface ServerOptions {
   readonly emit: Emit<CallEnded>;
   /** Larger requests are refused with RESOURCE_EXHAUSTED. */
   readonly maxRequestBytes: number;
+  /** A caller who takes nothing of its answer for this long is cut off with IDLE_READER. Absent: never. */
+  readonly idleReaderMs?: number;
 }
 
 export interface ServiceOptions {
@@ -61,6 +64,9 @@ interface Running {
   readonly abort: (reason: StatusError) => void;
   readonly endless: boolean;
 }
+
+/** A status that cannot leave because what comes before it is not taken is given this long. */
+const CUT_MS = 1000;
 
 export class Server {
   readonly #server: GrpcJsServer;
@@ -165,11 +171,11 @@ export class Server {
           method,
           call,
           options,
-          async (context) => {
+          async (context, idle) => {
             const request = decodeRequest(method, call.request);
             await (handler as (c: Call<unknown>, w: Writer<unknown>) => Promise<void>)(
               { ...context, request },
-              writerOf(call, context.signal),
+              writerOf(call, context.signal, idle),
             );
             return () => call.end(trailersOf(context.trailers));
           },
@@ -186,7 +192,7 @@ export class Server {
           const request = decodeAll(method, call, context.signal);
           await (handler as (c: Call<unknown>, w: Writer<unknown>) => Promise<void>)(
             { ...context, request },
-            writerOf(call, context.signal),
+            writerOf(call, context.signal, NEVER_IDLE),
           );
           return () => call.end(trailersOf(context.trailers));
         },
@@ -199,10 +205,11 @@ export class Server {
     method: Method<unknown, unknown>,
     call: AnyCall,
     options: { endless: boolean; always: boolean },
-    body: (context: Omit<Call<never>, 'request'>) => Promise<() => void>,
+    body: (context: Omit<Call<never>, 'request'>, idle: IdleWatch) => Promise<() => void>,
     fail: (error: StatusError, trailers: Record<string, string>) => void,
   ): Promise<void> {
-    const startedAt = this.options.clock.now();
+    const { clock, idleReaderMs } = this.options;
+    const startedAt = clock.now();
     const controller = new AbortController();
     const running: Running = { endless: options.endless, abort: (reason) => controller.abort(reason) };
     const context = {
@@ -240,14 +247,18 @@ export class Server {
     this.#running.add(running);
     if (!running.endless) this.#inFlight++;
     try {
-      const succeed = await body(context);
+      const idle: IdleWatch = () =>
+        idleReaderMs === undefined ? () => {} : clock.schedule(idleReaderMs, () => controller.abort(idleReaderError(idleReaderMs)));
+      const succeed = await body(context, idle);
       settled = true;
       succeed();
+      if (idleReaderMs !== undefined) cutWhenStuck(call, idleReaderMs);
       ended(Code.OK, 'OK');
     } catch (thrown) {
       settled = true;
       const error = controller.signal.aborted ? StatusError.from(controller.signal.reason) : StatusError.from(thrown);
       fail(error, context.trailers);
+      if (error.reason === Reason.IDLE_READER) cutWhenStuck(call, CUT_MS);
       ended(error.code, error.reason, error);
     } finally {
       this.#running.delete(running);
@@ -259,6 +270,14 @@ export class Server {
 
 function drainingError(): StatusError {
   return new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'this server is stopping; call another' });
+}
+
+function idleReaderError(idleReaderMs: number): StatusError {
+  return new StatusError({
+    code: Code.DEADLINE_EXCEEDED,
+    reason: Reason.IDLE_READER,
+    message: `the caller took nothing of its answer for ${idleReaderMs} ms`,
+  });
 }
 
 function goneError(deadlineAt: number, clock: Clock): StatusError {
@@ -286,13 +305,24 @@ function trailersOf(entries: Readonly<Record<string, string>>): Metadata {
   return metadata;
 }
 
-function writerOf(call: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>, signal: AbortSignal): Writer<unknown> {
+/** Starts a wait for the reader; the function returned ends it. */
+type IdleWatch = () => () => void;
+
+const NEVER_IDLE: IdleWatch = () => () => {};
+
+function writerOf(
+  call: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>,
+  signal: AbortSignal,
+  idle: IdleWatch,
+): Writer<unknown> {
   // One wait for all who write meanwhile: a slow reader costs no listener a message.
   let room: Promise<void> | undefined;
   const untilRoom = () =>
     new Promise<void>((resolve, reject) => {
+      const taken = idle();
       const over = () => {
         room = undefined;
+        taken();
         call.off('drain', onDrain);
         signal.removeEventListener('abort', onAbort);
       };

@@ -49,6 +49,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     modelDir: path.resolve(read.string('DMESH_NODE_MODEL_DIR', defaults.modelDir, 'Model folder to serve.')),
     engine: read.string('DMESH_NODE_ENGINE', 'onnx', 'onnx, or a command line that starts an engine; words are separated by spaces.'),
     maxRequestBytes: read.bytes('DMESH_NODE_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
+    idleReaderMs: read.durationMs('DMESH_NODE_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     slot: {
       grantTtlMs: read.durationMs('DMESH_NODE_GRANT_TTL', 500, 'A grant nobody uses goes to the next bid after this time.'),
       stagingWindowMs: read.durationMs(

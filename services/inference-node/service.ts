@@ -91,7 +91,12 @@ export function buildNode(options: NodeOptions): InferenceNode {
   const executor = new Executor({ clock, emit, supervisor, estimate, limits, cancelGraceMs, stepTimeoutMs });
   const intake = new Intake({ slot, supervisor, executor, emit });
 
-  const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes });
+  const server = new Server({
+    clock,
+    emit: observeCalls({ metrics, logger }),
+    maxRequestBytes: config.maxRequestBytes,
+    idleReaderMs: config.idleReaderMs,
+  });
   addHealth(server, { clock, isReady: () => readiness(slot, supervisor).ready });
   const parts: GenerationParts = { nodeId: config.nodeId, clock, random, emit, slot, supervisor, executor, estimate };
   server.add(generation.ImageGenerationServiceService, {

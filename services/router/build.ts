@@ -54,7 +54,12 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     emit,
     evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
   });
-  const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes });
+  const server = new Server({
+    clock,
+    emit: observeCalls({ metrics, logger }),
+    maxRequestBytes: config.maxRequestBytes,
+    idleReaderMs: config.idleReaderMs,
+  });
   /** What load balancers are told, over HTTP and over gRPC. */
   const readiness = (): Readiness => {
     if (lifecycle.phase !== 'ready') return { ready: false, reason: `the router is ${lifecycle.phase}` };

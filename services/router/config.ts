@@ -14,6 +14,7 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     natsUrl: readNatsUrl(read),
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
+    idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     queue: {
       limit: read.integer('DMESH_ROUTER_QUEUE_LIMIT', 1000, { min: 0, max: 1_000_000 }, 'Waiting requests beyond this are QUEUE_FULL.'),
       timeoutMs: read.durationMs('DMESH_ROUTER_QUEUE_TIMEOUT', 300_000, 'Longest wait for a slot, then QUEUE_TIMEOUT.'),

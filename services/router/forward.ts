@@ -3,10 +3,10 @@
  * event. Only the few figures a router owns are read or added (wire.ts).
  */
 import { generation } from '#contracts';
-import { Code, Reason, StatusError } from '#core';
+import { type Clock, Code, Reason, StatusError } from '#core';
 import type { Pieces, Writer } from '#grpc';
 import type { Ticket } from './dispatch/ticket.js';
-import type { Run } from './execute.js';
+import type { Attempt, Outcome, Run } from './execute.js';
 import { appendRouterFigures, eventKind, readExecutingMs } from './wire.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -20,31 +20,59 @@ export function forwardUnary(ticket: Ticket): Run<Pieces> {
   };
 }
 
-/** For GenerateStream: writes `started`, then the node's steps, pictures and its end. */
-export function forwardStream(ticket: Ticket, out: Writer<generation.GenerateEvent>): Run<void> {
-  return async ({ slot, metadata, deadlineAt, signal }) => {
-    await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
-    const { channel } = slot.node.link;
-    for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, { metadata, deadlineAt, signal })) {
-      switch (eventKind(message)) {
-        case 'step':
-        case 'image':
-          await out.write(message);
-          break;
-        case 'completed': {
-          const { event } = generation.GenerateEvent.decode(message.toBuffer());
-          if (event?.$case !== 'completed') break;
-          const value = { ...event.value, queuedMs: ticket.queuedMs, attempts: ticket.attempts };
-          await out.write({ event: { $case: 'completed', value } });
-          return { result: undefined, executingMs: value.executingMs };
-        }
-        default: // accepted, queued and started are the router's own to say
-      }
+/**
+ * For GenerateStream: writes `started`, then the node's steps, pictures and its end. The attempt's deadline
+ * holds until the first piece of a picture: how long the caller takes to read is not the node's fault.
+ */
+export function forwardStream(ticket: Ticket, clock: Clock, out: Writer<generation.GenerateEvent>): Run<void> {
+  return async (attempt) => {
+    const drawing = new AbortController();
+    const drawn = clock.schedule(attempt.deadlineAt - clock.now(), () => drawing.abort(deadlineError()));
+    try {
+      return await forwardEvents(ticket, out, { ...attempt, signal: AbortSignal.any([attempt.signal, drawing.signal]) }, drawn);
+    } finally {
+      drawn();
     }
-    throw new StatusError({
-      code: Code.INTERNAL,
-      reason: Reason.INTERNAL,
-      message: `node ${slot.node.nodeId} ended its stream without completing`,
-    });
   };
+}
+
+async function forwardEvents(
+  ticket: Ticket,
+  out: Writer<generation.GenerateEvent>,
+  { slot, metadata, signal }: Attempt,
+  drawn: () => void,
+): Promise<Outcome<void>> {
+  await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
+  const { channel } = slot.node.link;
+  const options = { metadata, deadlineAt: ticket.deadlineAt, signal };
+  for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, options)) {
+    const kind = eventKind(message);
+    if (kind === 'image' || kind === 'completed') drawn();
+    switch (kind) {
+      case 'step':
+        // Small and few: nobody who reads slowly holds up the node. One who is gone is noticed by the signal.
+        out.write(message).catch(() => {});
+        break;
+      case 'image':
+        await out.write(message);
+        break;
+      case 'completed': {
+        const { event } = generation.GenerateEvent.decode(message.toBuffer());
+        if (event?.$case !== 'completed') break;
+        const value = { ...event.value, queuedMs: ticket.queuedMs, attempts: ticket.attempts };
+        await out.write({ event: { $case: 'completed', value } });
+        return { result: undefined, executingMs: value.executingMs };
+      }
+      default: // accepted, queued and started are the router's own to say
+    }
+  }
+  throw new StatusError({
+    code: Code.INTERNAL,
+    reason: Reason.BAD_STREAM,
+    message: `node ${slot.node.nodeId} ended its stream without completing`,
+  });
+}
+
+function deadlineError(): StatusError {
+  return new StatusError({ code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE, message: 'the attempt took too long' });
 }

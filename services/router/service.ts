@@ -93,7 +93,15 @@ export function createRouter(options: RouterOptions): Router {
     limits: config.execution,
     maxNodes: config.retry.maxNodes,
   });
-  const admission = new Admission({ clock, random, emit, fleet, cost, noNodesWaitMs: config.queue.noNodesWaitMs, waitLimit: config.queue.limit });
+  const admission = new Admission({
+    clock,
+    random,
+    emit,
+    fleet,
+    cost,
+    noNodesWaitMs: config.queue.noNodesWaitMs,
+    waitLimit: config.queue.limit,
+  });
   return {
     fleet,
     dispatcher,
@@ -102,7 +110,7 @@ export function createRouter(options: RouterOptions): Router {
     leases,
     handlers: {
       generate: generate({ admission, executor }),
-      generateStream: generateStream({ admission, executor, dispatcher }),
+      generateStream: generateStream({ admission, executor, dispatcher, clock }),
       listModels: listModels({ fleet }),
     },
     close() {

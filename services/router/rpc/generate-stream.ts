@@ -1,4 +1,5 @@
 import type { generation } from '#contracts';
+import type { Clock } from '#core';
 import type { ServerStreamHandler } from '#grpc';
 import type { Admission } from '../admission.js';
 import type { Dispatcher } from '../dispatch/dispatcher.js';
@@ -10,6 +11,7 @@ export function generateStream(parts: {
   admission: Admission;
   executor: Executor;
   dispatcher: Dispatcher;
+  clock: Clock;
 }): ServerStreamHandler<generation.GenerateRequest, generation.GenerateEvent> {
   return async (call, out) => {
     const ticket = await parts.admission.admit(call, (position, etaMs) => {
@@ -20,7 +22,7 @@ export function generateStream(parts: {
     const accepted = { requestId: ticket.requestId, seed, etaMs: parts.dispatcher.etaMs(ticket) };
     await out.write({ event: { $case: 'accepted', value: accepted } });
     try {
-      await parts.executor.execute(ticket, call.signal, traceOf(call), forwardStream(ticket, out));
+      await parts.executor.execute(ticket, call.signal, traceOf(call), forwardStream(ticket, parts.clock, out));
     } finally {
       report(call, ticket);
     }

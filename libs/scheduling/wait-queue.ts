@@ -2,68 +2,282 @@
  * Which request goes next? One ordered queue for the whole router; nothing ever waits in line behind
  * a single GPU, so what dies with a node is at most what that node was running.
  *
- * The order here is first come, first served: by arrival number. A request that comes back (busy
- * node, retry) keeps its number and so returns to its old place at the head.
+ * The order, from the outside in: class (ClassShares), then tenant (FairClock), then the earliest
+ * virtual deadline: arrival + 3 × predicted time, or the caller's own deadline when that is sooner.
+ * Short requests therefore pass long ones, but none for ever: a deadline comes nearer while others are
+ * set later. A request that has waited long moves up a class.
+ *
+ * Pure: time comes in as an argument. Every change costs O(log n).
  */
+import { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
+import { FairClock } from './fair-clock.js';
+import { Heap } from './heap.js';
 
 export interface Waiting {
-  /** Rises by one with every request of this router; the order of the queue. */
+  /** Rises by one with every request of this router; decides between equals. */
   readonly arrival: number;
+  /** Clock milliseconds. */
+  readonly arrivedAt: number;
+  readonly priority: Priority;
+  readonly tenant: string;
+  /** Predicted GPU time, milliseconds. */
+  readonly costMs: number;
+  /** When the caller stops waiting, clock milliseconds; Infinity: never. */
+  readonly deadlineAt: number;
+}
+
+export interface WaitQueueOptions {
+  readonly shares: Shares;
+  /** A request that has waited this long in a class moves up to the next; Infinity: never. */
+  readonly promoteAfterMs: number;
+}
+
+/** How urgent a request is against one of another router. Compared from the first figure on, smaller first. */
+export interface Urgency {
+  /** 0 for a class that is owed its share, then 1 for the most urgent class, and so on. */
+  readonly rank: number;
+  /** How far its tenant is ahead of its fair share, GPU milliseconds; negative: behind. */
+  readonly leadMs: number;
+  /** Its virtual deadline, clock milliseconds. */
+  readonly dueAt: number;
+}
+
+/** GPU time given to somebody: what fairness and shares are counted in. */
+export interface Service {
+  readonly priority: Priority;
+  readonly tenant: string;
+  readonly costMs: number;
+}
+
+/** A picture that takes three times as long as on an idle GPU is still a good answer. */
+const PATIENCE_FACTOR = 3;
+
+/** A request in its class. */
+interface Place<Entry> {
+  readonly entry: Entry;
+  readonly dueAt: number;
+  readonly line: Line<Entry>;
+  /** When it came into this class. */
+  readonly since: number;
+}
+
+/** What one tenant has waiting in one class. */
+interface Line<Entry> {
+  readonly tenant: string;
+  readonly level: Level<Entry>;
+  readonly places: Heap<Place<Entry>>;
+  /** Its turn, virtual milliseconds. */
+  tag: number;
+}
+
+/** One class. */
+interface Level<Entry> {
+  readonly priority: Priority;
+  readonly clock: FairClock;
+  readonly lines: Heap<Line<Entry>>;
+  readonly byTenant: Map<string, Line<Entry>>;
+  readonly byAge: Heap<Place<Entry>>;
+  readonly byYouth: Heap<Place<Entry>>;
 }
 
 export class WaitQueue<Entry extends Waiting> {
-  /** Sorted by arrival; new requests append, returning ones go to their old place. */
-  readonly #entries: Entry[] = [];
+  readonly #shares: ClassShares;
+  readonly #promoteAfterMs: number;
+  readonly #levels: Readonly<Record<Priority, Level<Entry>>>;
+  readonly #places = new Map<Entry, Place<Entry>>();
+
+  constructor(options: WaitQueueOptions) {
+    this.#shares = new ClassShares(options.shares);
+    this.#promoteAfterMs = options.promoteAfterMs;
+    this.#levels = { high: newLevel('high'), normal: newLevel('normal'), low: newLevel('low') };
+  }
 
   get size(): number {
-    return this.#entries.length;
+    return this.#places.size;
+  }
+
+  /** Requests that wait in a class now; those promoted into it included. */
+  countOf(priority: Priority): number {
+    return this.#levels[priority].byAge.size;
   }
 
   /** The request that should go next. */
   get head(): Entry | undefined {
-    return this.#entries[0];
+    return this.first(() => true);
   }
 
-  /** O(1) for a new request, O(log n) search plus a move for a returning one. */
+  /** A request that comes back (busy node, retry) has its old arrival and so regains its place. */
   add(entry: Entry): void {
-    const last = this.#entries.at(-1);
-    if (!last || last.arrival < entry.arrival) this.#entries.push(entry);
-    else this.#entries.splice(this.#indexAtOrAfter(entry.arrival), 0, entry);
+    this.#enter(entry, entry.priority, entry.arrivedAt);
   }
 
-  /** False when it was not waiting. */
+  /** It leaves unserved. False when it was not waiting. */
   remove(entry: Entry): boolean {
-    const index = this.#indexAtOrAfter(entry.arrival);
-    if (this.#entries[index] !== entry) return false;
-    this.#entries.splice(index, 1);
+    const place = this.#places.get(entry);
+    if (!place) return false;
+    this.#places.delete(entry);
+    const { line } = place;
+    const { level } = line;
+    level.byAge.remove(place);
+    level.byYouth.remove(place);
+    line.places.remove(place);
+    if (line.places.size > 0) level.lines.moved(line);
+    else {
+      level.lines.remove(line);
+      level.byTenant.delete(line.tenant);
+    }
+    if (level.byAge.size === 0) this.#shares.clear(level.priority);
     return true;
+  }
+
+  /** It leaves to be served. False when it was not waiting. */
+  take(entry: Entry): boolean {
+    const place = this.#places.get(entry);
+    if (!place) return false;
+    this.served({ priority: place.line.level.priority, tenant: entry.tenant, costMs: entry.costMs });
+    return this.remove(entry);
+  }
+
+  /** GPU time was given, by this router or, told by nodes, by another. */
+  served({ priority, tenant, costMs }: Service): void {
+    const waiting = PRIORITIES.filter((each) => this.#levels[each].byAge.size > 0);
+    this.#shares.serve(priority, costMs, waiting);
+    const level = this.#levels[priority];
+    const line = level.byTenant.get(tenant);
+    const next = level.clock.serve(tenant, costMs, line?.tag);
+    if (line) this.#moveLine(line, next);
+  }
+
+  /** A service turned out to cost `byMs` more or, negative, less: taken into account for its tenant. */
+  correct({ priority, tenant, costMs: byMs }: Service): void {
+    const level = this.#levels[priority];
+    const line = level.byTenant.get(tenant);
+    const next = level.clock.correct(tenant, byMs, line?.tag);
+    if (line) this.#moveLine(line, next);
+  }
+
+  /** Moves up who has waited long. Cheap when nobody has. */
+  promote(nowMs: number): void {
+    for (const [upper, lower] of [
+      ['high', 'normal'],
+      ['normal', 'low'],
+    ] as const) {
+      for (;;) {
+        const oldest = this.#levels[lower].byAge.head;
+        if (!oldest || nowMs - oldest.since < this.#promoteAfterMs) break;
+        this.remove(oldest.entry);
+        this.#enter(oldest.entry, upper, nowMs);
+      }
+    }
   }
 
   /** The best request that `fits`; it stays in the queue. */
   first(fits: (entry: Entry) => boolean): Entry | undefined {
-    return this.#entries.find(fits);
-  }
-
-  /** 1 is next; 0 when it does not wait. */
-  position(entry: Entry): number {
-    const index = this.#indexAtOrAfter(entry.arrival);
-    return this.#entries[index] === entry ? index + 1 : 0;
-  }
-
-  /** In the order of their turn. */
-  [Symbol.iterator](): IterableIterator<Entry> {
-    return this.#entries.values();
-  }
-
-  #indexAtOrAfter(arrival: number): number {
-    let low = 0;
-    let high = this.#entries.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const entry = this.#entries[middle];
-      if (entry && entry.arrival < arrival) low = middle + 1;
-      else high = middle;
+    for (const level of this.#levelsInOrder()) {
+      for (const line of level.lines.inOrder()) {
+        for (const { entry } of line.places.inOrder()) if (fits(entry)) return entry;
+      }
     }
-    return low;
+    return undefined;
+  }
+
+  /** Undefined when it does not wait. */
+  urgencyOf(entry: Entry): Urgency | undefined {
+    const place = this.#places.get(entry);
+    if (!place) return undefined;
+    const { line, dueAt } = place;
+    const rank = this.#isOwed(line.level) ? 0 : 1 + PRIORITIES.indexOf(line.level.priority);
+    return { rank, leadMs: line.level.clock.leadMs(line.tag), dueAt };
+  }
+
+  /** Who is pushed out for a request of `priority`: the newest of the lowest class, if that is a lower one. */
+  leastUrgentBelow(priority: Priority): Entry | undefined {
+    for (const lowest of [...PRIORITIES].reverse()) {
+      if (lowest === priority) return undefined;
+      const newest = this.#levels[lowest].byYouth.head;
+      if (newest) return newest.entry;
+    }
+    return undefined;
+  }
+
+  /** In the order of their turn, as far as it can be told now. O(n log n). */
+  *[Symbol.iterator](): Generator<Entry, void> {
+    for (const level of this.#levelsInOrder()) yield* turnsOf(level);
+  }
+
+  #enter(entry: Entry, priority: Priority, since: number): void {
+    const level = this.#levels[priority];
+    const line = level.byTenant.get(entry.tenant) ?? newLine(level, entry.tenant);
+    const dueAt = Math.min(entry.arrivedAt + PATIENCE_FACTOR * entry.costMs, entry.deadlineAt);
+    const place: Place<Entry> = { entry, dueAt, line, since };
+    line.places.add(place);
+    level.byAge.add(place);
+    level.byYouth.add(place);
+    if (level.lines.has(line)) level.lines.moved(line);
+    else level.lines.add(line);
+    this.#places.set(entry, place);
+  }
+
+  #moveLine(line: Line<Entry>, tag: number): void {
+    line.tag = tag;
+    line.level.lines.moved(line);
+  }
+
+  #levelsInOrder(): Level<Entry>[] {
+    const levels = PRIORITIES.map((priority) => this.#levels[priority]).filter((level) => level.byAge.size > 0);
+    const owed = levels.filter((level) => this.#isOwed(level));
+    return [...owed, ...levels.filter((level) => !owed.includes(level))];
+  }
+
+  #isOwed(level: Level<Entry>): boolean {
+    const next = level.lines.head?.places.head;
+    return next !== undefined && this.#shares.owes(level.priority, next.entry.costMs);
+  }
+}
+
+function newLevel<Entry extends Waiting>(priority: Priority): Level<Entry> {
+  return {
+    priority,
+    clock: new FairClock(),
+    lines: new Heap(lineBefore),
+    byTenant: new Map(),
+    byAge: new Heap((a, b) => (a.since === b.since ? a.entry.arrival < b.entry.arrival : a.since < b.since)),
+    byYouth: new Heap((a, b) => a.entry.arrival > b.entry.arrival),
+  };
+}
+
+function newLine<Entry extends Waiting>(level: Level<Entry>, tenant: string): Line<Entry> {
+  const line: Line<Entry> = { tenant, level, places: new Heap<Place<Entry>>(placeBefore), tag: level.clock.tagOf(tenant) };
+  level.byTenant.set(tenant, line);
+  return line;
+}
+
+function placeBefore(a: Place<Waiting>, b: Place<Waiting>): boolean {
+  return a.dueAt === b.dueAt ? a.entry.arrival < b.entry.arrival : a.dueAt < b.dueAt;
+}
+
+/** Between tenants whose turn is the same, the more urgent request decides. */
+function lineBefore(a: Line<Waiting>, b: Line<Waiting>): boolean {
+  if (a.tag !== b.tag) return a.tag < b.tag;
+  const [mine, theirs] = [a.places.head, b.places.head];
+  return mine !== undefined && theirs !== undefined && placeBefore(mine, theirs);
+}
+
+/** Turn by turn: each request moves its tenant's tag on. */
+function* turnsOf<Entry extends Waiting>(level: Level<Entry>): Generator<Entry, void> {
+  const turns = new Heap<{ tag: number; place: Place<Entry>; rest: Iterator<Place<Entry>> }>((a, b) =>
+    a.tag === b.tag ? placeBefore(a.place, b.place) : a.tag < b.tag,
+  );
+  for (const line of level.lines) {
+    const rest = line.places.inOrder();
+    const first = rest.next();
+    if (!first.done) turns.add({ tag: line.tag, place: first.value, rest });
+  }
+  for (let turn = turns.head; turn; turn = turns.head) {
+    const { entry } = turn.place;
+    yield entry;
+    turns.remove(turn);
+    const next = turn.rest.next();
+    if (!next.done) turns.add({ tag: turn.tag + entry.costMs, place: next.value, rest: turn.rest });
   }
 }

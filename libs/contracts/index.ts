@@ -7,6 +7,7 @@ export * as admin from './generated/diffusionmesh/v1/admin.js';
 export * as engine from './generated/diffusionmesh/v1/engine.js';
 export * as generation from './generated/diffusionmesh/v1/generation.js';
 export * as node from './generated/diffusionmesh/v1/node.js';
+export { PRIORITY_MESSAGES, priorityName } from './priority.js';
 export * as googleAny from './generated/google/protobuf/any.js';
 export * as errorDetails from './generated/google/rpc/error_details.js';
 export * as googleStatus from './generated/google/rpc/status.js';

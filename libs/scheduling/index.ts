@@ -3,4 +3,5 @@ export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-m
 export { type Lease, LeaseTable } from './lease-table.js';
 export { type Candidate, type Placement, place } from './placement.js';
 export { RetryBudget, type RetryBudgetOptions } from './retry-budget.js';
-export { type Service, type Urgency, type Waiting, WaitQueue, type WaitQueueOptions } from './wait-queue.js';
+export { isMoreUrgent, type Urgency } from './urgency.js';
+export { type Service, type Waiting, WaitQueue, type WaitQueueOptions } from './wait-queue.js';

@@ -12,6 +12,7 @@
 import { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
 import { FairClock } from './fair-clock.js';
 import { Heap } from './heap.js';
+import type { Urgency } from './urgency.js';
 
 export interface Waiting {
   /** Rises by one with every request of this router; decides between equals. */
@@ -30,16 +31,6 @@ export interface WaitQueueOptions {
   readonly shares: Shares;
   /** A request that has waited this long in a class moves up to the next; Infinity: never. */
   readonly promoteAfterMs: number;
-}
-
-/** How urgent a request is against one of another router. Compared from the first figure on, smaller first. */
-export interface Urgency {
-  /** 0 for a class that is owed its share, then 1 for the most urgent class, and so on. */
-  readonly rank: number;
-  /** How far its tenant is ahead of its fair share, GPU milliseconds; negative: behind. */
-  readonly leadMs: number;
-  /** Its virtual deadline, clock milliseconds. */
-  readonly dueAt: number;
 }
 
 /** GPU time given to somebody: what fairness and shares are counted in. */
@@ -78,6 +69,8 @@ interface Level<Entry> {
   readonly byTenant: Map<string, Line<Entry>>;
   readonly byAge: Heap<Place<Entry>>;
   readonly byYouth: Heap<Place<Entry>>;
+  /** Of all that wait in it. */
+  costMs: number;
 }
 
 export class WaitQueue<Entry extends Waiting> {
@@ -120,22 +113,27 @@ export class WaitQueue<Entry extends Waiting> {
     const { level } = line;
     level.byAge.remove(place);
     level.byYouth.remove(place);
+    level.costMs -= entry.costMs;
     line.places.remove(place);
     if (line.places.size > 0) level.lines.moved(line);
     else {
       level.lines.remove(line);
       level.byTenant.delete(line.tenant);
     }
-    if (level.byAge.size === 0) this.#shares.clear(level.priority);
+    if (level.byAge.size > 0) return true;
+    this.#shares.clear(level.priority);
+    level.costMs = 0; // what rounding has left
     return true;
   }
 
-  /** It leaves to be served. False when it was not waiting. */
-  take(entry: Entry): boolean {
+  /** It leaves to be served: what that is counted as, or undefined when it was not waiting. */
+  take(entry: Entry): Service | undefined {
     const place = this.#places.get(entry);
-    if (!place) return false;
-    this.served({ priority: place.line.level.priority, tenant: entry.tenant, costMs: entry.costMs });
-    return this.remove(entry);
+    if (!place) return undefined;
+    const service: Service = { priority: place.line.level.priority, tenant: entry.tenant, costMs: entry.costMs };
+    this.served(service);
+    this.remove(entry);
+    return service;
   }
 
   /** GPU time was given, by this router or, told by nodes, by another. */
@@ -200,6 +198,30 @@ export class WaitQueue<Entry extends Waiting> {
     return undefined;
   }
 
+  /**
+   * GPU time that goes before a request like this one: all of more urgent classes, and in its own what is
+   * due sooner. O(n) in its class.
+   */
+  costAheadMs(entry: Entry): number {
+    const dueAt = dueAtOf(entry);
+    let aheadMs = 0;
+    for (const priority of PRIORITIES) {
+      const level = this.#levels[priority];
+      if (priority !== entry.priority) {
+        aheadMs += level.costMs;
+        continue;
+      }
+      for (const place of level.byAge) if (place.entry !== entry && place.dueAt <= dueAt) aheadMs += place.entry.costMs;
+      break;
+    }
+    return aheadMs;
+  }
+
+  /** GPU time of all that wait. */
+  get costMs(): number {
+    return PRIORITIES.reduce((sum, priority) => sum + this.#levels[priority].costMs, 0);
+  }
+
   /** In the order of their turn, as far as it can be told now. O(n log n). */
   *[Symbol.iterator](): Generator<Entry, void> {
     for (const level of this.#levelsInOrder()) yield* turnsOf(level);
@@ -208,8 +230,8 @@ export class WaitQueue<Entry extends Waiting> {
   #enter(entry: Entry, priority: Priority, since: number): void {
     const level = this.#levels[priority];
     const line = level.byTenant.get(entry.tenant) ?? newLine(level, entry.tenant);
-    const dueAt = Math.min(entry.arrivedAt + PATIENCE_FACTOR * entry.costMs, entry.deadlineAt);
-    const place: Place<Entry> = { entry, dueAt, line, since };
+    const place: Place<Entry> = { entry, dueAt: dueAtOf(entry), line, since };
+    level.costMs += entry.costMs;
     line.places.add(place);
     level.byAge.add(place);
     level.byYouth.add(place);
@@ -243,6 +265,7 @@ function newLevel<Entry extends Waiting>(priority: Priority): Level<Entry> {
     byTenant: new Map(),
     byAge: new Heap((a, b) => (a.since === b.since ? a.entry.arrival < b.entry.arrival : a.since < b.since)),
     byYouth: new Heap((a, b) => a.entry.arrival > b.entry.arrival),
+    costMs: 0,
   };
 }
 
@@ -250,6 +273,10 @@ function newLine<Entry extends Waiting>(level: Level<Entry>, tenant: string): Li
   const line: Line<Entry> = { tenant, level, places: new Heap<Place<Entry>>(placeBefore), tag: level.clock.tagOf(tenant) };
   level.byTenant.set(tenant, line);
   return line;
+}
+
+function dueAtOf(entry: Waiting): number {
+  return Math.min(entry.arrivedAt + PATIENCE_FACTOR * entry.costMs, entry.deadlineAt);
 }
 
 function placeBefore(a: Place<Waiting>, b: Place<Waiting>): boolean {

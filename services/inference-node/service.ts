@@ -98,7 +98,17 @@ export function buildNode(options: NodeOptions): InferenceNode {
     idleReaderMs: config.idleReaderMs,
   });
   addHealth(server, { clock, isReady: () => readiness(slot, supervisor).ready });
-  const parts: GenerationParts = { nodeId: config.nodeId, clock, random, emit, slot, supervisor, executor, estimate };
+  const parts: GenerationParts = {
+    nodeId: config.nodeId,
+    clock,
+    random,
+    emit,
+    slot,
+    supervisor,
+    executor,
+    estimate,
+    onServed: (routerId, service) => routers.served(routerId, service),
+  };
   server.add(generation.ImageGenerationServiceService, {
     generate: intake.counted(generate(parts)),
     generateStream: intake.counted(generateStream(parts)),

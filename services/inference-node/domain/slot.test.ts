@@ -27,6 +27,10 @@ beforeEach(() => {
   slot.setReady(true);
 });
 
+const urgent = (figures: Partial<Urgency>): Urgency => ({ rank: 2, leadMs: 0, dueAt: 1000, ...figures });
+/** The longer a request has waited, the sooner it is due. */
+const aged = (ms: number) => urgent({ dueAt: 1000 - ms });
+
 /** A router that notes its grants. */
 function router(): Bidder & { grants: Grant[]; last: () => bigint } {
   const grants: Grant[] = [];
@@ -50,26 +54,26 @@ describe('an idle slot', () => {
 
   test('is granted to a bid at once', () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     expect(a.grants).toEqual([{ leaseId: 100n, ttlMs: TTL_MS }]);
   });
 
   test('is granted once to a bid, however large its backlog', async () => {
     const a = router();
-    a.bid(50, 10);
+    a.bid(aged(10));
     (await run(100, a.last())).release();
     expect(a.grants).toHaveLength(1);
   });
 
   test('is not granted to a bid of no backlog', () => {
     const a = router();
-    a.bid(0, 10);
+    a.bid(undefined);
     expect(a.grants).toEqual([]);
   });
 
   test('that is promised refuses calls without the grant', async () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
     await expect(slot.take(99n, never)).rejects.toMatchObject(BUSY);
     await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: 100n, waitedMs: 0 });
@@ -77,7 +81,7 @@ describe('an idle slot', () => {
 
   test('is taken even with a grant that has lapsed, as by any caller', async () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await clock.advance(TTL_MS);
     await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: 101n });
   });
@@ -86,8 +90,8 @@ describe('an idle slot', () => {
 describe('a grant', () => {
   test('lapses after its time, not before, and goes to the next bid', async () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     await clock.advance(TTL_MS - 1);
     expect(b.grants).toEqual([]);
     await clock.advance(1);
@@ -98,17 +102,17 @@ describe('a grant', () => {
 
   test('that is used does not lapse', async () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
+    a.bid(aged(10));
     await run(10_000, a.last());
-    b.bid(1, 5);
+    b.bid(aged(5));
     await clock.advance(2 * TTL_MS);
     expect(b.grants).toEqual([]);
   });
 
   test('that is declined goes to the next bid at once', () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     a.decline(a.last());
     expect(b.grants).toHaveLength(1);
     expect(b.last()).toBeGreaterThan(a.last());
@@ -116,8 +120,8 @@ describe('a grant', () => {
 
   test('is not given up by a decline of another router, or of another grant', () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     b.decline(a.last());
     a.decline(a.last() + 1n);
     expect(b.grants).toEqual([]);
@@ -125,47 +129,59 @@ describe('a grant', () => {
 
   test('is void when its router leaves', () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     a.leave();
     expect(b.grants).toHaveLength(1);
   });
 
   test('works once', async () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await run(100, a.last());
     await expect(slot.take(a.last(), never)).rejects.toMatchObject(BUSY);
   });
 });
 
 describe('the best bid', () => {
-  test('is the one whose request has waited longest, and ages go on growing', async () => {
-    const lease = await run(1000);
+  test('is the more urgent one: by rank, then by fairness, then by what is due sooner', async () => {
     const [a, b] = [router(), router()];
-    a.bid(1, 100);
-    await clock.advance(200);
-    b.bid(1, 250); // a's is 300 by now
-    lease.release();
-    expect([a.grants.length, b.grants.length]).toEqual([1, 0]);
+    const winners: string[] = [];
+    for (const [mine, theirs] of [
+      [urgent({ rank: 3, leadMs: -50 }), urgent({ rank: 1, leadMs: 50 })],
+      [urgent({ leadMs: 5, dueAt: 9 }), urgent({ leadMs: -5, dueAt: 10 })],
+      [urgent({ leadMs: 0.5, dueAt: 9 }), urgent({ dueAt: 10 })],
+    ] as const) {
+      const lease = await run(1000);
+      a.bid(mine);
+      b.bid(theirs);
+      lease.release();
+      winners.push(a.grants.length > 0 ? 'a' : 'b');
+      for (const each of [a, b]) {
+        each.bid(undefined);
+        each.decline(each.last());
+        each.grants.length = 0;
+      }
+    }
+    expect(winners).toEqual(['b', 'b', 'a']);
   });
 
   test('is replaced by a later bid of the same router', async () => {
     const lease = await run(1000);
     const [a, b] = [router(), router()];
-    a.bid(1, 100);
-    b.bid(1, 50);
-    a.bid(1, 10);
+    a.bid(aged(100));
+    b.bid(aged(50));
+    a.bid(aged(10));
     lease.release();
     expect([a.grants.length, b.grants.length]).toEqual([0, 1]);
   });
 
-  test('is withdrawn by a backlog of 0, and by leaving', async () => {
+  test('is withdrawn when nothing is behind it any more, and by leaving', async () => {
     const lease = await run(1000);
     const [a, b] = [router(), router()];
-    a.bid(1, 100);
-    b.bid(1, 50);
-    a.bid(0, 0);
+    a.bid(aged(100));
+    b.bid(aged(50));
+    a.bid(undefined);
     b.leave();
     lease.release();
     expect([a.grants.length, b.grants.length]).toEqual([0, 0]);
@@ -175,8 +191,8 @@ describe('the best bid', () => {
   test('of equals is the earlier one', async () => {
     const lease = await run(1000);
     const [a, b] = [router(), router()];
-    a.bid(1, 100);
-    b.bid(1, 100);
+    a.bid(aged(100));
+    b.bid(aged(100));
     lease.release();
     expect([a.grants.length, b.grants.length]).toEqual([1, 0]);
   });
@@ -184,7 +200,7 @@ describe('the best bid', () => {
   test('cannot be made after leaving', () => {
     const a = router();
     a.leave();
-    a.bid(1, 10);
+    a.bid(aged(10));
     expect(a.grants).toEqual([]);
   });
 });
@@ -193,7 +209,7 @@ describe('staging', () => {
   test('grants ahead when the end is near, not before', async () => {
     await run(200);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await clock.advance(200 - WINDOW_MS - 1);
     expect(a.grants).toEqual([]);
     await clock.advance(1);
@@ -203,7 +219,7 @@ describe('staging', () => {
   test('follows the prediction, later and sooner', async () => {
     const lease = await run(200);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     lease.expectEnd(1000);
     await clock.advance(900);
     expect(a.grants).toEqual([]);
@@ -214,7 +230,7 @@ describe('staging', () => {
   test('lets the granted call wait and admits it when the slot frees', async () => {
     const lease = await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     const waiting = slot.take(a.last(), never);
     await clock.advance(25);
     lease.release();
@@ -225,8 +241,8 @@ describe('staging', () => {
   test('holds one call only', async () => {
     await run(WINDOW_MS);
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 10);
+    a.bid(aged(10));
+    b.bid(aged(10));
     void slot.take(a.last(), never);
     await clock.advance(10 * TTL_MS);
     expect(b.grants).toEqual([]);
@@ -236,7 +252,7 @@ describe('staging', () => {
   test('keeps the promise when the slot frees before the call has come', async () => {
     const lease = await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     lease.release();
     await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
     await expect(slot.take(a.last(), never)).resolves.toMatchObject({ id: a.last() });
@@ -245,8 +261,8 @@ describe('staging', () => {
   test('lapses while the request still runs', async () => {
     await run(WINDOW_MS);
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     await clock.advance(TTL_MS);
     expect(b.grants).toHaveLength(1);
   });
@@ -254,8 +270,8 @@ describe('staging', () => {
   test('forgets a waiting call that is cancelled; the next bid gets the slot', async () => {
     const lease = await run(WINDOW_MS);
     const [a, b] = [router(), router()];
-    a.bid(1, 10);
-    b.bid(1, 5);
+    a.bid(aged(10));
+    b.bid(aged(5));
     const cancel = new AbortController();
     const waiting = slot.take(a.last(), cancel.signal);
     cancel.abort(new Error('gone'));
@@ -268,7 +284,7 @@ describe('staging', () => {
   test('outlives the router that asked: the call stands for itself', async () => {
     const lease = await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     const waiting = slot.take(a.last(), never);
     a.leave();
     lease.release();
@@ -278,7 +294,7 @@ describe('staging', () => {
   test('does not take a call that is over already', async () => {
     await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await expect(slot.take(a.last(), AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
   });
 });
@@ -296,7 +312,7 @@ describe('a lease', () => {
     const a = router();
     const ids: bigint[] = [];
     for (let round = 0; round < 5; round++) {
-      if (round % 2 === 0) a.bid(1, 1);
+      if (round % 2 === 0) a.bid(aged(1));
       const lease = await slot.take(round % 2 === 0 ? a.last() : undefined, never);
       ids.push(lease.id);
       lease.release();
@@ -309,7 +325,7 @@ describe('a lease', () => {
     old.release();
     await run(1000);
     const a = router();
-    a.bid(1, 1);
+    a.bid(aged(1));
     old.expectEnd(clock.now());
     expect(a.grants).toEqual([]);
   });
@@ -320,7 +336,7 @@ describe('an engine that is not ready', () => {
 
   test('takes no calls and gives no grants, until it is', async () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     await expect(slot.take(undefined, never)).rejects.toMatchObject(NOT_READY);
     expect(a.grants).toEqual([]);
     slot.setReady(true);
@@ -331,7 +347,7 @@ describe('an engine that is not ready', () => {
 test('losing the engine voids grants and sends the waiting call away, to be placed elsewhere', async () => {
   const lease = await run(WINDOW_MS);
   const a = router();
-  a.bid(1, 10);
+  a.bid(aged(10));
   const waiting = slot.take(a.last(), never);
   slot.setReady(false);
   await expect(waiting).rejects.toMatchObject(NOT_READY);
@@ -339,7 +355,7 @@ test('losing the engine voids grants and sends the waiting call away, to be plac
   expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: false, nextFreeMs: 0 });
 
   slot.setReady(true);
-  a.bid(1, 10);
+  a.bid(aged(10));
   slot.setReady(false);
   slot.setReady(true);
   await expect(slot.take(undefined, never)).resolves.toBeDefined();
@@ -348,7 +364,7 @@ test('losing the engine voids grants and sends the waiting call away, to be plac
 describe('a drain', () => {
   test('refuses calls and voids unused grants', async () => {
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     slot.setDraining(true);
     await expect(slot.take(a.last(), never)).rejects.toMatchObject(DRAINING);
     expect(slot.snapshot).toMatchObject({ accepting: false, busyCount: 0 });
@@ -357,7 +373,7 @@ describe('a drain', () => {
   test('serves who runs and who waits', async () => {
     const lease = await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     const waiting = slot.take(a.last(), never);
     slot.setDraining(true);
     lease.release();
@@ -367,7 +383,7 @@ describe('a drain', () => {
   test('sends the waiting call away when the engine is lost meanwhile', async () => {
     await run(WINDOW_MS);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     const waiting = slot.take(a.last(), never);
     slot.setDraining(true);
     slot.setReady(false);
@@ -377,7 +393,7 @@ describe('a drain', () => {
   test('that is taken back grants again', () => {
     slot.setDraining(true);
     const a = router();
-    a.bid(1, 10);
+    a.bid(aged(10));
     expect(a.grants).toEqual([]);
     slot.setDraining(false);
     expect(a.grants).toHaveLength(1);
@@ -394,7 +410,7 @@ describe('what routers are told', () => {
     await clock.advance(100);
     expect(slot.snapshot.nextFreeMs).toBe(0); // overdue: any moment now
     lease.release();
-    router().bid(1, 1);
+    router().bid(aged(1));
     expect(slot.snapshot).toMatchObject({ busyCount: 1, accepting: true });
   });
 

@@ -11,11 +11,12 @@
  *   staged    → (runs)     the running request ended
  *   staged    → none       the waiting call was cancelled, or the engine was lost
  *
- * Work is bound last: a bid only says "I hold something this old", and the router answers a grant
+ * Work is bound last: a bid only says "I hold something this urgent", and the router answers a grant
  * with its best request of that moment (reservations with late binding: Sparrow, SOSP 2013).
  * Lease ids only rise and a lease frees the slot once, so a late release cannot free a newer lease.
  */
 import { type Clock, Code, Reason, StatusError } from '#core';
+import { isMoreUrgent, type Urgency } from '#scheduling';
 
 export interface SlotOptions {
   readonly clock: Clock;
@@ -50,8 +51,8 @@ export interface Lease {
 
 /** One router's stream as the slot sees it. */
 export interface Bidder {
-  /** Replaces the earlier bid; a backlog of 0 withdraws it. */
-  bid(backlogCount: number, ageMs: number): void;
+  /** Replaces the earlier bid; undefined withdraws it. */
+  bid(urgency: Urgency | undefined): void;
   /** Gives an unused grant back; any other id is ignored. */
   decline(leaseId: bigint): void;
   /** The stream is over: its bid and its unused grant are void. */
@@ -65,7 +66,7 @@ export interface Grant {
 
 interface Entry {
   readonly onGrant: (grant: Grant) => void;
-  bid: { readonly ageMs: number; readonly receivedAt: number } | undefined;
+  bid: Urgency | undefined;
 }
 
 interface Running {
@@ -129,9 +130,9 @@ export class Slot {
     const entry: Entry = { onGrant, bid: undefined };
     this.#bidders.add(entry);
     return {
-      bid: (backlogCount, ageMs) => {
+      bid: (urgency) => {
         if (!this.#bidders.has(entry)) return;
-        entry.bid = backlogCount > 0 ? { ageMs, receivedAt: this.#options.clock.now() } : undefined;
+        entry.bid = urgency;
         this.#grantIfDue();
       },
       decline: (leaseId) => {
@@ -266,15 +267,11 @@ export class Slot {
     this.#next = NONE;
   }
 
-  /** The bid whose request has waited longest; ages go on growing here. */
+  /** The bid with the most urgent request. */
   #bestBidder(): Entry | undefined {
-    const nowMs = this.#options.clock.now();
     let best: Entry | undefined;
-    let bestAgeMs = Number.NEGATIVE_INFINITY;
     for (const entry of this.#bidders) {
-      if (!entry.bid) continue;
-      const ageMs = entry.bid.ageMs + nowMs - entry.bid.receivedAt;
-      if (ageMs > bestAgeMs) [best, bestAgeMs] = [entry, ageMs];
+      if (entry.bid && (!best?.bid || isMoreUrgent(entry.bid, best.bid))) best = entry;
     }
     return best;
   }

@@ -3,14 +3,16 @@
  * declines in. A router that attaches again replaces its earlier stream, so that the bid of a
  * connection which died unnoticed is never granted.
  */
-import type { node } from '#contracts';
-import { Code, type Emit, Reason, StatusError } from '#core';
+import { type node, PRIORITY_MESSAGES } from '#contracts';
+import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import type { DuplexHandler } from '#grpc';
+import type { Service, Urgency } from '#scheduling';
 import type { Slot } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 
 export interface AttachParts {
   readonly slot: Slot;
+  readonly clock: Clock;
   readonly emit: Emit<NodeEvent>;
   readonly routers: AttachedRouters;
 }
@@ -18,6 +20,7 @@ export interface AttachParts {
 interface Attachment {
   readonly routerId: string;
   readonly tellSlots: () => void;
+  readonly tellServed: (service: Service) => void;
   readonly end: (reason: StatusError) => void;
 }
 
@@ -39,6 +42,11 @@ export class AttachedRouters {
     this.#attachments.delete(attachment);
   }
 
+  /** GPU time goes to a request of one router; the others count it too. */
+  served(byRouterId: string, service: Service): void {
+    for (const attachment of this.#attachments) if (attachment.routerId !== byRouterId) attachment.tellServed(service);
+  }
+
   /** Changes of one turn of the event loop become one message. */
   slotChanged(): void {
     if (!this.#told) return;
@@ -50,7 +58,7 @@ export class AttachedRouters {
   }
 }
 
-export function attach({ slot, emit, routers }: AttachParts): DuplexHandler<node.AttachRequest, node.AttachResponse> {
+export function attach({ slot, clock, emit, routers }: AttachParts): DuplexHandler<node.AttachRequest, node.AttachResponse> {
   return async (call, out) => {
     const messages = call.request[Symbol.asyncIterator]();
     const routerId = await readHello(messages);
@@ -63,13 +71,15 @@ export function attach({ slot, emit, routers }: AttachParts): DuplexHandler<node
     const attachment: Attachment = {
       routerId,
       tellSlots: () => write({ message: { $case: 'slots', value: slot.snapshot } }),
+      tellServed: ({ priority, tenant, costMs }) =>
+        write({ message: { $case: 'served', value: { priority: PRIORITY_MESSAGES[priority], tenant, costMs } } }),
       end: (reason) => replaced.abort(reason),
     };
     routers.add(attachment);
     attachment.tellSlots();
     emit({ type: 'routerAttached', routerId, peer: call.peer });
     try {
-      await listen(messages, bidder, AbortSignal.any([call.signal, replaced.signal]));
+      await listen(messages, bidder, clock, AbortSignal.any([call.signal, replaced.signal]));
     } finally {
       routers.remove(attachment);
       bidder.leave();
@@ -95,24 +105,31 @@ async function readHello(messages: Messages): Promise<string> {
 }
 
 /** Returns when the router ends its side; rejects at once when the stream is cut, though the router is silent. */
-async function listen(messages: Messages, bidder: Bidder, cut: AbortSignal): Promise<void> {
+async function listen(messages: Messages, bidder: Bidder, clock: Clock, cut: AbortSignal): Promise<void> {
   const over = new Promise<never>((_, reject) => {
     if (cut.aborted) reject(cut.reason);
     else cut.addEventListener('abort', () => reject(cut.reason), { once: true });
   });
   // One race for a whole stream: `over` would remember a race for each message until the stream ends.
-  await Promise.race([obey(messages, bidder), over]);
+  await Promise.race([obey(messages, bidder, clock), over]);
 }
 
 /** Of a stream that was cut, the bidder has left: what still comes does nothing. */
-async function obey(messages: Messages, bidder: Bidder): Promise<void> {
+async function obey(messages: Messages, bidder: Bidder, clock: Clock): Promise<void> {
   for (;;) {
     const next = await messages.next();
     if (next.done) return;
     const { message } = next.value;
-    if (message?.$case === 'bid') bidder.bid(message.value.backlogCount, message.value.ageMs);
+    if (message?.$case === 'bid') bidder.bid(urgencyOf(message.value, clock.now()));
     else if (message?.$case === 'decline') bidder.decline(message.value.leaseId);
   }
+}
+
+/** Undefined when the router has nothing for this node any more. Figures that are no numbers are the least urgent. */
+function urgencyOf(bid: node.Bid, nowMs: number): Urgency | undefined {
+  if (bid.backlogCount === 0) return undefined;
+  const number = (value: number) => (Number.isNaN(value) ? Number.POSITIVE_INFINITY : value);
+  return { rank: bid.rank, leadMs: number(bid.leadMs), dueAt: nowMs + number(bid.slackMs) };
 }
 
 function replacedError(): StatusError {

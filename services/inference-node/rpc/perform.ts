@@ -5,6 +5,7 @@
 import type { engine, generation } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
+import { PRIORITIES, type Service } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease, Slot } from '../domain/slot.js';
 import { type EncodedImage, encodeImage } from '../encode.js';
@@ -24,6 +25,8 @@ export interface GenerationParts {
   readonly supervisor: Supervisor;
   readonly executor: Executor;
   readonly estimate: CostEstimate;
+  /** A router's request has begun: the other routers hear what it counts as. */
+  readonly onServed: (routerId: string, service: Service) => void;
 }
 
 export interface Observer {
@@ -58,6 +61,8 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   // Noise takes milliseconds a megapixel: made before the slot is ours, while another request may run.
   const order = engineRequest(drawable);
   const lease = await parts.slot.take(leaseId, call.signal);
+  const service = serviceOf(call.metadata);
+  if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', service);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
   try {
     observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
@@ -127,6 +132,14 @@ function attemptOf(metadata: Readonly<Record<string, string>>): number {
 function leaseIdOf(metadata: Readonly<Record<string, string>>): bigint | undefined {
   const text = metadata['x-mesh-lease'];
   return text !== undefined && LEASE_ID.test(text) ? BigInt(text) : undefined;
+}
+
+/** What a router says its request counts as; undefined for a direct call. */
+function serviceOf(metadata: Readonly<Record<string, string>>): Service | undefined {
+  const { 'x-mesh-priority': priority, 'x-mesh-tenant': tenant, 'x-mesh-cost-ms': cost } = metadata;
+  const costMs = Number(cost);
+  const known = PRIORITIES.find((each) => each === priority);
+  return known && tenant !== undefined && costMs > 0 && Number.isFinite(costMs) ? { priority: known, tenant, costMs } : undefined;
 }
 
 function notReady(): StatusError {

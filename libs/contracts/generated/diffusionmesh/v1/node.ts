@@ -17,6 +17,7 @@ import {
   type Metadata,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Priority, priorityFromJSON, priorityToJSON } from "./generation.js";
 
 export const protobufPackage = "diffusionmesh.v1";
 
@@ -39,8 +40,15 @@ export interface Hello {
 export interface Bid {
   /** Requests the router could send here. 0 withdraws the bid. */
   backlogCount: number;
-  /** How long its best request has waited, milliseconds. An age, never a wall clock. */
-  ageMs: number;
+  /**
+   * How urgent its best request is, compared from the first figure on, smaller first. 0 when its class is
+   * owed a part of its guaranteed share, else 1 for HIGH, 2 for NORMAL, 3 for LOW.
+   */
+  rank: number;
+  /** How far that request's tenant is ahead of its fair share of GPU time, milliseconds; negative: behind. */
+  leadMs: number;
+  /** Time until it should be finished: a slack, never a wall clock. Negative: it is late. */
+  slackMs: number;
 }
 
 /** "I have nothing for this grant any more." */
@@ -49,7 +57,11 @@ export interface Decline {
 }
 
 export interface AttachResponse {
-  message: { $case: "slots"; value: SlotState } | { $case: "grant"; value: Grant } | undefined;
+  message:
+    | { $case: "slots"; value: SlotState }
+    | { $case: "grant"; value: Grant }
+    | { $case: "served"; value: Served }
+    | undefined;
 }
 
 /** Sent at once after Hello and at every change. */
@@ -61,6 +73,16 @@ export interface SlotState {
   accepting: boolean;
   /** Predicted time until the next slot frees, milliseconds; 0 when one is free. */
   nextFreeMs: number;
+}
+
+/**
+ * "This much GPU time went to a request of another router": so that shares and fairness hold over all
+ * routers. Sent when the request starts, with its predicted time.
+ */
+export interface Served {
+  priority: Priority;
+  tenant: string;
+  costMs: number;
 }
 
 /** "The next slot is yours." */
@@ -267,7 +289,7 @@ export const Hello: MessageFns<Hello> = {
 };
 
 function createBaseBid(): Bid {
-  return { backlogCount: 0, ageMs: 0 };
+  return { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0 };
 }
 
 export const Bid: MessageFns<Bid> = {
@@ -275,8 +297,14 @@ export const Bid: MessageFns<Bid> = {
     if (message.backlogCount !== 0) {
       writer.uint32(8).uint32(message.backlogCount);
     }
-    if (message.ageMs !== 0) {
-      writer.uint32(17).double(message.ageMs);
+    if (message.rank !== 0) {
+      writer.uint32(16).uint32(message.rank);
+    }
+    if (message.leadMs !== 0) {
+      writer.uint32(25).double(message.leadMs);
+    }
+    if (message.slackMs !== 0) {
+      writer.uint32(33).double(message.slackMs);
     }
     return writer;
   },
@@ -303,11 +331,27 @@ export const Bid: MessageFns<Bid> = {
             continue;
           }
           case 2: {
-            if (tag !== 17) {
+            if (tag !== 16) {
               break;
             }
 
-            message.ageMs = reader.double();
+            message.rank = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.leadMs = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.slackMs = reader.double();
             continue;
           }
         }
@@ -329,10 +373,16 @@ export const Bid: MessageFns<Bid> = {
         : isSet(object.backlog_count)
         ? globalThis.Number(object.backlog_count)
         : 0,
-      ageMs: isSet(object.ageMs)
-        ? globalThis.Number(object.ageMs)
-        : isSet(object.age_ms)
-        ? globalThis.Number(object.age_ms)
+      rank: isSet(object.rank) ? globalThis.Number(object.rank) : 0,
+      leadMs: isSet(object.leadMs)
+        ? globalThis.Number(object.leadMs)
+        : isSet(object.lead_ms)
+        ? globalThis.Number(object.lead_ms)
+        : 0,
+      slackMs: isSet(object.slackMs)
+        ? globalThis.Number(object.slackMs)
+        : isSet(object.slack_ms)
+        ? globalThis.Number(object.slack_ms)
         : 0,
     };
   },
@@ -342,8 +392,14 @@ export const Bid: MessageFns<Bid> = {
     if (message.backlogCount !== 0) {
       obj.backlogCount = Math.round(message.backlogCount);
     }
-    if (message.ageMs !== 0) {
-      obj.ageMs = floatToJson(message.ageMs);
+    if (message.rank !== 0) {
+      obj.rank = Math.round(message.rank);
+    }
+    if (message.leadMs !== 0) {
+      obj.leadMs = floatToJson(message.leadMs);
+    }
+    if (message.slackMs !== 0) {
+      obj.slackMs = floatToJson(message.slackMs);
     }
     return obj;
   },
@@ -354,7 +410,9 @@ export const Bid: MessageFns<Bid> = {
   fromPartial(object: DeepPartial<Bid>): Bid {
     const message = createBaseBid();
     message.backlogCount = object.backlogCount ?? 0;
-    message.ageMs = object.ageMs ?? 0;
+    message.rank = object.rank ?? 0;
+    message.leadMs = object.leadMs ?? 0;
+    message.slackMs = object.slackMs ?? 0;
     return message;
   },
 };
@@ -444,6 +502,9 @@ export const AttachResponse: MessageFns<AttachResponse> = {
       case "grant":
         Grant.encode(message.message.value, writer.uint32(18).fork()).join();
         break;
+      case "served":
+        Served.encode(message.message.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -477,6 +538,14 @@ export const AttachResponse: MessageFns<AttachResponse> = {
             message.message = { $case: "grant", value: Grant.decode(reader, reader.uint32()) };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = { $case: "served", value: Served.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -495,6 +564,8 @@ export const AttachResponse: MessageFns<AttachResponse> = {
         ? { $case: "slots", value: SlotState.fromJSON(object.slots) }
         : isSet(object.grant)
         ? { $case: "grant", value: Grant.fromJSON(object.grant) }
+        : isSet(object.served)
+        ? { $case: "served", value: Served.fromJSON(object.served) }
         : undefined,
     };
   },
@@ -505,6 +576,8 @@ export const AttachResponse: MessageFns<AttachResponse> = {
       obj.slots = SlotState.toJSON(message.message.value);
     } else if (message.message?.$case === "grant") {
       obj.grant = Grant.toJSON(message.message.value);
+    } else if (message.message?.$case === "served") {
+      obj.served = Served.toJSON(message.message.value);
     }
     return obj;
   },
@@ -524,6 +597,12 @@ export const AttachResponse: MessageFns<AttachResponse> = {
       case "grant": {
         if (object.message?.value !== undefined && object.message?.value !== null) {
           message.message = { $case: "grant", value: Grant.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "served": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "served", value: Served.fromPartial(object.message.value) };
         }
         break;
       }
@@ -657,6 +736,111 @@ export const SlotState: MessageFns<SlotState> = {
     message.busyCount = object.busyCount ?? 0;
     message.accepting = object.accepting ?? false;
     message.nextFreeMs = object.nextFreeMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseServed(): Served {
+  return { priority: 0, tenant: "", costMs: 0 };
+}
+
+export const Served: MessageFns<Served> = {
+  encode(message: Served, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.priority !== 0) {
+      writer.uint32(8).int32(message.priority);
+    }
+    if (message.tenant !== "") {
+      writer.uint32(18).string(message.tenant);
+    }
+    if (message.costMs !== 0) {
+      writer.uint32(25).double(message.costMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Served {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServed();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.costMs = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Served {
+    return {
+      priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
+      tenant: isSet(object.tenant) ? globalThis.String(object.tenant) : "",
+      costMs: isSet(object.costMs)
+        ? globalThis.Number(object.costMs)
+        : isSet(object.cost_ms)
+        ? globalThis.Number(object.cost_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: Served): unknown {
+    const obj: any = {};
+    if (message.priority !== 0) {
+      obj.priority = priorityToJSON(message.priority);
+    }
+    if (message.tenant !== "") {
+      obj.tenant = message.tenant;
+    }
+    if (message.costMs !== 0) {
+      obj.costMs = floatToJson(message.costMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Served>): Served {
+    return Served.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Served>): Served {
+    const message = createBaseServed();
+    message.priority = object.priority ?? 0;
+    message.tenant = object.tenant ?? "";
+    message.costMs = object.costMs ?? 0;
     return message;
   },
 };

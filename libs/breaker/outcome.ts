@@ -36,6 +36,7 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.CANCELLED]: CALLERS_OWN, // nobody waits
   [Reason.DEADLINE]: CALLERS_OWN, // the caller's deadline: says nothing about the node, and leaves no time
   [Reason.IDLE_READER]: CALLERS_OWN, // it asked and does not read
+  [Reason.DEADLINE_UNREACHABLE]: CALLERS_OWN, // a mesh behind us has looked at all its nodes
   [Reason.QUEUE_TIMEOUT]: CALLERS_OWN, // the waiting was the caller's to limit
   [Reason.POISON]: CALLERS_OWN, // judged on two nodes already
 

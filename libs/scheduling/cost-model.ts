@@ -109,6 +109,11 @@ export class CostModel {
     fleet.observedSince++;
   }
 
+  /** Whether predictions rest on anything seen. */
+  knows(model: string): boolean {
+    return this.#fleets.has(model);
+  }
+
   /** Measured over predicted of recent requests; 1 is as predicted. */
   ratio(nodeId: string, model: string): number {
     return this.#fleets.get(model)?.nodes.get(nodeId)?.ratio ?? 1;

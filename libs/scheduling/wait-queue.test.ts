@@ -81,7 +81,12 @@ describe('order', () => {
   });
 
   test('what a service cost in the end is settled', () => {
-    const queue = filled([request(1, { tenant: 'a' }), request(2, { tenant: 'b' }), request(3, { tenant: 'a' }), request(4, { tenant: 'b' })]);
+    const queue = filled([
+      request(1, { tenant: 'a' }),
+      request(2, { tenant: 'b' }),
+      request(3, { tenant: 'a' }),
+      request(4, { tenant: 'b' }),
+    ]);
     queue.take(queue.head as Request);
     queue.take(queue.head as Request);
     queue.correct({ priority: 'normal', tenant: 'a', costMs: 5000 });
@@ -142,7 +147,11 @@ describe('several routers', () => {
   });
 
   test('a class owed here is not owed any more once another router has served it', () => {
-    const queue = filled([request(1, { priority: 'low' }), request(2, { priority: 'high', costMs: 20_000 }), request(3, { priority: 'high' })]);
+    const queue = filled([
+      request(1, { priority: 'low' }),
+      request(2, { priority: 'high', costMs: 20_000 }),
+      request(3, { priority: 'high' }),
+    ]);
     queue.take(queue.head as Request);
     queue.take(queue.head as Request);
     queue.add(request(4, { priority: 'high' }));
@@ -251,7 +260,8 @@ describe.each([20_261_121, 7, 99_991])('random traces, seed %i', (seed) => {
     let arrival = 0;
     const tenants = ['a', 'b', 'c'];
     // a asks for small pictures, c for large ones, and c asks ten times as often.
-    const refill = (tenant: string) => queue.add(request(++arrival, { tenant, costMs: tenant === 'a' ? 1000 : tenant === 'b' ? 4000 : 9000 }));
+    const refill = (tenant: string) =>
+      queue.add(request(++arrival, { tenant, costMs: tenant === 'a' ? 1000 : tenant === 'b' ? 4000 : 9000 }));
     for (const tenant of tenants) for (let n = 0; n < (tenant === 'c' ? 100 : 10); n++) refill(tenant);
     const givenMs = new Map(tenants.map((tenant) => [tenant, 0]));
     for (let n = 0; n < 3000; n++) {
@@ -292,7 +302,11 @@ describe.each([20_261_121, 7, 99_991])('random traces, seed %i', (seed) => {
 test('ten thousand wait: taking and adding one costs microseconds', () => {
   const random = randomOf(3);
   const queue = newQueue(60_000);
-  const fields = () => ({ ...mixed(random), priority: PRIORITIES[Math.floor(random() * 3)] as Priority, tenant: `t${Math.floor(random() * 50)}` });
+  const fields = () => ({
+    ...mixed(random),
+    priority: PRIORITIES[Math.floor(random() * 3)] as Priority,
+    tenant: `t${Math.floor(random() * 50)}`,
+  });
   for (let n = 1; n <= 10_000; n++) queue.add(request(n, fields()));
   const rounds = 20_000;
   const startedAt = performance.now();

@@ -261,7 +261,7 @@ function newLevel<Entry extends Waiting>(priority: Priority): Level<Entry> {
   return {
     priority,
     clock: new FairClock(),
-    lines: new Heap(lineBefore),
+    lines: new Heap<Line<Entry>>(lineBefore),
     byTenant: new Map(),
     byAge: new Heap((a, b) => (a.since === b.since ? a.entry.arrival < b.entry.arrival : a.since < b.since)),
     byYouth: new Heap((a, b) => a.entry.arrival > b.entry.arrival),
@@ -279,12 +279,23 @@ function dueAtOf(entry: Waiting): number {
   return Math.min(entry.arrivedAt + PATIENCE_FACTOR * entry.costMs, entry.deadlineAt);
 }
 
-function placeBefore(a: Place<Waiting>, b: Place<Waiting>): boolean {
+/** What two places are compared by. */
+interface Ranked {
+  readonly dueAt: number;
+  readonly entry: Waiting;
+}
+
+function placeBefore(a: Ranked, b: Ranked): boolean {
   return a.dueAt === b.dueAt ? a.entry.arrival < b.entry.arrival : a.dueAt < b.dueAt;
 }
 
+interface RankedLine {
+  readonly tag: number;
+  readonly places: { readonly head: Ranked | undefined };
+}
+
 /** Between tenants whose turn is the same, the more urgent request decides. */
-function lineBefore(a: Line<Waiting>, b: Line<Waiting>): boolean {
+function lineBefore(a: RankedLine, b: RankedLine): boolean {
   if (a.tag !== b.tag) return a.tag < b.tag;
   const [mine, theirs] = [a.places.head, b.places.head];
   return mine !== undefined && theirs !== undefined && placeBefore(mine, theirs);

@@ -114,7 +114,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
     generateStream: intake.counted(generateStream(parts)),
     listModels: listModels(supervisor),
   });
-  server.add(node.InferenceNodeServiceService, { attach: attach({ slot, emit, routers }) }, { endless: ['attach'] });
+  server.add(node.InferenceNodeServiceService, { attach: attach({ slot, clock, emit, routers }) }, { endless: ['attach'] });
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.InferenceNodeService']);
 
   let address = '';

@@ -3,11 +3,11 @@
  * are filled from the model's own limits; the seed is pinned, so that whatever node draws it, now or
  * on a retry, draws the same picture.
  */
-import type { generation } from '#contracts';
+import { type generation, priorityName } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
-import type { CostModel } from '#scheduling';
+import { type CostModel, PRIORITIES, type Priority } from '#scheduling';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
@@ -24,6 +24,9 @@ export interface AdmissionOptions {
   readonly waitLimit: number;
 }
 
+/** Callers without a token are one tenant. */
+const ANONYMOUS = 'anonymous';
+
 export class Admission {
   #arrivals = 0;
   #waitingForNodes = 0;
@@ -39,7 +42,10 @@ export class Admission {
     call.notes.request_id = requestId.slice(0, 128);
     const info = await this.#modelFor(request.model, call.signal);
     const resolution = resolveRequest({ ...request, requestId }, info);
-    if (!resolution.ok) throw refusal(resolution.violations, resolution.unknownLoras, info);
+    const priority = priorityOf(request, call.metadata['x-priority']);
+    const misnamed = priority ? [] : [{ field: 'x-priority', description: 'expected high, normal or low' }];
+    if (!resolution.ok) throw refusal([...resolution.violations, ...misnamed], resolution.unknownLoras, info);
+    if (!priority) throw badRequest(misnamed);
     const { resolved } = resolution;
     const work = { ...resolved, model: info.name };
     const costMs = cost.predictAnyMs(work);
@@ -55,6 +61,8 @@ export class Admission {
         seed: request.seed ?? randomSeed(random),
       },
       work,
+      priority,
+      tenant: ANONYMOUS,
       costMs,
       loraNames: resolved.loras.map(({ name }) => name),
       arrivedAt,
@@ -103,6 +111,13 @@ export class Admission {
       this.#waitingForNodes--;
     }
   }
+}
+
+/** The field wins over the header; undefined when the header is none of the names. */
+function priorityOf(request: generation.GenerateRequest, header: string | undefined): Priority | undefined {
+  const field = priorityName(request.priority);
+  if (field !== undefined || header === undefined) return field ?? 'normal';
+  return PRIORITIES.find((name) => name === header.toLowerCase());
 }
 
 function refusal(violations: Parameters<typeof badRequest>[0], unknownLoras: readonly string[], info: ModelInfo): StatusError {

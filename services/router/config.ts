@@ -15,8 +15,34 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
+    order: {
+      shares: {
+        high: read.number('DMESH_ROUTER_SHARE_HIGH', 0.6, { min: 0, max: 1 }, 'Part of the GPU time that HIGH is sure of while all wait.'),
+        normal: read.number('DMESH_ROUTER_SHARE_NORMAL', 0.3, { min: 0, max: 1 }, 'The same for NORMAL.'),
+        low: read.number('DMESH_ROUTER_SHARE_LOW', 0.1, { min: 0, max: 1 }, 'The same for LOW: it never starves.'),
+      },
+      promoteAfterMs: read.durationMs('DMESH_ROUTER_PROMOTE_AFTER', 60_000, 'After waiting this long a request moves up one class.'),
+    },
     queue: {
-      limit: read.integer('DMESH_ROUTER_QUEUE_LIMIT', 1000, { min: 0, max: 1_000_000 }, 'Waiting requests beyond this are QUEUE_FULL.'),
+      limits: {
+        perSlotCount: read.integer(
+          'DMESH_ROUTER_QUEUE_PER_NODE',
+          50,
+          { min: 0, max: 100_000 },
+          'Requests that may wait for each slot of the mesh …',
+        ),
+        minCount: read.integer(
+          'DMESH_ROUTER_QUEUE_MIN',
+          250,
+          { min: 0, max: 1_000_000 },
+          '… and at least so many; beyond that, QUEUE_FULL.',
+        ),
+        classRatio: {
+          high: read.number('DMESH_ROUTER_QUEUE_HIGH', 1, { min: 0, max: 1 }, 'Part of those places that HIGH may fill.'),
+          normal: read.number('DMESH_ROUTER_QUEUE_NORMAL', 1, { min: 0, max: 1 }, 'The same for NORMAL.'),
+          low: read.number('DMESH_ROUTER_QUEUE_LOW', 1, { min: 0, max: 1 }, 'The same for LOW.'),
+        },
+      },
       timeoutMs: read.durationMs('DMESH_ROUTER_QUEUE_TIMEOUT', 300_000, 'Longest wait for a slot, then QUEUE_TIMEOUT.'),
       noNodesWaitMs: read.durationMs('DMESH_ROUTER_NO_NODES_WAIT', 10_000, 'Longest wait while no node could serve, then NO_NODES.'),
     },

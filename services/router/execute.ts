@@ -5,7 +5,7 @@
  */
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import type { CostModel, RetryBudget } from '#scheduling';
+import type { CostModel, RetryBudget, Service } from '#scheduling';
 import type { Dispatcher, Slot } from './dispatch/dispatcher.js';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
@@ -26,6 +26,9 @@ export interface ExecuteOptions {
   readonly cost: CostModel;
   readonly budget: RetryBudget;
   readonly limits: ExecutionLimits;
+  readonly routerId: string;
+  /** What a service cost beyond what it was counted as. */
+  readonly correct: (service: Service) => void;
   /** Nodes a request is tried on at most. */
   readonly maxNodes: number;
 }
@@ -100,7 +103,7 @@ export class Executor {
     run: Run<Result>,
   ): Promise<{ result: Result } | { error: StatusError }> {
     const { clock, cost, dispatcher, emit, limits } = this.options;
-    const { node, permit, predictedMs } = slot;
+    const { node, permit, predictedMs, service } = slot;
     const allowedMs = Math.min(Math.max(limits.factor * predictedMs, limits.floorMs), limits.capMs);
     const attemptDeadlineAt = clock.now() + allowedMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
@@ -108,6 +111,10 @@ export class Executor {
       ...trace,
       'x-request-id': ticket.requestId,
       'x-mesh-attempt': String(ticket.attempts),
+      'x-mesh-router': this.options.routerId,
+      'x-mesh-tenant': service.tenant,
+      'x-mesh-priority': service.priority,
+      'x-mesh-cost-ms': String(service.costMs),
       ...(slot.grantId === undefined ? {} : { 'x-mesh-lease': String(slot.grantId) }),
     };
     try {
@@ -116,6 +123,7 @@ export class Executor {
       ticket.servedBy = node.nodeId;
       if (outcome.executingMs !== undefined) {
         cost.observe(node.nodeId, ticket.work, outcome.executingMs);
+        this.options.correct({ ...service, costMs: outcome.executingMs - service.costMs });
         emit({ type: 'executed', requestId: ticket.requestId, nodeId: node.nodeId, predictedMs, actualMs: outcome.executingMs });
       }
       return { result: outcome.result };
@@ -125,9 +133,10 @@ export class Executor {
       permit.settle(outcome.breaker === 'failure' ? 'failure' : 'neutral');
       if (error.reason === Reason.NODE_BUSY) node.link.noteBusy();
       else if (outcome.retry === 'free') node.link.noteNotAccepting();
-      if (outcome.retry === 'free')
+      if (outcome.retry === 'free') {
         ticket.attempts--; // it never ran
-      else ticket.tried.add(node.life);
+        this.options.correct({ ...service, costMs: -service.costMs });
+      } else ticket.tried.add(node.life);
       if (outcome.retry === 'poison') ticket.poisonCount++;
       ticket.lastError = error;
       emit({

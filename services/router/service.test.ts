@@ -13,10 +13,13 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
+const room = (minCount: number) => ({ perSlotCount: 0, minCount, classRatio: { high: 1, normal: 1, low: 1 } });
+
 const CONFIG: RouterOptions['config'] = {
   routerId: 'router',
   zone: '',
-  queue: { limit: 100, timeoutMs: 10_000, noNodesWaitMs: 300 },
+  order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000 },
+  queue: { limits: room(100), timeoutMs: 10_000, noNodesWaitMs: 300 },
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
   cost: { priorMs: 1000 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
@@ -206,7 +209,7 @@ test('a full queue refuses with a time to retry', async () => {
   const node = new FakeNode('n1');
   const release = gate();
   node.draw = busyWith(release.opened);
-  const { generate, router } = await startRouter([node], { queue: { ...CONFIG.queue, limit: 1 } });
+  const { generate, router } = await startRouter([node], { queue: { ...CONFIG.queue, limits: room(1) } });
   const first = generate();
   await expect.poll(() => node.started.length).toBe(1);
   const second = generate();
@@ -285,7 +288,7 @@ test('time an attempt ran is not waiting: its retry has the whole queue time', a
 });
 
 test('an idle node takes work even when nothing may wait', async () => {
-  const { generate, router } = await startRouter([new FakeNode('n1')], { queue: { ...CONFIG.queue, limit: 0 } });
+  const { generate, router } = await startRouter([new FakeNode('n1')], { queue: { ...CONFIG.queue, limits: room(0) } });
   await expect.poll(() => [...router.fleet][0]?.link.connected).toBe(true);
   await expect(generate()).resolves.toBeDefined();
 });
@@ -337,7 +340,7 @@ test('a node whose revision lacks a LoRA is not asked for it', async () => {
 });
 
 test('before the first node, so many wait as may wait in the queue; the node ends their wait', async () => {
-  const { generate, router } = await startRouter([], { queue: { ...CONFIG.queue, limit: 2, noNodesWaitMs: 5000 } });
+  const { generate, router } = await startRouter([], { queue: { ...CONFIG.queue, limits: room(2), noNodesWaitMs: 5000 } });
   const waiting = [generate(), generate()];
   await systemClock.sleep(50);
   await expect(generate()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL });
@@ -357,4 +360,101 @@ test('a node that is for ever busy when called, though it says it is idle, is gi
   const { generate } = await startRouter([node]);
   await expect(generate()).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
   expect(node.started.length).toBeLessThan(110);
+});
+
+const { HIGH, LOW } = generation.Priority;
+
+/** One slot that is busy until `finish`; what comes meanwhile waits. */
+async function startFull(config: Partial<RouterOptions['config']> = {}) {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  const started = await startRouter([node], config);
+  const running = started.generate({ requestId: 'running' });
+  await expect.poll(() => node.started).toEqual(['running']);
+  /** Resolves when the request waits; its outcome is for later. */
+  const wait = async (fields: Partial<generation.GenerateRequest>, options = {}) => {
+    const before = started.router.dispatcher.waitingCount;
+    const outcome = started.generate(fields, options).then(
+      () => 'drawn',
+      (error: StatusError) => error.reason,
+    );
+    await expect.poll(() => started.router.dispatcher.waitingCount).toBe(before + 1);
+    return { outcome };
+  };
+  const finish = async () => {
+    release.open();
+    await running;
+  };
+  return { ...started, node, wait, finish };
+}
+
+const outcomes = (waiting: readonly { outcome: Promise<string> }[]) => Promise.all(waiting.map(({ outcome }) => outcome));
+
+test('the more urgent class goes first; the field wins over the header', async () => {
+  const { node, finish, wait } = await startFull();
+  const waiting = [
+    await wait({ requestId: 'low', priority: LOW }),
+    await wait({ requestId: 'normal' }),
+    await wait({ requestId: 'high', priority: HIGH }, { metadata: { 'x-priority': 'low' } }),
+    await wait({ requestId: 'header' }, { metadata: { 'x-priority': 'HIGH' } }),
+  ];
+  await finish();
+  expect(new Set(await outcomes(waiting))).toEqual(new Set(['drawn']));
+  expect(node.started.slice(1)).toEqual(['high', 'header', 'normal', 'low']);
+});
+
+test('a class by another name is refused', async () => {
+  const { generate } = await startRouter([new FakeNode('n1')]);
+  await expect(generate({}, { metadata: { 'x-priority': 'urgent' } })).rejects.toMatchObject({
+    code: Code.INVALID_ARGUMENT,
+    details: { violations: [{ field: 'x-priority' }] },
+  });
+});
+
+test('in a full queue a higher class pushes out the newest of the lowest', async () => {
+  const { generate, finish, wait } = await startFull({ queue: { ...CONFIG.queue, limits: room(2) } });
+  const [low, normal] = [await wait({ priority: LOW }), await wait({})];
+  await expect(generate({ priority: LOW })).rejects.toMatchObject({ reason: Reason.QUEUE_FULL });
+  const high = generate({ priority: HIGH });
+  expect(await low.outcome).toBe(Reason.QUEUE_FULL);
+  await expect(generate({})).rejects.toMatchObject({ reason: Reason.QUEUE_FULL, details: { retryDelayMs: expect.any(Number) } });
+  await finish();
+  expect(await normal.outcome).toBe('drawn');
+  await high;
+});
+
+test('a class may fill its part of the queue only', async () => {
+  const limits = { ...room(4), classRatio: { high: 1, normal: 1, low: 0.25 } };
+  const { generate, finish, wait } = await startFull({ queue: { ...CONFIG.queue, limits } });
+  const waiting = [await wait({ priority: LOW })];
+  await expect(generate({ priority: LOW })).rejects.toMatchObject({ reason: Reason.QUEUE_FULL, details: { metadata: { limit: '1' } } });
+  waiting.push(await wait({}));
+  await finish();
+  expect(await outcomes(waiting)).toEqual(['drawn', 'drawn']);
+});
+
+test('what cannot be finished in time is refused at once, with the predicted finish', async () => {
+  const { generate, router, finish, wait } = await startFull();
+  const work = { model: 'fake', width: 128, height: 128, steps: 4, imageCount: 1, guidanceScale: 0 };
+  router.cost.observe('n1', work, 5000);
+  const waiting = await wait({});
+  await expect(generate({}, { deadlineAt: systemClock.now() + 3000 })).rejects.toMatchObject({
+    code: Code.FAILED_PRECONDITION,
+    reason: Reason.DEADLINE_UNREACHABLE,
+    details: { metadata: { predicted_ms: expect.stringMatching(/^\d{4,}$/), left_ms: expect.any(String) } },
+  });
+  await finish();
+  expect(await waiting.outcome).toBe('drawn');
+});
+
+test('a flood of urgent work leaves the lowest class its share', async () => {
+  const { node, finish, wait } = await startFull();
+  const waiting = [await wait({ requestId: 'low', priority: LOW })];
+  for (let i = 0; i < 14; i++) waiting.push(await wait({ requestId: `high-${i}`, priority: HIGH }));
+  await finish();
+  await outcomes(waiting);
+  // A tenth of the GPU time: after ten requests of equal cost it is owed one.
+  expect(node.started.indexOf('low')).toBeGreaterThan(8);
+  expect(node.started.indexOf('low')).toBeLessThan(13);
 });

@@ -28,7 +28,7 @@ import { generateStream } from './rpc/generate-stream.js';
 import { listModels } from './rpc/list-models.js';
 
 export interface RouterOptions {
-  readonly config: Pick<RouterConfig, 'routerId' | 'zone' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'>;
+  readonly config: Pick<RouterConfig, 'routerId' | 'zone' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
@@ -49,7 +49,7 @@ export interface Router {
 
 export function createRouter(options: RouterOptions): Router {
   const { config, clock, random, emit, evidence } = options;
-  const queue = new WaitQueue<Ticket>();
+  const queue = new WaitQueue<Ticket>(config.order);
   const leases = new LeaseTable();
   const cost = new CostModel(config.cost);
   const breakers = new BreakerPool({
@@ -70,6 +70,7 @@ export function createRouter(options: RouterOptions): Router {
     evidence,
     onChange: () => dispatcher.pump(),
     onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
+    onServed: (service) => queue.served(service),
   });
   const dispatcher = new Dispatcher({
     clock,
@@ -78,7 +79,7 @@ export function createRouter(options: RouterOptions): Router {
     queue,
     leases,
     cost,
-    queueLimit: config.queue.limit,
+    limits: config.queue.limits,
     queueTimeoutMs: config.queue.timeoutMs,
     noNodesWaitMs: config.queue.noNodesWaitMs,
   });
@@ -91,6 +92,8 @@ export function createRouter(options: RouterOptions): Router {
     cost,
     budget,
     limits: config.execution,
+    routerId: config.routerId,
+    correct: (service) => queue.correct(service),
     maxNodes: config.retry.maxNodes,
   });
   const admission = new Admission({
@@ -100,7 +103,7 @@ export function createRouter(options: RouterOptions): Router {
     fleet,
     cost,
     noNodesWaitMs: config.queue.noNodesWaitMs,
-    waitLimit: config.queue.limit,
+    waitLimit: config.queue.limits.minCount,
   });
   return {
     fleet,

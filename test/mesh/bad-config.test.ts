@@ -20,7 +20,7 @@ function run(service: string, env: Record<string, string>, args: readonly string
 }
 
 test.each([
-  ['router', { DMESH_ROUTER_QUEUE_LIMIT: 'many', DMESH_ROUTER_QUEUE_TIMEOUT: '30', DMESH_ROUTER_RETRY_RATIO: '7', DMESH_LOG_LEVEL: '' }],
+  ['router', { DMESH_ROUTER_QUEUE_MIN: 'many', DMESH_ROUTER_QUEUE_TIMEOUT: '30', DMESH_ROUTER_RETRY_RATIO: '7', DMESH_LOG_LEVEL: '' }],
   ['router', { DMESH_ROUTER_LISTEN: 'nonsense', DMESH_ROUTER_HTTP_LISTEN: '127.0.0.1:99999', NATS_URL: 'http://127.0.0.1' }],
   [
     'inference-node',

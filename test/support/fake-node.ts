@@ -8,6 +8,7 @@ import { Code, Reason, StatusError } from '#core';
 import { type Call, Server, type Writer } from '#grpc';
 import type { ModelInfo } from '#model-package';
 import { systemClock } from '#runtime';
+import { isMoreUrgent, type Urgency } from '#scheduling';
 import { answerInPieces } from '../../services/inference-node/rpc/answer.js';
 
 export const FAKE_MODEL: ModelInfo = {
@@ -62,7 +63,7 @@ export class FakeNode {
   readonly #model: ModelInfo;
   #promised: { leaseId: bigint; cancel: () => void } | undefined;
   #nextLease = 1n;
-  readonly #routers = new Map<Writer<nodeContract.AttachResponse>, { ageAt: number } | undefined>();
+  readonly #routers = new Map<Writer<nodeContract.AttachResponse>, Urgency | undefined>();
   #address = '';
 
   constructor(
@@ -137,7 +138,8 @@ export class FakeNode {
           this.#routers.set(out, undefined);
           this.#tell(out);
         } else if (message?.$case === 'bid') {
-          const bid = message.value.backlogCount > 0 ? { ageAt: systemClock.now() - message.value.ageMs } : undefined;
+          const { backlogCount, rank, leadMs, slackMs } = message.value;
+          const bid = backlogCount > 0 ? { rank, leadMs, dueAt: systemClock.now() + slackMs } : undefined;
           this.#routers.set(out, bid);
           this.#grant();
         } else if (message?.$case === 'decline' && this.#promised?.leaseId === message.value.leaseId) this.#lapse();
@@ -178,12 +180,9 @@ export class FakeNode {
   #grant(): void {
     if (this.#promised || !this.#hasRoom || !this.accepting) return;
     let best: Writer<nodeContract.AttachResponse> | undefined;
-    let oldest = Number.POSITIVE_INFINITY;
+    let highest: Urgency | undefined;
     for (const [out, bid] of this.#routers) {
-      if (bid && bid.ageAt < oldest) {
-        oldest = bid.ageAt;
-        best = out;
-      }
+      if (bid && (!highest || isMoreUrgent(bid, highest))) [best, highest] = [out, bid];
     }
     if (!best) return;
     this.#routers.set(best, undefined);

@@ -135,7 +135,8 @@ function attach(channel: Channel, routerId: string): RouterStream {
     duplex,
     slots,
     grants,
-    bid: (backlogCount, ageMs) => duplex.send({ message: { $case: 'bid', value: { backlogCount, ageMs } } }),
+    bid: (backlogCount, ageMs) =>
+      duplex.send({ message: { $case: 'bid', value: { backlogCount, rank: 2, leadMs: 0, slackMs: 3000 - ageMs } } }),
     decline: (leaseId) => duplex.send({ message: { $case: 'decline', value: { leaseId } } }),
     ended: read().catch((error: unknown) => error),
   };

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
+import type { Urgency } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { type Bidder, type Grant, type Lease, Slot } from './slot.js';
 
@@ -448,7 +449,7 @@ test('any sequence of bids, calls and losses keeps one runner, rising ids, and n
     switch (random(9)) {
       case 0:
       case 1:
-        one?.bid(random(3), random(1000));
+        one?.bid(random(3) === 0 ? undefined : aged(random(1000)));
         break;
       case 2:
         one?.decline(one.last());

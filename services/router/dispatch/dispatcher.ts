@@ -6,7 +6,7 @@
  */
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { type CostModel, type Lease, type LeaseTable, place, type WaitQueue } from '#scheduling';
+import { type CostModel, type Lease, type LeaseTable, type Priority, place, type Service, type Urgency, type WaitQueue } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
@@ -20,6 +20,17 @@ export interface Slot {
   readonly permit: Permit;
   readonly predictedMs: number;
   readonly lease: Lease;
+  /** What this counts as against shares and fairness. */
+  readonly service: Service;
+}
+
+export interface QueueLimits {
+  /** Waiting requests for each slot of the mesh … */
+  readonly perSlotCount: number;
+  /** … and at least so many. */
+  readonly minCount: number;
+  /** Part of that which each class may fill. */
+  readonly classRatio: Readonly<Record<Priority, number>>;
 }
 
 export interface DispatcherOptions {
@@ -33,8 +44,7 @@ export interface DispatcherOptions {
   readonly queueTimeoutMs: number;
   /** Longest wait while no node could ever take the request. */
   readonly noNodesWaitMs: number;
-  /** Waiting requests beyond this are refused. */
-  readonly queueLimit: number;
+  readonly limits: QueueLimits;
 }
 
 interface Waiter {
@@ -48,12 +58,16 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller. */
 const DEADLINE_MARGIN_MS = 30;
+/** Whoever was refused comes back no sooner. */
+const MIN_RETRY_MS = 500;
 /**
- * A standing bid that claims to be older than our best request by more than this is replaced; the part for
- * each node keeps a large mesh at 4,000 replacements a second.
+ * A standing bid whose figures are off by more than this is replaced; the part for each node keeps a large
+ * mesh at 4,000 replacements a second.
  */
-const BID_AGE_NEWS_MS = 25;
-const BID_AGE_NEWS_MS_PER_NODE = 0.25;
+const BID_NEWS_MS = 25;
+const BID_NEWS_MS_PER_NODE = 0.25;
+/** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
+const URGENT_NEWS_COUNT = 4;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
@@ -73,13 +87,13 @@ export class Dispatcher {
   }
 
   /**
-   * Waits for a slot. Rejects with QUEUE_FULL, QUEUE_TIMEOUT, NO_NODES, or the signal's reason.
-   * A returning request (a retry) keeps its place and is never refused for a full queue.
+   * Waits for a slot. Rejects with QUEUE_FULL, DEADLINE_UNREACHABLE, QUEUE_TIMEOUT, NO_NODES, or the
+   * signal's reason. A returning request (a retry) keeps its place and is never refused for a full queue.
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Slot> {
-    const { clock, fleet, queue, queueLimit, queueTimeoutMs } = this.#options;
-    const full = queue.size >= queueLimit && fleet.idleCount() <= queue.size;
-    if (full && ticket.lastError === undefined) return Promise.reject(this.#queueFull());
+    const { clock, queue, queueTimeoutMs } = this.#options;
+    const refusal = ticket.lastError === undefined ? this.#refusal(ticket) : undefined;
+    if (refusal) return Promise.reject(refusal);
     const waitedFrom = clock.now();
     if (ticket.deadlineAt <= waitedFrom) return Promise.reject(ticket.lastError ?? this.#queueTimeout(ticket, ticket.queuedMs));
     return new Promise<Slot>((resolve, reject) => {
@@ -151,10 +165,14 @@ export class Dispatcher {
 
   #startOnIdleNodes(): void {
     const { fleet, queue, cost } = this.#options;
-    let idleCount = fleet.idleCount();
-    if (idleCount === 0 || queue.size === 0) return;
-    for (const ticket of [...queue]) {
-      if (idleCount === 0) return;
+    if (queue.size === 0) return;
+    const passedOver = new Set<Ticket>();
+    for (;;) {
+      const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
+      if (idle.length === 0) return;
+      const ticket = queue.first((waiting) => !passedOver.has(waiting) && idle.some((node) => node.canTake(waiting)));
+      if (!ticket) return;
+      passedOver.add(ticket);
       const eligible = fleet.eligible(ticket);
       const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
       if (placement?.kind !== 'start') continue;
@@ -162,7 +180,6 @@ export class Dispatcher {
       const permit = node?.breaker.admit();
       if (!node || !permit) continue;
       node.link.takeFree();
-      idleCount--;
       this.#start(ticket, node, permit, undefined);
     }
   }
@@ -181,12 +198,13 @@ export class Dispatcher {
     const { clock, cost, leases, queue, emit } = this.#options;
     const waiter = this.#waiters.get(ticket);
     if (!waiter) return; // left between two lines of the same turn: cannot happen, and must not start work for nobody
-    queue.remove(ticket);
+    const service = queue.take(ticket);
+    if (!service) return;
     this.#waiters.delete(ticket);
     const predictedMs = cost.predictMs(node.nodeId, ticket.work);
     const startedAt = clock.now();
     const lease = leases.take({ nodeId: node.nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
-    waiter.resolve({ node, grantId, permit, predictedMs, lease });
+    waiter.resolve({ node, grantId, permit, predictedMs, lease, service });
     emit({
       type: 'dispatched',
       requestId: ticket.requestId,
@@ -201,41 +219,56 @@ export class Dispatcher {
    * mean a thousand messages.
    */
   #bidForBusyNodes(): void {
-    const { clock, fleet, queue } = this.#options;
-    const head = queue.head;
+    const { fleet, queue } = this.#options;
+    const waits = queue.size > 0;
     let standing = 0;
+    const bidding: FleetNode[] = [];
     const open: FleetNode[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) standing += this.#renewBid(node) ? 1 : 0;
+      if (node.link.bidding) bidding.push(node);
       // An idle node that was passed over has a faster one behind it: not worth a bid.
-      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
+      else if (waits && node.usable && node.link.freeCount === 0) open.push(node);
     }
-    if (!head || standing >= queue.size) return;
-    open.sort((a, b) => a.link.freeInMs - b.link.freeInMs);
+    bidding.sort(soonestFree);
+    let urgentNews = URGENT_NEWS_COUNT;
+    for (const node of bidding) {
+      const best = this.#bestFor(node);
+      if (!best) node.link.withdraw();
+      else {
+        standing++;
+        const changed = this.#changeOf(node, best);
+        if (changed === 'less' || (changed === 'more' && urgentNews-- > 0)) node.link.bid(queue.size, best);
+      }
+    }
+    if (standing >= queue.size) return;
+    open.sort(soonestFree);
     for (const node of open) {
       if (standing >= queue.size) return;
-      const best = queue.first((ticket) => node.canTake(ticket));
+      const best = this.#bestFor(node);
       if (!best) continue;
-      node.link.bid(queue.size, clock.now() - best.arrivedAt);
+      node.link.bid(queue.size, best);
       standing++;
     }
   }
 
-  /**
-   * A bid made for a request that has since started elsewhere claims an age we no longer hold, and would
-   * take a slot from an older request of another router. Told anew only when that is off by a good deal.
-   * False when it is withdrawn: nothing waits any more that this node could take.
-   */
-  #renewBid(node: FleetNode): boolean {
-    const { clock, fleet, queue } = this.#options;
+  #bestFor(node: FleetNode): Urgency | undefined {
+    const { queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    if (!best) {
-      node.link.bid(0, 0);
-      return false;
-    }
-    const ageMs = clock.now() - best.arrivedAt;
-    if (node.link.bidAgeMs - ageMs > BID_AGE_NEWS_MS + BID_AGE_NEWS_MS_PER_NODE * fleet.size) node.link.bid(queue.size, ageMs);
-    return true;
+    return best && queue.urgencyOf(best);
+  }
+
+  /**
+   * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
+   * take a slot from a more urgent request of another router. Small differences are not news.
+   */
+  #changeOf(node: FleetNode, now: Urgency): 'less' | 'more' | undefined {
+    const told = node.link.standingBid;
+    const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
+    if (!told) return 'less';
+    if (told.rank !== now.rank) return now.rank < told.rank ? 'more' : 'less';
+    if (Math.abs(now.leadMs - told.leadMs) > newsMs) return now.leadMs < told.leadMs ? 'more' : 'less';
+    if (Math.abs(now.dueAt - told.dueAt) > newsMs) return now.dueAt < told.dueAt ? 'more' : 'less';
+    return undefined;
   }
 
   #sweepSoon(): void {
@@ -247,22 +280,24 @@ export class Dispatcher {
   }
 
   #sweep(): void {
-    const { clock, fleet, queue, noNodesWaitMs } = this.#options;
-    const slotCount = Math.max(1, fleet.slotCount());
-    let backlogMs = this.#runningBacklogMs();
-    let position = 0;
-    for (const ticket of [...queue]) {
-      const waiter = this.#waiters.get(ticket);
-      if (!waiter) continue;
-      position++;
-      const runMs = ticket.costMs;
-      const etaMs = backlogMs / slotCount + runMs;
-      backlogMs += runMs;
-      if (ticket.onQueued && waiter.told !== position) {
-        waiter.told = position;
-        ticket.onQueued(position, etaMs);
-      }
-      if (fleet.couldServe(ticket)) waiter.strandedAt = undefined;
+    const { clock, queue } = this.#options;
+    queue.promote(clock.now());
+    this.#refuseStranded();
+    this.#tellPlaces();
+    this.pump();
+  }
+
+  /** Requests that no node could ever take, for longer than is allowed. */
+  #refuseStranded(): void {
+    const { clock, fleet, noNodesWaitMs } = this.#options;
+    const served = new Map<string, boolean>();
+    for (const waiter of [...this.#waiters.values()]) {
+      const { ticket } = waiter;
+      // Those who have tried nobody and want the same are served alike.
+      const kind = ticket.tried.size > 0 ? undefined : [ticket.work.model, ...ticket.loraNames].join('\n');
+      const could = (kind === undefined ? undefined : served.get(kind)) ?? fleet.couldServe(ticket);
+      if (kind !== undefined) served.set(kind, could);
+      if (could) waiter.strandedAt = undefined;
       else {
         waiter.strandedAt ??= clock.now();
         if (clock.now() - waiter.strandedAt >= noNodesWaitMs) waiter.reject(noNodes(ticket, noNodesWaitMs));
@@ -270,14 +305,28 @@ export class Dispatcher {
     }
   }
 
+  #tellPlaces(): void {
+    const { fleet, queue } = this.#options;
+    if (![...this.#waiters.values()].some(({ ticket }) => ticket.onQueued)) return;
+    const slotCount = Math.max(1, fleet.slotCount());
+    let backlogMs = this.#runningBacklogMs();
+    let position = 0;
+    for (const ticket of queue) {
+      position++;
+      const etaMs = backlogMs / slotCount + ticket.costMs;
+      backlogMs += ticket.costMs;
+      const waiter = this.#waiters.get(ticket);
+      if (!waiter || !ticket.onQueued || waiter.told === position) continue;
+      waiter.told = position;
+      ticket.onQueued(position, etaMs);
+    }
+  }
+
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    const runMs = ticket.costMs;
-    if (fleet.idleCount() > queue.size) return runMs;
-    let backlogMs = this.#runningBacklogMs();
-    for (const waiting of queue) backlogMs += waiting.costMs;
-    return backlogMs / Math.max(1, fleet.slotCount()) + runMs;
+    if (fleet.idleCount() > queue.size) return ticket.costMs;
+    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
   }
 
   #runningBacklogMs(): number {
@@ -291,25 +340,44 @@ export class Dispatcher {
     if (this.#options.queue.remove(ticket)) this.pump(); // bids may be too many now
   }
 
-  #queueFull(): StatusError {
-    const { queue, queueLimit } = this.#options;
+  /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
+  #refusal(ticket: Ticket): StatusError | undefined {
+    const { clock, cost, fleet, queue, limits } = this.#options;
+    if (fleet.idleCount() > queue.size) return undefined;
+    const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
+    const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
+    if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
+    if (queue.size >= limit) {
+      const weaker = queue.leastUrgentBelow(ticket.priority);
+      if (!weaker) return this.#queueFull(queue.size, limit);
+      this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
+    }
+    if (ticket.deadlineAt === Number.POSITIVE_INFINITY || !cost.knows(ticket.work.model)) return undefined;
+    const finishMs = this.etaMs(ticket);
+    const leftMs = ticket.deadlineAt - clock.now();
+    return finishMs > leftMs ? deadlineUnreachable(finishMs, leftMs) : undefined;
+  }
+
+  #queueFull(waitingCount: number, limit: number): StatusError {
+    const { fleet, queue } = this.#options;
+    const backlogMs = (this.#runningBacklogMs() + queue.costMs) / Math.max(1, fleet.slotCount());
     return new StatusError({
       code: Code.RESOURCE_EXHAUSTED,
       reason: Reason.QUEUE_FULL,
-      message: `expected room among ${queueLimit} waiting requests, got ${queue.size} waiting already`,
-      retryDelayMs: Math.max(500, this.#runningBacklogMs()),
-      metadata: { limit: String(queueLimit), waiting: String(queue.size) },
+      message: `expected room among ${limit} waiting requests, got ${waitingCount} waiting already`,
+      retryDelayMs: Math.max(MIN_RETRY_MS, Math.round(backlogMs)),
+      metadata: { limit: String(limit), waiting: String(waitingCount) },
     });
   }
 
   #queueTimeout(ticket: Ticket, waitedMs: number): StatusError {
-    const { queue } = this.#options;
+    const position = [...this.#options.queue].indexOf(ticket) + 1;
     const waited = String(Math.round(waitedMs));
     return new StatusError({
       code: Code.DEADLINE_EXCEEDED,
       reason: Reason.QUEUE_TIMEOUT,
-      message: `no slot became free within ${waited} ms; place ${queue.position(ticket)} in the queue`,
-      metadata: { position: String(queue.position(ticket)), waited_ms: waited },
+      message: `no slot became free within ${waited} ms; place ${position} in the queue`,
+      metadata: { position: String(position), waited_ms: waited },
       ...(ticket.lastError ? { cause: ticket.lastError } : {}),
     });
   }
@@ -325,4 +393,17 @@ function noNodes(ticket: Ticket, waitedMs: number): StatusError {
       retryDelayMs: 1000,
     })
   );
+}
+
+function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
+  return new StatusError({
+    code: Code.FAILED_PRECONDITION,
+    reason: Reason.DEADLINE_UNREACHABLE,
+    message: `the picture is predicted to be finished in ${Math.round(finishMs)} ms, the caller waits ${Math.round(leftMs)} ms`,
+    metadata: { predicted_ms: String(Math.round(finishMs)), left_ms: String(Math.round(leftMs)) },
+  });
+}
+
+function soonestFree(a: FleetNode, b: FleetNode): number {
+  return a.link.freeInMs - b.link.freeInMs;
 }

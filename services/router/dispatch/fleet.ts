@@ -7,7 +7,7 @@ import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
-import type { CostModel } from '#scheduling';
+import type { CostModel, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
 import { NodeLink } from './node-link.js';
@@ -26,6 +26,7 @@ export interface FleetOptions {
   /** Something changed that may let waiting work start. */
   readonly onChange: () => void;
   readonly onGrant: (node: FleetNode, leaseId: bigint) => void;
+  readonly onServed: (service: Service) => void;
 }
 
 export interface ServedModel {
@@ -148,7 +149,7 @@ export class Fleet {
   }
 
   #add(member: Member): void {
-    const { breakers, clock, emit, evidence, keepaliveMs, routerId, zone, onChange, onGrant } = this.options;
+    const { breakers, clock, emit, evidence, keepaliveMs, routerId, zone, onChange, onGrant, onServed } = this.options;
     const { nodeId } = member;
     const { address, incarnation } = member.beat;
     let announced = false;
@@ -171,6 +172,7 @@ export class Fleet {
         evidence(nodeId, false);
       },
       onGrant: (leaseId) => onGrant(node, leaseId),
+      onServed,
     });
     const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone });
     this.#nodes.set(nodeId, node);

@@ -5,9 +5,10 @@
  *
  * disconnected → connected (first slot state) → disconnected, for ever, until closed.
  */
-import { node as nodeContract } from '#contracts';
+import { node as nodeContract, priorityName } from '#contracts';
 import type { Clock } from '#core';
 import { Channel, type Duplex, statusFromGrpc } from '#grpc';
+import type { Service, Urgency } from '#scheduling';
 
 type ToNode = nodeContract.AttachRequest;
 type FromNode = nodeContract.AttachResponse;
@@ -23,6 +24,8 @@ export interface NodeLinkOptions {
   /** Called with the connection's end and its reason. */
   readonly onLost: (reason: string) => void;
   readonly onGrant: (leaseId: bigint) => void;
+  /** GPU time of this node went to another router's request. */
+  readonly onServed: (service: Service) => void;
 }
 
 /** First pause before the stream is opened again; doubles to the maximum. */
@@ -38,9 +41,7 @@ export class NodeLink {
   #slotCount = 0;
   #freeCount = 0;
   #nextFreeAt = 0;
-  #bidding = false;
-  /** When the oldest request of the standing bid arrived. */
-  #bidSince = 0;
+  #standingBid: Urgency | undefined;
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
@@ -66,7 +67,7 @@ export class NodeLink {
    * None while a bid of ours stands: the node answers that with a grant, and a call would cross with it.
    */
   get freeCount(): number {
-    return this.accepting && !this.#bidding ? this.#freeCount : 0;
+    return this.accepting && !this.bidding ? this.#freeCount : 0;
   }
 
   /** Slots that run something or are promised, also of a node that takes nothing new. */
@@ -81,19 +82,25 @@ export class NodeLink {
 
   /** A bid of ours stands at the node. */
   get bidding(): boolean {
-    return this.#bidding;
+    return this.#standingBid !== undefined;
   }
 
-  /** Age the standing bid claims by now; the node lets it grow. */
-  get bidAgeMs(): number {
-    return this.#options.clock.now() - this.#bidSince;
+  /** What the node was told last. */
+  get standingBid(): Urgency | undefined {
+    return this.#standingBid;
   }
 
   /** "I hold work for you." Replaced by the next bid, used up by a grant. */
-  bid(backlogCount: number, ageMs: number): void {
-    this.#bidding = backlogCount > 0;
-    this.#bidSince = this.#options.clock.now() - ageMs;
-    this.#stream?.send({ message: { $case: 'bid', value: { backlogCount, ageMs } } });
+  bid(backlogCount: number, urgency: Urgency): void {
+    this.#standingBid = urgency;
+    const { rank, leadMs, dueAt } = urgency;
+    const value = { backlogCount, rank, leadMs, slackMs: dueAt - this.#options.clock.now() };
+    this.#stream?.send({ message: { $case: 'bid', value } });
+  }
+
+  withdraw(): void {
+    this.#standingBid = undefined;
+    this.#stream?.send({ message: { $case: 'bid', value: { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0 } } });
   }
 
   decline(leaseId: bigint): void {
@@ -153,8 +160,14 @@ export class NodeLink {
         return this.#options.onChange();
       }
       case 'grant':
-        this.#bidding = false;
+        this.#standingBid = undefined;
         return this.#options.onGrant(message.value.leaseId);
+      case 'served': {
+        const { priority, tenant, costMs } = message.value;
+        const known = priorityName(priority);
+        if (known && costMs > 0) this.#options.onServed({ priority: known, tenant, costMs });
+        return;
+      }
       case undefined:
         return; // a newer node may say things we do not know yet
     }
@@ -166,7 +179,7 @@ export class NodeLink {
     this.#connected = false;
     this.#accepting = false;
     this.#freeCount = 0;
-    this.#bidding = false;
+    this.#standingBid = undefined;
     if (was && !this.#closing.signal.aborted) this.#options.onLost(reason);
     if (was) this.#options.onChange();
   }

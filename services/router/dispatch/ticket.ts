@@ -8,14 +8,8 @@ export interface Ticket extends Waiting {
   /** Complete: defaults filled, seed pinned. The same bytes go to every node that tries it. */
   readonly request: generation.GenerateRequest;
   readonly work: Work;
-  /** Predicted GPU time on a typical node, milliseconds. */
-  readonly costMs: number;
   /** Names of the LoRAs it needs. */
   readonly loraNames: readonly string[];
-  /** Clock milliseconds. */
-  readonly arrivedAt: number;
-  /** When the caller stops waiting, clock milliseconds; Infinity: never. */
-  readonly deadlineAt: number;
   /** Node incarnations that failed it; never asked again. */
   readonly tried: Set<string>;
   /** Failures so far that count against the request itself. */

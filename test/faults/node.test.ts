@@ -1,7 +1,7 @@
 /** One node on its own, as a process, with an engine that fails on demand. */
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import type { generation } from '#contracts';
+import { generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { scriptedPicture } from '../engines/scriptable/index.js';
 import { closeAll, isRunning, type NodeProcess, type NodeStart, type RouterStream, startNode } from '../support/node-process.js';
@@ -411,6 +411,17 @@ describe('bids and grants', () => {
     expect(Number(a.grants[0]?.leaseId)).toBeGreaterThan(Number(b.grants[0]?.leaseId));
     a.decline(a.grants[0]?.leaseId ?? 0n);
     await drawsAgain(node);
+  });
+
+  test("the other routers hear what a router's request counts as", async () => {
+    const node = shared();
+    const [a, b] = [attach('router-a'), attach('router-b')];
+    await expect.poll(() => a.slots.length + b.slots.length).toBe(2);
+    const count = { 'x-mesh-router': 'router-a', 'x-mesh-tenant': 'studio', 'x-mesh-priority': 'low', 'x-mesh-cost-ms': '250' };
+    await node.generate({}, { metadata: count });
+    await expect.poll(() => b.served).toEqual([{ priority: generation.Priority.LOW, tenant: 'studio', costMs: 250 }]);
+    await node.generate({}, { metadata: { ...count, 'x-mesh-cost-ms': 'NaN' } });
+    expect([a.served.length, b.served.length]).toEqual([0, 1]);
   });
 
   test('a router that dies gives up its bid and its grant', async () => {

@@ -33,6 +33,7 @@ export interface RouterStream {
   readonly duplex: Duplex<node.AttachRequest, node.AttachResponse>;
   readonly slots: node.SlotState[];
   readonly grants: node.Grant[];
+  readonly served: node.Served[];
   bid(backlogCount: number, ageMs: number): void;
   decline(leaseId: bigint): void;
   /** Resolves, with undefined or the error, when the stream is over. */
@@ -124,10 +125,12 @@ function attach(channel: Channel, routerId: string): RouterStream {
   const duplex = channel.duplex(node.InferenceNodeServiceService.attach);
   const slots: node.SlotState[] = [];
   const grants: node.Grant[] = [];
+  const served: node.Served[] = [];
   const read = async () => {
     for await (const { message } of duplex.messages) {
       if (message?.$case === 'slots') slots.push(message.value);
       if (message?.$case === 'grant') grants.push(message.value);
+      if (message?.$case === 'served') served.push(message.value);
     }
   };
   duplex.send({ message: { $case: 'hello', value: { routerId } } });
@@ -135,6 +138,7 @@ function attach(channel: Channel, routerId: string): RouterStream {
     duplex,
     slots,
     grants,
+    served,
     bid: (backlogCount, ageMs) =>
       duplex.send({ message: { $case: 'bid', value: { backlogCount, rank: 2, leadMs: 0, slackMs: 3000 - ageMs } } }),
     decline: (leaseId) => duplex.send({ message: { $case: 'decline', value: { leaseId } } }),

@@ -11,13 +11,14 @@ setFlagsFromString('--expose-gc');
 const collectGarbage: () => void = runInNewContext('gc');
 
 const hello: node.AttachRequest = { message: { $case: 'hello', value: { routerId: 'router-a' } } };
-const bid: node.AttachRequest = { message: { $case: 'bid', value: { backlogCount: 1, ageMs: 5 } } };
+const bid: node.AttachRequest = { message: { $case: 'bid', value: { backlogCount: 1, rank: 2, leadMs: 0, slackMs: 5 } } };
 
 /** A node without a network: `call` attaches a router that sends what `request` yields. */
 function start() {
-  const slot = new Slot({ clock: new ManualClock(), grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
+  const clock = new ManualClock();
+  const slot = new Slot({ clock, grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
   const routers = new AttachedRouters();
-  const handler = attach({ slot, emit: () => {}, routers });
+  const handler = attach({ slot, clock, emit: () => {}, routers });
   const call = (request: AsyncIterable<node.AttachRequest>, signal = new AbortController().signal) =>
     handler(
       { method: 'Attach', request, metadata: {}, deadlineAt: Number.POSITIVE_INFINITY, signal, peer: '', trailers: {}, notes: {} },

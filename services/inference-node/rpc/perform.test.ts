@@ -11,7 +11,7 @@ test('an observer that throws leaves the slot free', async () => {
   const slot = new Slot({ clock, grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
   slot.setReady(true);
   const [model] = sampleBeat().models;
-  const parts = { nodeId: 'n1', clock, random: () => 0, emit: () => {}, slot, estimate: new CostEstimate() };
+  const parts = { nodeId: 'n1', clock, random: () => 0, emit: () => {}, slot, estimate: new CostEstimate(), onServed: () => {} };
   const call = {
     method: 'Generate',
     request: generation.GenerateRequest.fromPartial({ prompt: 'a red circle' }),

@@ -7,7 +7,8 @@ interface Request extends Waiting {
 }
 
 const SHARES = { high: 0.6, normal: 0.3, low: 0.1 };
-const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY) => new WaitQueue<Request>({ shares: SHARES, promoteAfterMs });
+const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY) =>
+  new WaitQueue<Request>({ shares: SHARES, promoteAfterMs, patienceFactor: 3 });
 
 function request(arrival: number, fields: Partial<Request> = {}): Request {
   return {

@@ -3,7 +3,7 @@
  * a single GPU, so what dies with a node is at most what that node was running.
  *
  * The order, from the outside in: class (ClassShares), then tenant (FairClock), then the earliest
- * virtual deadline: arrival + 3 × predicted time, or the caller's own deadline when that is sooner.
+ * virtual deadline: arrival + patience × predicted time, or the caller's own deadline when that is sooner.
  * Short requests therefore pass long ones, but none for ever: a deadline comes nearer while others are
  * set later. A request that has waited long moves up a class.
  *
@@ -31,6 +31,8 @@ export interface WaitQueueOptions {
   readonly shares: Shares;
   /** A request that has waited this long in a class moves up to the next; Infinity: never. */
   readonly promoteAfterMs: number;
+  /** The virtual deadline comes after this many times the predicted time; 0: first come, first served. */
+  readonly patienceFactor: number;
 }
 
 /** GPU time given to somebody: what fairness and shares are counted in. */
@@ -39,9 +41,6 @@ export interface Service {
   readonly tenant: string;
   readonly costMs: number;
 }
-
-/** A picture that takes three times as long as on an idle GPU is still a good answer. */
-const PATIENCE_FACTOR = 3;
 
 /** A request in its class. */
 interface Place<Entry> {
@@ -76,12 +75,14 @@ interface Level<Entry> {
 export class WaitQueue<Entry extends Waiting> {
   readonly #shares: ClassShares;
   readonly #promoteAfterMs: number;
+  readonly #patienceFactor: number;
   readonly #levels: Readonly<Record<Priority, Level<Entry>>>;
   readonly #places = new Map<Entry, Place<Entry>>();
 
   constructor(options: WaitQueueOptions) {
     this.#shares = new ClassShares(options.shares);
     this.#promoteAfterMs = options.promoteAfterMs;
+    this.#patienceFactor = options.patienceFactor;
     this.#levels = { high: newLevel('high'), normal: newLevel('normal'), low: newLevel('low') };
   }
 
@@ -203,7 +204,7 @@ export class WaitQueue<Entry extends Waiting> {
    * due sooner. O(n) in its class.
    */
   costAheadMs(entry: Entry): number {
-    const dueAt = dueAtOf(entry);
+    const dueAt = this.#dueAtOf(entry);
     let aheadMs = 0;
     for (const priority of PRIORITIES) {
       const level = this.#levels[priority];
@@ -230,7 +231,7 @@ export class WaitQueue<Entry extends Waiting> {
   #enter(entry: Entry, priority: Priority, since: number): void {
     const level = this.#levels[priority];
     const line = level.byTenant.get(entry.tenant) ?? newLine(level, entry.tenant);
-    const place: Place<Entry> = { entry, dueAt: dueAtOf(entry), line, since };
+    const place: Place<Entry> = { entry, dueAt: this.#dueAtOf(entry), line, since };
     level.costMs += entry.costMs;
     line.places.add(place);
     level.byAge.add(place);
@@ -238,6 +239,10 @@ export class WaitQueue<Entry extends Waiting> {
     if (level.lines.has(line)) level.lines.moved(line);
     else level.lines.add(line);
     this.#places.set(entry, place);
+  }
+
+  #dueAtOf(entry: Entry): number {
+    return Math.min(entry.arrivedAt + this.#patienceFactor * entry.costMs, entry.deadlineAt);
   }
 
   #moveLine(line: Line<Entry>, tag: number): void {
@@ -273,10 +278,6 @@ function newLine<Entry extends Waiting>(level: Level<Entry>, tenant: string): Li
   const line: Line<Entry> = { tenant, level, places: new Heap<Place<Entry>>(placeBefore), tag: level.clock.tagOf(tenant) };
   level.byTenant.set(tenant, line);
   return line;
-}
-
-function dueAtOf(entry: Waiting): number {
-  return Math.min(entry.arrivedAt + PATIENCE_FACTOR * entry.costMs, entry.deadlineAt);
 }
 
 /** What two places are compared by. */

@@ -21,6 +21,13 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         normal: read.number('DMESH_ROUTER_SHARE_NORMAL', 0.3, { min: 0, max: 1 }, 'The same for NORMAL.'),
         low: read.number('DMESH_ROUTER_SHARE_LOW', 0.1, { min: 0, max: 1 }, 'The same for LOW: it never starves.'),
       },
+      // Three times as long as on an idle GPU is still a good answer.
+      patienceFactor: read.number(
+        'DMESH_ROUTER_PATIENCE',
+        3,
+        { min: 0, max: 100 },
+        'Within a tenant, who is due first goes first: arrival + this × prediction; 0: first come, first served.',
+      ),
       promoteAfterMs: read.durationMs('DMESH_ROUTER_PROMOTE_AFTER', 60_000, 'After waiting this long a request moves up one class.'),
     },
     queue: {

@@ -18,7 +18,7 @@ const room = (minCount: number) => ({ perSlotCount: 0, minCount, classRatio: { h
 const CONFIG: RouterOptions['config'] = {
   routerId: 'router',
   zone: '',
-  order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000 },
+  order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
   queue: { limits: room(100), timeoutMs: 10_000, noNodesWaitMs: 300 },
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
   cost: { priorMs: 1000 },

@@ -60,6 +60,7 @@ export class Admission {
         model: info.name,
         seed: request.seed ?? randomSeed(random),
       },
+      asked: { requestId: request.requestId || call.metadata['x-request-id'] || '', seed: request.seed },
       work,
       priority,
       tenant: ANONYMOUS,

@@ -18,6 +18,7 @@ const room = (minCount: number) => ({ perSlotCount: 0, minCount, classRatio: { h
 const CONFIG: RouterOptions['config'] = {
   routerId: 'router',
   zone: '',
+  cacheBytes: 0,
   order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
   queue: { limits: room(100), timeoutMs: 10_000, noNodesWaitMs: 300 },
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
@@ -457,4 +458,75 @@ test('a flood of urgent work leaves the lowest class its share', async () => {
   // A tenth of the GPU time: after ten requests of equal cost it is owed one.
   expect(node.started.indexOf('low')).toBeGreaterThan(8);
   expect(node.started.indexOf('low')).toBeLessThan(13);
+});
+
+test('the same request id again joins what runs; another request of that id does not', async () => {
+  const { node, generate, router, finish } = await startFull();
+  const first = generate({ requestId: 'twice' });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  const again = generate({ requestId: 'twice' });
+  const other = generate({ requestId: 'twice', prompt: 'something else' });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(2);
+  await finish();
+  const answers = await Promise.all([first, again, other]);
+  expect(node.started).toEqual(['running', 'twice', 'twice']);
+  expect(answers.map(({ trailers }) => trailers['x-mesh-joined'])).toEqual([undefined, 'twice', undefined]);
+});
+
+test('equal parameters with a seed join, unary and streamed; each answer is addressed to its caller', async () => {
+  const { node, generate, channel, router, finish } = await startFull();
+  const unary = ['a', 'b', 'c'].map((requestId) => generate({ requestId, seed: 7n }));
+  const streams = ['d', 'e'].map(async (requestId) => {
+    const kinds: string[] = [];
+    const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle', requestId, seed: 7n });
+    for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+      if (event?.$case === 'completed') expect(event.value.requestId).toBe(requestId);
+      kinds.push(event?.$case ?? 'none');
+    }
+    return kinds;
+  });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(2);
+  await finish();
+  expect((await Promise.all(unary)).map(({ response }) => response.requestId)).toEqual(['a', 'b', 'c']);
+  for (const kinds of await Promise.all(streams))
+    expect(kinds.filter((kind) => kind !== 'queued')).toEqual(['accepted', 'started', 'step', 'step', 'completed']);
+  expect(node.started.length).toBe(3);
+});
+
+test('joined work is cancelled when the last caller leaves, not before', async () => {
+  const node = new FakeNode('n1');
+  const cancelled: string[] = [];
+  const release = gate();
+  node.draw = async (call) => {
+    call.signal.addEventListener('abort', () => cancelled.push(call.request.requestId));
+    await busyWith(release.opened)(call);
+  };
+  const { generate, router } = await startRouter([node]);
+  const callers = [new AbortController(), new AbortController(), new AbortController()];
+  const answers = callers.map(({ signal }, i) =>
+    generate({ requestId: `r${i}`, seed: 1n }, { signal }).catch((error: StatusError) => error.code),
+  );
+  await expect.poll(() => node.started.length).toBe(1);
+  callers[0]?.abort();
+  expect(await answers[0]).toBe(Code.CANCELLED);
+  callers[1]?.abort();
+  expect(await answers[1]).toBe(Code.CANCELLED);
+  expect(cancelled).toEqual([]);
+  callers[2]?.abort();
+  expect(await answers[2]).toBe(Code.CANCELLED);
+  await expect.poll(() => cancelled.length).toBe(1);
+  await expect.poll(() => router.leases.size).toBe(0);
+});
+
+test('a cache, when there is one, answers what was drawn before', async () => {
+  const node = new FakeNode('n1', { imageBytes: 1000 });
+  const { generate } = await startRouter([node], { cacheBytes: 5000 });
+  const first = await generate({ seed: 3n });
+  const second = await generate({ seed: 3n, requestId: 'again' });
+  expect(second.response.requestId).toBe('again');
+  expect(second.response.images).toEqual(first.response.images);
+  expect([first.trailers['x-mesh-cache'], second.trailers['x-mesh-cache']]).toEqual([undefined, 'hit']);
+  await generate({});
+  await generate({});
+  expect(node.started.length).toBe(3);
 });

@@ -23,12 +23,17 @@ import { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
 import { Executor } from './execute.js';
+import { Flights } from './join.js';
+import { ResultCache } from './result-cache.js';
 import { generate } from './rpc/generate.js';
 import { generateStream } from './rpc/generate-stream.js';
 import { listModels } from './rpc/list-models.js';
 
 export interface RouterOptions {
-  readonly config: Pick<RouterConfig, 'routerId' | 'zone' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'>;
+  readonly config: Pick<
+    RouterConfig,
+    'routerId' | 'zone' | 'cacheBytes' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'
+  >;
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
@@ -112,8 +117,8 @@ export function createRouter(options: RouterOptions): Router {
     cost,
     leases,
     handlers: {
-      generate: generate({ admission, executor }),
-      generateStream: generateStream({ admission, executor, dispatcher, clock }),
+      generate: generate({ admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes) }),
+      generateStream: generateStream({ admission, executor, dispatcher, flights: new Flights(), clock }),
       listModels: listModels({ fleet }),
     },
     close() {

@@ -7,6 +7,8 @@ export interface Ticket extends Waiting {
   readonly requestId: string;
   /** Complete: defaults filled, seed pinned. The same bytes go to every node that tries it. */
   readonly request: generation.GenerateRequest;
+  /** What the caller chose itself: '' and undefined when it did not. */
+  readonly asked: { readonly requestId: string; readonly seed: bigint | undefined };
   readonly work: Work;
   /** Names of the LoRAs it needs. */
   readonly loraNames: readonly string[];

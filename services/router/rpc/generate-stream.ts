@@ -1,30 +1,53 @@
 import type { generation } from '#contracts';
 import type { Clock } from '#core';
-import type { ServerStreamHandler } from '#grpc';
+import type { Pieces, ServerStreamHandler } from '#grpc';
 import type { Admission } from '../admission.js';
 import type { Dispatcher } from '../dispatch/dispatcher.js';
+import { EventLog } from '../event-log.js';
 import type { Executor } from '../execute.js';
 import { forwardStream } from '../forward.js';
+import type { Flights } from '../join.js';
 import { report, traceOf } from './generate.js';
 
 export function generateStream(parts: {
   admission: Admission;
   executor: Executor;
   dispatcher: Dispatcher;
+  flights: Flights<EventLog>;
   clock: Clock;
 }): ServerStreamHandler<generation.GenerateRequest, generation.GenerateEvent> {
+  const { admission, clock, dispatcher, executor, flights } = parts;
   return async (call, out) => {
-    const ticket = await parts.admission.admit(call, (position, etaMs) => {
-      // A caller who reads slowly misses a position, never an event that matters; a gone one is noticed by the signal.
-      out.write({ event: { $case: 'queued', value: { position, etaMs } } }).catch(() => {});
+    const log = new EventLog();
+    const own = await admission.admit(
+      call,
+      (position, etaMs) => void log.write({ event: { $case: 'queued', value: { position, etaMs } } }),
+    );
+    const flight = flights.board(own, () => {
+      const run = async (signal: AbortSignal) => {
+        try {
+          await executor.execute(own, signal, traceOf(call), forwardStream(own, clock, log));
+        } finally {
+          log.end();
+        }
+      };
+      return { progress: log, run };
     });
-    const { seed = 0n } = ticket.request;
-    const accepted = { requestId: ticket.requestId, seed, etaMs: parts.dispatcher.etaMs(ticket) };
-    await out.write({ event: { $case: 'accepted', value: accepted } });
+    const ended = flight.wait(call.signal);
+    ended.catch(() => {}); // read below
     try {
-      await parts.executor.execute(ticket, call.signal, traceOf(call), forwardStream(ticket, parts.clock, out));
+      const { seed = 0n } = flight.ticket.request;
+      const accepted = { requestId: own.requestId, seed, etaMs: dispatcher.etaMs(own) };
+      await out.write({ event: { $case: 'accepted', value: accepted } });
+      for await (const event of flight.progress.read(call.signal)) await out.write(addressedTo(own.requestId, event));
+      await ended;
     } finally {
-      report(call, ticket);
+      report(call, flight.ticket, flight.joined);
     }
   };
+}
+
+function addressedTo(requestId: string, event: generation.GenerateEvent | Pieces): generation.GenerateEvent | Pieces {
+  if (!('event' in event) || event.event?.$case !== 'completed') return event;
+  return { event: { $case: 'completed', value: { ...event.event.value, requestId } } };
 }

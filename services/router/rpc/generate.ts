@@ -1,22 +1,55 @@
-import type { generation } from '#contracts';
-import type { Call, UnaryHandler } from '#grpc';
+import { generation } from '#contracts';
+import type { Call, Pieces, UnaryHandler } from '#grpc';
 import type { Admission } from '../admission.js';
 import type { Ticket } from '../dispatch/ticket.js';
 import type { Executor } from '../execute.js';
 import { forwardUnary } from '../forward.js';
+import type { Flights } from '../join.js';
+import { contentKey } from '../join.js';
+import type { ResultCache } from '../result-cache.js';
+
+/** The answer of a unary execution, once it is there. */
+export interface UnaryResult {
+  response?: Pieces;
+}
 
 export function generate(parts: {
   admission: Admission;
   executor: Executor;
+  flights: Flights<UnaryResult>;
+  cache: ResultCache;
 }): UnaryHandler<generation.GenerateRequest, generation.GenerateResponse> {
+  const { admission, cache, executor, flights } = parts;
   return async (call) => {
-    const ticket = await parts.admission.admit(call);
-    try {
-      return await parts.executor.execute(ticket, call.signal, traceOf(call), forwardUnary(ticket));
-    } finally {
-      report(call, ticket);
+    const own = await admission.admit(call);
+    const key = cache.enabled ? contentKey(own) : undefined;
+    const kept = key === undefined ? undefined : cache.get(key);
+    if (kept) {
+      call.trailers['x-mesh-cache'] = call.notes.cache = 'hit';
+      return addressedTo(own.requestId, kept);
     }
+    const flight = flights.board(own, () => {
+      const progress: UnaryResult = {};
+      const run = async (signal: AbortSignal) => {
+        progress.response = await executor.execute(own, signal, traceOf(call), forwardUnary(own));
+        if (key !== undefined) cache.put(key, progress.response);
+      };
+      return { progress, run };
+    });
+    try {
+      await flight.wait(call.signal);
+    } finally {
+      report(call, flight.ticket, flight.joined);
+    }
+    const { response } = flight.progress;
+    if (!response) throw new Error('an execution that ended well has an answer');
+    return flight.joined ? addressedTo(own.requestId, response) : response;
   };
+}
+
+/** The same pictures under the caller's own request id: of a field that comes twice, the later one counts. */
+function addressedTo(requestId: string, response: Pieces): Pieces {
+  return response.followedBy(generation.GenerateResponse.encode(generation.GenerateResponse.fromPartial({ requestId })).finish());
 }
 
 /** Trace context passes through untouched (W3C Trace Context). */
@@ -30,7 +63,7 @@ export function traceOf(call: Call<unknown>): Record<string, string> {
 }
 
 /** Trailers for the caller and fields for our own line, on success and on failure. */
-export function report(call: Call<unknown>, ticket: Ticket): void {
+export function report(call: Call<unknown>, ticket: Ticket, joined: boolean): void {
   const lastLife = [...ticket.tried].at(-1);
   const nodeId = ticket.servedBy ?? lastLife?.split('/')[0];
   if (nodeId !== undefined) {
@@ -41,4 +74,7 @@ export function report(call: Call<unknown>, ticket: Ticket): void {
   call.trailers['x-mesh-attempts'] = String(ticket.attempts);
   call.notes.queue_ms = Math.round(ticket.queuedMs);
   call.notes.attempts = ticket.attempts;
+  if (!joined) return;
+  call.trailers['x-mesh-joined'] = ticket.requestId;
+  call.notes.joined = ticket.requestId;
 }

@@ -28,6 +28,8 @@ const REQUEST_BREAKS_NODE: Outcome = { breaker: 'failure', retry: 'poison' };
 
 const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.BAD_REQUEST]: CALLERS_OWN, // as wrong elsewhere
+  [Reason.UNAUTHENTICATED]: CALLERS_OWN, // a mesh behind us does not know who asks
+  [Reason.FORBIDDEN]: CALLERS_OWN,
   [Reason.UNKNOWN_NODE]: CALLERS_OWN,
   [Reason.PROMPT_TOO_LONG]: CALLERS_OWN, // the limit is the model's
   [Reason.LORA_UNUSABLE]: CALLERS_OWN, // the same file on every node
@@ -47,6 +49,7 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.UNKNOWN_MODEL]: NOT_HERE, // the router asks only for what beats list: this node knows another revision
   [Reason.UNKNOWN_LORA]: NOT_HERE,
   [Reason.QUEUE_FULL]: NOT_HERE, // a mesh behind us sheds load; not free, or shedding would add load
+  [Reason.RATE_LIMITED]: NOT_HERE, // the same
   [Reason.NO_NODES]: NOT_HERE,
 
   [Reason.CONNECT_FAILED]: NODE_FAULT,

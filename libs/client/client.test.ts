@@ -15,13 +15,13 @@ afterEach(async () => {
 });
 
 /** A mesh of one server whose methods the test writes. Retries come at once, random is always 0. */
-async function mesh(handlers: Partial<Handlers>): Promise<MeshClient> {
+async function mesh(handlers: Partial<Handlers>, options: { token?: string } = {}): Promise<MeshClient> {
   const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1024 * 1024 });
   const none = () => Promise.reject(new Error('not part of this test'));
   server.add(Pictures, { generate: none, generateStream: none, listModels: none, ...handlers } as HandlersOf<typeof Pictures>);
   server.add(Admin, { listNodes: none, watchMesh: none, drain: none, resume: none, ...handlers } as HandlersOf<typeof Admin>);
   const port = await server.listen('127.0.0.1:0');
-  const client = connectMesh({ address: `127.0.0.1:${port}`, random: () => 0 });
+  const client = connectMesh({ address: `127.0.0.1:${port}`, random: () => 0, ...options });
   cleanups.push(
     () => server.close(),
     () => client.close(),
@@ -54,6 +54,26 @@ test('a picture, with everything that decided what it looks like', async () => {
     used: { model: 'tiny', seed: 7n },
   });
   expect(result.images.map((image) => Buffer.from(image.data).toString())).toEqual(['a whole file']);
+});
+
+test('a token goes with every call', async () => {
+  const seen: (string | undefined)[] = [];
+  const client = await mesh(
+    {
+      generate: async (call) => {
+        seen.push(call.metadata.authorization);
+        return answer(call.request);
+      },
+      listNodes: async (call) => {
+        seen.push(call.metadata.authorization);
+        return { nodes: [] };
+      },
+    },
+    { token: 'dm_a_b' },
+  );
+  await client.generate({ prompt: 'x' });
+  await client.listNodes();
+  expect(seen).toEqual(['Bearer dm_a_b', 'Bearer dm_a_b']);
 });
 
 test('every field of a request reaches the mesh', async () => {

@@ -19,7 +19,9 @@ export interface ConnectOptions {
   readonly address: string;
   /** How long a call may take when it does not say; default 60 s for pictures, 10 s for the rest. */
   readonly timeoutMs?: number;
-  /** Sent with every call, such as authorization. */
+  /** Says who asks, where the mesh wants to know: what `dmesh token add` printed. */
+  readonly token?: string | undefined;
+  /** Sent with every call. */
   readonly metadata?: Readonly<Record<string, string>>;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -68,6 +70,7 @@ export class MeshClient {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #channel: Channel;
+  readonly #metadata: Readonly<Record<string, string>>;
   /** The mesh has answered before; when it is away now, it is expected back. */
   #known = false;
 
@@ -75,6 +78,7 @@ export class MeshClient {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? systemRandom;
+    this.#metadata = { ...options.metadata, ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }) };
     this.#channel = new Channel(options.address, { clock: this.#clock, keepaliveMs: 30_000 });
   }
 
@@ -174,7 +178,7 @@ export class MeshClient {
       timeoutMs,
       deadlineAt: this.#clock.now() + timeoutMs,
       ...(options.signal ? { signal: options.signal } : {}),
-      ...(this.#options.metadata ? { metadata: this.#options.metadata } : {}),
+      metadata: this.#metadata,
     };
   }
 

@@ -34,6 +34,7 @@ export function retryDelayMs(error: StatusError, { attempt, random, known }: Ret
       return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));
     case Reason.NO_NODES:
     case Reason.QUEUE_FULL:
+    case Reason.RATE_LIMITED:
       // Never sooner than asked; up to half as late again, so that those turned away together do not return together.
       return askedMs === undefined ? undefined : askedMs * (1 + 0.5 * random());
     default:

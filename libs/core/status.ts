@@ -36,6 +36,9 @@ export function codeName(code: number): string {
 
 /** Why, for a program. Every reason is listed with its cure in docs/operations.md. */
 export const Reason = {
+  UNAUTHENTICATED: 'UNAUTHENTICATED',
+  FORBIDDEN: 'FORBIDDEN',
+  RATE_LIMITED: 'RATE_LIMITED',
   BAD_REQUEST: 'BAD_REQUEST',
   UNKNOWN_MODEL: 'UNKNOWN_MODEL',
   UNKNOWN_LORA: 'UNKNOWN_LORA',
@@ -81,6 +84,8 @@ export interface ErrorDetails {
   readonly violations?: readonly Violation[];
   /** google.rpc.ResourceInfo */
   readonly resource?: { readonly type: string; readonly name: string; readonly description: string };
+  /** google.rpc.QuotaFailure: whose limit was exceeded, and what it is. */
+  readonly quota?: { readonly subject: string; readonly description: string };
   /** google.rpc.RetryInfo */
   readonly retryDelayMs?: number;
   /** google.rpc.ErrorInfo metadata: figures behind the reason, as text. */

@@ -35,6 +35,14 @@ test('a thousand violations: the first are told, the rest is counted, and the co
   await expect(channel.unary(Service.listModels, {})).resolves.toMatchObject({ response: { models: [] } });
 });
 
+test('whose limit was exceeded and when to come back survive the wire', async () => {
+  const details = { quota: { subject: 'tenant:acme', description: '5 requests a second' }, retryDelayMs: 1250 };
+  const channel = await refuseWith(
+    new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.RATE_LIMITED, message: 'too many', ...details }),
+  );
+  await expect(channel.unary(Service.generate, request)).rejects.toMatchObject({ reason: Reason.RATE_LIMITED, details });
+});
+
 test('names of any length come back shortened', async () => {
   const long = 'n'.repeat(60_000);
   const channel = await refuseWith(

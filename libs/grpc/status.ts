@@ -26,9 +26,9 @@ export function toStatusObject(error: StatusError, trailers: Readonly<Record<str
 }
 
 function encodeDetails(error: StatusError): Buffer {
-  const { violations, resource, retryDelayMs, metadata } = error.details;
+  const { violations, resource, quota, retryDelayMs, metadata } = error.details;
   const any = (type: string, value: Uint8Array) => ({ typeUrl: TYPE_PREFIX + type, value: Buffer.from(value) });
-  const { ErrorInfo, BadRequest, ResourceInfo, RetryInfo } = errorDetails;
+  const { ErrorInfo, BadRequest, ResourceInfo, QuotaFailure, RetryInfo } = errorDetails;
   const figures = Object.fromEntries(Object.entries(metadata ?? {}).map(([key, value]) => [key, clip(value)]));
   const details = [any('ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain: ERROR_DOMAIN, metadata: figures }).finish())];
   if (violations) details.push(any('BadRequest', BadRequest.encode({ fieldViolations: shown(violations) }).finish()));
@@ -40,6 +40,10 @@ function encodeDetails(error: StatusError): Buffer {
       description: clip(resource.description, MAX_TEXT_CHARS),
     };
     details.push(any('ResourceInfo', ResourceInfo.encode(message).finish()));
+  }
+  if (quota) {
+    const violation = { subject: clip(quota.subject), description: clip(quota.description) };
+    details.push(any('QuotaFailure', QuotaFailure.encode({ violations: [violation] }).finish()));
   }
   if (retryDelayMs !== undefined) {
     const seconds = Math.floor(retryDelayMs / 1000);
@@ -119,6 +123,11 @@ function decodeDetails(raw: unknown): { reason?: string; details: ErrorDetails }
         case `${TYPE_PREFIX}ResourceInfo`: {
           const info = errorDetails.ResourceInfo.decode(value);
           details.resource = { type: info.resourceType, name: info.resourceName, description: info.description };
+          break;
+        }
+        case `${TYPE_PREFIX}QuotaFailure`: {
+          const [violation] = errorDetails.QuotaFailure.decode(value).violations;
+          if (violation) details.quota = violation;
           break;
         }
         case `${TYPE_PREFIX}RetryInfo`: {

@@ -35,6 +35,13 @@ test('one call is one line with the notes of its handler, one count and one dura
   expect(text).toContain(`dmesh_grpc_request_duration_seconds_count{service="s",method="${GENERATE}",code="OK"} 1`);
 });
 
+test.each([Reason.UNAUTHENTICATED, Reason.RATE_LIMITED])('%s is counted, and no line for everybody to write', async (reason) => {
+  const { emit, metrics, line } = observed();
+  emit(ended({ code: Code.UNAUTHENTICATED, reason }));
+  expect(line().level).toBe('debug');
+  expect(await metrics.render()).toContain(`reason="${reason}"`);
+});
+
 test.each([
   ['/grpc.health.v1.Health/Check', Code.OK, 'debug'],
   ['/grpc.reflection.v1.ServerReflection/ServerReflectionInfo', Code.OK, 'debug'],

@@ -11,6 +11,8 @@ import { DURATION_BUCKETS_SECONDS, type Metrics } from './metrics.js';
 const QUIET_METHODS = /^\/grpc\.|\/(Attach|Status|ListNodes|ListModels|WatchMesh)$/;
 /** Ours to explain, whoever called. */
 const OUR_FAULT: ReadonlySet<number> = new Set([Code.UNKNOWN, Code.INTERNAL, Code.DATA_LOSS, Code.UNIMPLEMENTED]);
+/** Turned away at the door, perhaps by the thousand: counted, but strangers do not fill a disk with lines. */
+const TURNED_AWAY: ReadonlySet<string> = new Set([Reason.UNAUTHENTICATED, Reason.RATE_LIMITED]);
 /** A reason may come from another mesh; only known words become label values. */
 const KNOWN_REASONS: ReadonlySet<string> = new Set([...Object.values(Reason), ...Object.keys(Code)]);
 
@@ -48,7 +50,7 @@ export function observeCalls(options: { metrics: Metrics; logger: Logger }): Emi
 
 function levelOf(event: CallEnded): LogLevel {
   if (OUR_FAULT.has(event.code)) return 'error';
-  return QUIET_METHODS.test(event.method) ? 'debug' : 'info';
+  return QUIET_METHODS.test(event.method) || TURNED_AWAY.has(event.reason) ? 'debug' : 'info';
 }
 
 /** The code and reason are fields of the line already; what is left is the sentence and, if any, the causes. */

@@ -26,6 +26,7 @@ const LIBS: Readonly<Record<string, Allowed>> = {
   contracts: { libs: [], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'] },
   'model-package': { libs: ['core', 'contracts'], node: true },
   runtime: { libs: ['core'], node: true },
+  access: { libs: ['core', 'scheduling'], node: true },
   grpc: { libs: ['core', 'contracts'], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'], node: true },
   bus: { libs: ['core', 'model-package'], types: ['runtime'], vendors: ['nats'], node: true },
   breaker: { libs: ['core'], vendors: ['opossum'], node: true },

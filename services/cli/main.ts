@@ -24,6 +24,9 @@ const context: Context = {
     interactive: process.stderr.isTTY === true,
     columnCount: process.stderr.columns ?? 80,
     paint: coloured ? ansiPaint : noPaint,
+    ...(process.stdout.isTTY === true
+      ? { screen: () => ({ columnCount: process.stdout.columns ?? 80, rowCount: process.stdout.rows ?? 24 }) }
+      : {}),
   },
 };
 

@@ -6,6 +6,13 @@ export interface Terminal {
   readonly interactive: boolean;
   readonly columnCount: number;
   readonly paint: Paint;
+  /** Present when stdout is a terminal, which may then be drawn on as a whole: its size now. */
+  readonly screen?: () => ScreenSize;
+}
+
+export interface ScreenSize {
+  readonly columnCount: number;
+  readonly rowCount: number;
 }
 
 export type Colour = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'blue' | 'magenta' | 'cyan';

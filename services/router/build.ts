@@ -11,6 +11,7 @@ import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls
 import type { RouterConfig } from './config.js';
 import { type NodeState, observe } from './observe.js';
 import { adminHandlers } from './rpc/admin.js';
+import { Rates } from './rates.js';
 import { createRouter, type Router } from './service.js';
 
 export interface BuiltRouter {
@@ -25,7 +26,8 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   const { clock, random, logger } = tools;
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
-  const emit = observe({
+  const rates = new Rates(clock);
+  const observed = observe({
     logger,
     metrics,
     sources: {
@@ -36,6 +38,10 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
       nodes: () => nodeStates(router),
     },
   });
+  const emit: typeof observed = (event) => {
+    if (event.type === 'executed') rates.executed(event);
+    observed(event);
+  };
   const bus = connectBus({ url: config.natsUrl, name: config.routerId, clock, random, emit });
   const membership: Membership = new Membership({
     clock,
@@ -54,9 +60,13 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     emit,
     evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
   });
+  const observeCall = observeCalls({ metrics, logger });
   const server = new Server({
     clock,
-    emit: observeCalls({ metrics, logger }),
+    emit: (event) => {
+      rates.callEnded(event);
+      observeCall(event);
+    },
     maxRequestBytes: config.maxRequestBytes,
     idleReaderMs: config.idleReaderMs,
   });
@@ -69,7 +79,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
-  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen };
+  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen, rates };
   server.add(admin.MeshAdminServiceService, adminHandlers({ ...parts, ...figures }), { endless: ['watchMesh'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });

@@ -3,6 +3,7 @@ import { connectMesh, type MeshSnapshot, type NodeInfo } from '#client';
 import { admin } from '#contracts';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { breakerOf, stateOf } from '../node-words.js';
 import { table } from '../table.js';
 import { CLEAR_SCREEN, type Paint } from '../terminal.js';
 
@@ -75,18 +76,4 @@ function describeNodes(listed: readonly NodeInfo[], paint: Paint): string {
       node.zone || '-',
     ]);
   return table(head, rows);
-}
-
-function stateOf(node: NodeInfo, paint: Paint): string {
-  const { GONE, SUSPECT } = admin.Liveness;
-  if (node.liveness === GONE) return paint('red', 'gone');
-  if (node.liveness === SUSPECT) return paint('yellow', 'suspect');
-  if (node.draining) return paint('yellow', 'draining');
-  return node.connected ? paint('green', 'alive') : paint('yellow', 'unattached');
-}
-
-function breakerOf(node: NodeInfo, paint: Paint): string {
-  const { OPEN, HALF_OPEN } = admin.BreakerState;
-  if (node.breaker === OPEN) return paint('red', 'open');
-  return node.breaker === HALF_OPEN ? paint('yellow', 'half-open') : 'closed';
 }

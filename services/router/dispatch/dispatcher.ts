@@ -86,6 +86,11 @@ export class Dispatcher {
     return this.#options.queue.size;
   }
 
+  /** Who waits for a slot, in no order. */
+  get waiting(): Iterable<Ticket> {
+    return this.#waiters.keys();
+  }
+
   /**
    * Waits for a slot. Rejects with QUEUE_FULL, DEADLINE_UNREACHABLE, QUEUE_TIMEOUT, NO_NODES, or the
    * signal's reason. A returning request (a retry) keeps its place and is never refused for a full queue.

@@ -12,6 +12,7 @@ test('what a node says when it does not obey reaches the operator, as no fault o
     fleet: { get: () => ({}) } as never,
     runningCount: () => 0,
     membershipFrozen: () => false,
+    rates: {} as never,
   });
   await expect(drain({ request: { nodeId: 'n1' } } as never)).rejects.toMatchObject({
     code: Code.INTERNAL,

@@ -8,6 +8,9 @@ import type { CostModel } from '#scheduling';
 import type { Dispatcher } from '../dispatch/dispatcher.js';
 import type { Fleet } from '../dispatch/fleet.js';
 import type { FleetNode } from '../dispatch/fleet-node.js';
+import { queueFigures } from '../queue-figures.js';
+import type { Rates } from '../rates.js';
+import { SharedWatch } from '../shared-watch.js';
 
 export interface AdminParts {
   readonly bus: Bus;
@@ -17,9 +20,10 @@ export interface AdminParts {
   readonly fleet: Fleet;
   readonly runningCount: () => number;
   readonly membershipFrozen: () => boolean;
+  readonly rates: Pick<Rates, 'read'>;
 }
 
-/** A watcher is told of changes at most this often. */
+/** Watchers are told of changes at most this often. */
 const WATCH_INTERVAL_MS = 500;
 
 export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAdminServiceService> {
@@ -32,27 +36,33 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
     if ('error' in reply) throw new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: `${nodeId}: ${reply.error}` });
     return {};
   };
+  const mesh = new SharedWatch<admin.MeshSnapshot>({
+    clock,
+    intervalMs: WATCH_INTERVAL_MS,
+    draw: () => ({
+      nodes: nodes(),
+      queuedCount: parts.dispatcher.waitingCount,
+      runningCount: parts.runningCount(),
+      membershipFrozen: parts.membershipFrozen(),
+      ...queueFigures(parts.dispatcher.waiting),
+      rates: parts.rates.read(),
+    }),
+    serialise,
+    // Ages move all the time and are no change by themselves.
+    keyOf: (snapshot) => serialise({ ...snapshot, nodes: snapshot.nodes.map((node) => ({ ...node, sinceBeatMs: 0 })) }).toString('latin1'),
+  });
   return {
     listNodes: async () => ({ nodes: nodes() }),
     watchMesh: async (call, out) => {
-      let sent = '';
-      while (!call.signal.aborted) {
-        const snapshot: admin.MeshSnapshot = {
-          nodes: nodes(),
-          queuedCount: parts.dispatcher.waitingCount,
-          runningCount: parts.runningCount(),
-          membershipFrozen: parts.membershipFrozen(),
-        };
-        // Ages move all the time and are no change by themselves.
-        const picture = JSON.stringify({ ...snapshot, nodes: snapshot.nodes.map((n) => admin.NodeInfo.toJSON({ ...n, sinceBeatMs: 0 })) });
-        if (picture !== sent) await out.write(snapshot);
-        sent = picture;
-        await clock.sleep(WATCH_INTERVAL_MS, call.signal);
-      }
+      for await (const snapshot of mesh.watch(call.signal)) await out.write(snapshot);
     },
     drain: (call) => control(call.request.nodeId, 'drain'),
     resume: (call) => control(call.request.nodeId, 'resume'),
   };
+}
+
+function serialise(snapshot: admin.MeshSnapshot): Buffer {
+  return Buffer.from(admin.MeshSnapshot.encode(snapshot).finish());
 }
 
 function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {

@@ -20,7 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { Model } from "./generation.js";
+import { Model, Priority, priorityFromJSON, priorityToJSON } from "./generation.js";
 
 export const protobufPackage = "diffusionmesh.v1";
 
@@ -132,6 +132,41 @@ export interface MeshSnapshot {
   runningCount: number;
   /** True while the router hears nothing from NATS and keeps what it knew. */
   membershipFrozen: boolean;
+  /** What waits in this router, by the class that was asked for: HIGH, NORMAL, LOW. */
+  classes: ClassLoad[];
+  /** The same by tenant: the twenty with most GPU time waiting, most first. */
+  tenants: TenantLoad[];
+  /** All other tenants together; absent when nobody else waits. */
+  otherTenants: RestLoad | undefined;
+  rates: Rates | undefined;
+}
+
+export interface ClassLoad {
+  priority: Priority;
+  queuedCount: number;
+  /** Predicted GPU time of what waits. */
+  queuedGpuSeconds: number;
+}
+
+export interface TenantLoad {
+  tenant: string;
+  queuedCount: number;
+  queuedGpuSeconds: number;
+}
+
+export interface RestLoad {
+  tenantCount: number;
+  queuedCount: number;
+  queuedGpuSeconds: number;
+}
+
+/** What this router did, each a mean over its last ten seconds. */
+export interface Rates {
+  answersPerSecond: number;
+  /** Refused and failed requests; those whose caller went away are not among them. */
+  errorsPerSecond: number;
+  /** Engine time delivered: the number of GPUs that this router keeps busy. */
+  gpuSecondsPerSecond: number;
 }
 
 export interface NodeInfo {
@@ -359,7 +394,16 @@ export const WatchMeshRequest: MessageFns<WatchMeshRequest> = {
 };
 
 function createBaseMeshSnapshot(): MeshSnapshot {
-  return { nodes: [], queuedCount: 0, runningCount: 0, membershipFrozen: false };
+  return {
+    nodes: [],
+    queuedCount: 0,
+    runningCount: 0,
+    membershipFrozen: false,
+    classes: [],
+    tenants: [],
+    otherTenants: undefined,
+    rates: undefined,
+  };
 }
 
 export const MeshSnapshot: MessageFns<MeshSnapshot> = {
@@ -375,6 +419,18 @@ export const MeshSnapshot: MessageFns<MeshSnapshot> = {
     }
     if (message.membershipFrozen !== false) {
       writer.uint32(32).bool(message.membershipFrozen);
+    }
+    for (const v of message.classes) {
+      ClassLoad.encode(v!, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.tenants) {
+      TenantLoad.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.otherTenants !== undefined) {
+      RestLoad.encode(message.otherTenants, writer.uint32(58).fork()).join();
+    }
+    if (message.rates !== undefined) {
+      Rates.encode(message.rates, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -424,6 +480,38 @@ export const MeshSnapshot: MessageFns<MeshSnapshot> = {
             message.membershipFrozen = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.classes.push(ClassLoad.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.tenants.push(TenantLoad.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.otherTenants = RestLoad.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.rates = Rates.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -454,6 +542,14 @@ export const MeshSnapshot: MessageFns<MeshSnapshot> = {
         : isSet(object.membership_frozen)
         ? globalThis.Boolean(object.membership_frozen)
         : false,
+      classes: globalThis.Array.isArray(object?.classes) ? object.classes.map((e: any) => ClassLoad.fromJSON(e)) : [],
+      tenants: globalThis.Array.isArray(object?.tenants) ? object.tenants.map((e: any) => TenantLoad.fromJSON(e)) : [],
+      otherTenants: isSet(object.otherTenants)
+        ? RestLoad.fromJSON(object.otherTenants)
+        : isSet(object.other_tenants)
+        ? RestLoad.fromJSON(object.other_tenants)
+        : undefined,
+      rates: isSet(object.rates) ? Rates.fromJSON(object.rates) : undefined,
     };
   },
 
@@ -471,6 +567,18 @@ export const MeshSnapshot: MessageFns<MeshSnapshot> = {
     if (message.membershipFrozen !== false) {
       obj.membershipFrozen = message.membershipFrozen;
     }
+    if (message.classes?.length) {
+      obj.classes = message.classes.map((e) => ClassLoad.toJSON(e));
+    }
+    if (message.tenants?.length) {
+      obj.tenants = message.tenants.map((e) => TenantLoad.toJSON(e));
+    }
+    if (message.otherTenants !== undefined) {
+      obj.otherTenants = RestLoad.toJSON(message.otherTenants);
+    }
+    if (message.rates !== undefined) {
+      obj.rates = Rates.toJSON(message.rates);
+    }
     return obj;
   },
 
@@ -483,6 +591,456 @@ export const MeshSnapshot: MessageFns<MeshSnapshot> = {
     message.queuedCount = object.queuedCount ?? 0;
     message.runningCount = object.runningCount ?? 0;
     message.membershipFrozen = object.membershipFrozen ?? false;
+    message.classes = object.classes?.map((e) => ClassLoad.fromPartial(e)) || [];
+    message.tenants = object.tenants?.map((e) => TenantLoad.fromPartial(e)) || [];
+    message.otherTenants = (object.otherTenants !== undefined && object.otherTenants !== null)
+      ? RestLoad.fromPartial(object.otherTenants)
+      : undefined;
+    message.rates = (object.rates !== undefined && object.rates !== null) ? Rates.fromPartial(object.rates) : undefined;
+    return message;
+  },
+};
+
+function createBaseClassLoad(): ClassLoad {
+  return { priority: 0, queuedCount: 0, queuedGpuSeconds: 0 };
+}
+
+export const ClassLoad: MessageFns<ClassLoad> = {
+  encode(message: ClassLoad, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.priority !== 0) {
+      writer.uint32(8).int32(message.priority);
+    }
+    if (message.queuedCount !== 0) {
+      writer.uint32(16).uint32(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      writer.uint32(25).double(message.queuedGpuSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClassLoad {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClassLoad();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.queuedCount = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.queuedGpuSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ClassLoad {
+    return {
+      priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
+      queuedCount: isSet(object.queuedCount)
+        ? globalThis.Number(object.queuedCount)
+        : isSet(object.queued_count)
+        ? globalThis.Number(object.queued_count)
+        : 0,
+      queuedGpuSeconds: isSet(object.queuedGpuSeconds)
+        ? globalThis.Number(object.queuedGpuSeconds)
+        : isSet(object.queued_gpu_seconds)
+        ? globalThis.Number(object.queued_gpu_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: ClassLoad): unknown {
+    const obj: any = {};
+    if (message.priority !== 0) {
+      obj.priority = priorityToJSON(message.priority);
+    }
+    if (message.queuedCount !== 0) {
+      obj.queuedCount = Math.round(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      obj.queuedGpuSeconds = floatToJson(message.queuedGpuSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ClassLoad>): ClassLoad {
+    return ClassLoad.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ClassLoad>): ClassLoad {
+    const message = createBaseClassLoad();
+    message.priority = object.priority ?? 0;
+    message.queuedCount = object.queuedCount ?? 0;
+    message.queuedGpuSeconds = object.queuedGpuSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseTenantLoad(): TenantLoad {
+  return { tenant: "", queuedCount: 0, queuedGpuSeconds: 0 };
+}
+
+export const TenantLoad: MessageFns<TenantLoad> = {
+  encode(message: TenantLoad, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.queuedCount !== 0) {
+      writer.uint32(16).uint32(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      writer.uint32(25).double(message.queuedGpuSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TenantLoad {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTenantLoad();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.queuedCount = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.queuedGpuSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TenantLoad {
+    return {
+      tenant: isSet(object.tenant) ? globalThis.String(object.tenant) : "",
+      queuedCount: isSet(object.queuedCount)
+        ? globalThis.Number(object.queuedCount)
+        : isSet(object.queued_count)
+        ? globalThis.Number(object.queued_count)
+        : 0,
+      queuedGpuSeconds: isSet(object.queuedGpuSeconds)
+        ? globalThis.Number(object.queuedGpuSeconds)
+        : isSet(object.queued_gpu_seconds)
+        ? globalThis.Number(object.queued_gpu_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: TenantLoad): unknown {
+    const obj: any = {};
+    if (message.tenant !== "") {
+      obj.tenant = message.tenant;
+    }
+    if (message.queuedCount !== 0) {
+      obj.queuedCount = Math.round(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      obj.queuedGpuSeconds = floatToJson(message.queuedGpuSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<TenantLoad>): TenantLoad {
+    return TenantLoad.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TenantLoad>): TenantLoad {
+    const message = createBaseTenantLoad();
+    message.tenant = object.tenant ?? "";
+    message.queuedCount = object.queuedCount ?? 0;
+    message.queuedGpuSeconds = object.queuedGpuSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseRestLoad(): RestLoad {
+  return { tenantCount: 0, queuedCount: 0, queuedGpuSeconds: 0 };
+}
+
+export const RestLoad: MessageFns<RestLoad> = {
+  encode(message: RestLoad, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantCount !== 0) {
+      writer.uint32(8).uint32(message.tenantCount);
+    }
+    if (message.queuedCount !== 0) {
+      writer.uint32(16).uint32(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      writer.uint32(25).double(message.queuedGpuSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestLoad {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestLoad();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.tenantCount = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.queuedCount = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.queuedGpuSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestLoad {
+    return {
+      tenantCount: isSet(object.tenantCount)
+        ? globalThis.Number(object.tenantCount)
+        : isSet(object.tenant_count)
+        ? globalThis.Number(object.tenant_count)
+        : 0,
+      queuedCount: isSet(object.queuedCount)
+        ? globalThis.Number(object.queuedCount)
+        : isSet(object.queued_count)
+        ? globalThis.Number(object.queued_count)
+        : 0,
+      queuedGpuSeconds: isSet(object.queuedGpuSeconds)
+        ? globalThis.Number(object.queuedGpuSeconds)
+        : isSet(object.queued_gpu_seconds)
+        ? globalThis.Number(object.queued_gpu_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: RestLoad): unknown {
+    const obj: any = {};
+    if (message.tenantCount !== 0) {
+      obj.tenantCount = Math.round(message.tenantCount);
+    }
+    if (message.queuedCount !== 0) {
+      obj.queuedCount = Math.round(message.queuedCount);
+    }
+    if (message.queuedGpuSeconds !== 0) {
+      obj.queuedGpuSeconds = floatToJson(message.queuedGpuSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestLoad>): RestLoad {
+    return RestLoad.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestLoad>): RestLoad {
+    const message = createBaseRestLoad();
+    message.tenantCount = object.tenantCount ?? 0;
+    message.queuedCount = object.queuedCount ?? 0;
+    message.queuedGpuSeconds = object.queuedGpuSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseRates(): Rates {
+  return { answersPerSecond: 0, errorsPerSecond: 0, gpuSecondsPerSecond: 0 };
+}
+
+export const Rates: MessageFns<Rates> = {
+  encode(message: Rates, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.answersPerSecond !== 0) {
+      writer.uint32(9).double(message.answersPerSecond);
+    }
+    if (message.errorsPerSecond !== 0) {
+      writer.uint32(17).double(message.errorsPerSecond);
+    }
+    if (message.gpuSecondsPerSecond !== 0) {
+      writer.uint32(25).double(message.gpuSecondsPerSecond);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Rates {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRates();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.answersPerSecond = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.errorsPerSecond = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.gpuSecondsPerSecond = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Rates {
+    return {
+      answersPerSecond: isSet(object.answersPerSecond)
+        ? globalThis.Number(object.answersPerSecond)
+        : isSet(object.answers_per_second)
+        ? globalThis.Number(object.answers_per_second)
+        : 0,
+      errorsPerSecond: isSet(object.errorsPerSecond)
+        ? globalThis.Number(object.errorsPerSecond)
+        : isSet(object.errors_per_second)
+        ? globalThis.Number(object.errors_per_second)
+        : 0,
+      gpuSecondsPerSecond: isSet(object.gpuSecondsPerSecond)
+        ? globalThis.Number(object.gpuSecondsPerSecond)
+        : isSet(object.gpu_seconds_per_second)
+        ? globalThis.Number(object.gpu_seconds_per_second)
+        : 0,
+    };
+  },
+
+  toJSON(message: Rates): unknown {
+    const obj: any = {};
+    if (message.answersPerSecond !== 0) {
+      obj.answersPerSecond = floatToJson(message.answersPerSecond);
+    }
+    if (message.errorsPerSecond !== 0) {
+      obj.errorsPerSecond = floatToJson(message.errorsPerSecond);
+    }
+    if (message.gpuSecondsPerSecond !== 0) {
+      obj.gpuSecondsPerSecond = floatToJson(message.gpuSecondsPerSecond);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Rates>): Rates {
+    return Rates.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Rates>): Rates {
+    const message = createBaseRates();
+    message.answersPerSecond = object.answersPerSecond ?? 0;
+    message.errorsPerSecond = object.errorsPerSecond ?? 0;
+    message.gpuSecondsPerSecond = object.gpuSecondsPerSecond ?? 0;
     return message;
   },
 };
@@ -1418,7 +1976,7 @@ export const MeshAdminServiceService = {
     responseDeserialize: (value: Buffer): ListNodesResponse => ListNodesResponse.decode(value),
   },
   /**
-   * The same picture at once and again whenever it changes, at most twice a second.
+   * The same picture with queue and rates, at once and again whenever it changes, at most twice a second.
    *
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    */
@@ -1457,7 +2015,7 @@ export interface MeshAdminServiceServer extends UntypedServiceImplementation {
   /** Every node this router knows, gone ones included for a while. */
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
   /**
-   * The same picture at once and again whenever it changes, at most twice a second.
+   * The same picture with queue and rates, at once and again whenever it changes, at most twice a second.
    *
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    */
@@ -1486,7 +2044,7 @@ export interface MeshAdminServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListNodesResponse) => void,
   ): ClientUnaryCall;
   /**
-   * The same picture at once and again whenever it changes, at most twice a second.
+   * The same picture with queue and rates, at once and again whenever it changes, at most twice a second.
    *
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    */

@@ -64,8 +64,9 @@ export class Accounts {
 
   /** A request that another router let in. */
   servedElsewhere(tenant: string, costMs: number, nowMs: number): void {
-    this.#accounts.get(tenant)?.requests.charge(1, nowMs);
-    this.correct(tenant, costMs, nowMs);
+    const account = this.#accounts.get(tenant);
+    account?.requests.chargeElsewhere(1, nowMs);
+    account?.gpu?.chargeElsewhere(costMs / 1000, nowMs);
   }
 }
 

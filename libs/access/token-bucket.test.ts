@@ -40,7 +40,8 @@ test('a clock that jumps ahead fills the bucket once; one that stands still or f
 
 test('debt is paid back first, and is never more than a minute', () => {
   const bucket = new TokenBucket({ perSec: 5, capacity: 10 }, 0);
-  bucket.charge(1e9, 0);
+  bucket.chargeElsewhere(1e9, 0);
+  bucket.chargeElsewhere(1, 0);
   expect(bucket.waitMs(0, 0)).toBe(60_000);
   expect(takeAll(bucket, 60_200)).toBe(1);
 });
@@ -52,6 +53,15 @@ test('GPU time: let in while there is no debt, corrected afterwards, given back 
   expect(accounts.work('acme', 1000, 0)).toMatchObject({ kind: 'limited', retryAfterMs: 30_000, limit: '60 GPU-seconds a minute' });
   accounts.correct('acme', -35_000, 0);
   expect(accounts.work('acme', 1000, 0)).toEqual({ kind: 'charged' });
+});
+
+test('a prediction far beyond the account is corrected to what it was', () => {
+  const accounts = new Accounts();
+  accounts.replace([LIMITS], 0);
+  accounts.work('acme', 1e9, 0);
+  accounts.correct('acme', 59_000 - 1e9, 0);
+  expect(accounts.work('acme', 2000, 0).kind).toBe('charged');
+  expect(accounts.work('acme', 1, 0)).toMatchObject({ retryAfterMs: 1000 });
 });
 
 test('new limits hold at once and forgive nothing; a tenant that is gone has none', () => {

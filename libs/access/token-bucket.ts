@@ -1,7 +1,7 @@
 /**
  * A rate with bursts: tokens drip in at `perSec` up to `capacity`, and a request may start while what it
- * asks for is there. Charges of work that was done elsewhere are never refused: the bucket goes into debt,
- * by a minute's worth at most, and pays it back first. Pure: time comes in as an argument, and time that
+ * asks for is there. Work that was done elsewhere cannot be refused: the bucket goes into debt for it, by a
+ * minute's worth at most, and pays it back first. Pure: time comes in as an argument, and time that
  * stands still or runs backwards adds nothing.
  */
 export interface Rate {
@@ -41,8 +41,14 @@ export class TokenBucket {
   /** Takes it, there or not; a negative amount is given back. */
   charge(amount: number, nowMs: number): void {
     this.#fill(nowMs);
-    const deepest = -MAX_DEBT_SEC * this.#rate.perSec;
-    this.#level = Math.min(this.#rate.capacity, Math.max(deepest, this.#level - amount));
+    this.#level = Math.min(this.#rate.capacity, this.#level - amount);
+  }
+
+  /** Takes what was used without asking, as long as the debt is less than a minute's worth. */
+  chargeElsewhere(amount: number, nowMs: number): void {
+    this.#fill(nowMs);
+    const deepest = Math.min(this.#level, -MAX_DEBT_SEC * this.#rate.perSec);
+    this.#level = Math.max(deepest, this.#level - amount);
   }
 
   /** Full: forgetting it loses nothing. */

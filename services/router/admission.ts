@@ -11,12 +11,17 @@ import { type CostModel, PRIORITIES, type Priority } from '#scheduling';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
+import { drawTarget } from './routes/draw-target.js';
+import { type Route, targetName } from './routes/route.js';
+import type { RouteBook } from './routes/route-book.js';
+import type { Visit } from './visit.js';
 
 export interface AdmissionOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent>;
   readonly fleet: Fleet;
+  readonly routes: RouteBook;
   readonly cost: CostModel;
   /** Longest wait for a first node, when none is known at all. */
   readonly noNodesWaitMs: number;
@@ -24,32 +29,33 @@ export interface AdmissionOptions {
   readonly waitLimit: number;
 }
 
-/** Callers without a token are one tenant. */
-const ANONYMOUS = 'anonymous';
-
 export class Admission {
   #arrivals = 0;
   #waitingForNodes = 0;
 
   constructor(private readonly options: AdmissionOptions) {}
 
-  /** Throws INVALID_ARGUMENT with every violation, NOT_FOUND with what there is, or NO_NODES. */
-  async admit(call: Call<generation.GenerateRequest>, onQueued?: Ticket['onQueued']): Promise<Ticket> {
+  /** Throws INVALID_ARGUMENT with every violation, NOT_FOUND with what there is, NO_NODES, or what `visit` forbids. */
+  async admit(call: Call<generation.GenerateRequest>, visit: Visit, onQueued?: Ticket['onQueued']): Promise<Ticket> {
     const { clock, cost, emit, random } = this.options;
     const { request } = call;
     const arrivedAt = clock.now();
     const requestId = request.requestId || call.metadata['x-request-id'] || randomId(random);
     call.notes.request_id = requestId.slice(0, 128);
-    const info = await this.#modelFor(request.model, call.signal);
+    // A tenant stays with its target; whoever is nobody in particular is drawn one by the request.
+    const routeKey = visit.tenant === ANONYMOUS_TENANT ? requestId : visit.tenant;
+    const { info, revision } = await this.#modelFor(request.model, routeKey, call.signal);
     const resolution = resolveRequest({ ...request, requestId }, info);
-    const priority = priorityOf(request, call.metadata['x-priority']);
+    const priority = priorityOf(request, call.metadata['x-priority'], visit.defaultPriority);
     const misnamed = priority ? [] : [{ field: 'x-priority', description: 'expected high, normal or low' }];
     if (!resolution.ok) throw refusal([...resolution.violations, ...misnamed], resolution.unknownLoras, info);
     if (!priority) throw badRequest(misnamed);
     const { resolved } = resolution;
     const work = { ...resolved, model: info.name };
-    const costMs = cost.predictAnyMs(work);
     call.notes.model = info.name;
+    visit.permit(request.model || info.name, priority);
+    const costMs = cost.predictAnyMs(work);
+    visit.charge({ costMs, imageCount: work.imageCount });
     const ticket: Ticket = {
       arrival: ++this.#arrivals,
       requestId,
@@ -62,8 +68,9 @@ export class Admission {
       },
       asked: { requestId: request.requestId || call.metadata['x-request-id'] || '', seed: request.seed },
       work,
+      revision,
       priority,
-      tenant: ANONYMOUS,
+      tenant: visit.tenant,
       costMs,
       loraNames: resolved.loras.map(({ name }) => name),
       arrivedAt,
@@ -80,14 +87,26 @@ export class Admission {
     return ticket;
   }
 
-  /** The named model, or the only one. A mesh that knows no node yet is given time to find one. */
-  async #modelFor(name: string, signal: AbortSignal): Promise<ModelInfo> {
-    const { fleet } = this.options;
+  /** What the named route leads to, the named model, or the only one. A mesh that knows no node yet is given time to find one. */
+  async #modelFor(name: string, routeKey: string, signal: AbortSignal): Promise<{ info: ModelInfo; revision: string }> {
+    const { fleet, routes } = this.options;
     if (fleet.models().size === 0) await this.#firstNode(signal);
+    const route = routes.routes.get(name);
+    if (route) return this.#follow(route, routeKey);
     const served = fleet.models();
     const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
-    if (found) return found.info;
-    throw unknownModel(name, [...served.keys()].sort());
+    if (found) return { info: found.info, revision: '' };
+    throw unknownModel(name, [...new Set([...served.keys(), ...routes.routes.keys()])].sort());
+  }
+
+  /** Where the drawn target is served by nobody, the others step in. */
+  #follow(route: Route, key: string): { info: ModelInfo; revision: string } {
+    const { emit, fleet } = this.options;
+    const target = drawTarget(route, key, ({ model, revision }) => (fleet.model(model, revision)?.nodeCount ?? 0) > 0);
+    const served = target && fleet.model(target.model, target.revision);
+    if (!served) throw routeUnserved(route);
+    emit({ type: 'routed', route: route.name, target: targetName(target) });
+    return { info: served.info, revision: target.revision };
   }
 
   /** Resolves when a node has been heard of. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
@@ -115,9 +134,9 @@ export class Admission {
 }
 
 /** The field wins over the header; undefined when the header is none of the names. */
-function priorityOf(request: generation.GenerateRequest, header: string | undefined): Priority | undefined {
+function priorityOf(request: generation.GenerateRequest, header: string | undefined, usual: Priority): Priority | undefined {
   const field = priorityName(request.priority);
-  if (field !== undefined || header === undefined) return field ?? 'normal';
+  if (field !== undefined || header === undefined) return field ?? usual;
   return PRIORITIES.find((name) => name === header.toLowerCase());
 }
 
@@ -139,6 +158,15 @@ function unknownModel(name: string, known: readonly string[]): StatusError {
     reason: Reason.UNKNOWN_MODEL,
     message: `expected one of the models ${known.join(', ')}, got ${name === '' ? 'none' : JSON.stringify(name.slice(0, 128))}`,
     resource: { type: 'model', name: name.slice(0, 128), description: known.join(', ') },
+  });
+}
+
+function routeUnserved({ name, targets }: Route): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.NO_NODES,
+    message: `the route ${name} leads to ${targets.map(targetName).join(', ')}; no node serves any of them`,
+    retryDelayMs: 1000,
   });
 }
 

@@ -2,16 +2,19 @@
  * The process around a router: NATS and membership feed its fleet, gRPC and HTTP servers face the
  * world, and everything starts in order and leaves in reverse.
  */
-import { callRoll, connectBus, Membership, MembershipSubscriber, registerService } from '#bus';
+import { TokenSource } from '#access';
+import { callRoll, connectBus, KeptValue, Membership, MembershipSubscriber, registerService } from '#bus';
 import { admin, generation } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
 import { Lifecycle, part } from '#runtime';
 import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, type Readiness } from '#telemetry';
+import { Access } from './access.js';
+import { AuditLog } from './audit-log.js';
 import type { RouterConfig } from './config.js';
 import { type NodeState, observe } from './observe.js';
-import { adminHandlers } from './rpc/admin.js';
 import { Rates } from './rates.js';
+import { adminHandlers } from './rpc/admin.js';
 import { createRouter, type Router } from './service.js';
 
 export interface BuiltRouter {
@@ -27,6 +30,8 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
   const rates = new Rates(clock);
+  const { tokenFile, anonymousRatePerSec, auditLog } = config.access;
+  const audit = auditLog === undefined ? undefined : new AuditLog({ path: auditLog, clock, emit: (event) => emit(event) });
   const observed = observe({
     logger,
     metrics,
@@ -40,6 +45,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   });
   const emit: typeof observed = (event) => {
     if (event.type === 'executed') rates.executed(event);
+    if (event.type === 'requestEnded') audit?.note(event);
     observed(event);
   };
   const bus = connectBus({ url: config.natsUrl, name: config.routerId, clock, random, emit });
@@ -53,12 +59,25 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     rollCall: () => callRoll(bus),
   });
   const members = new MembershipSubscriber({ bus, membership, emit });
+  const access = new Access({ clock, emit, needsToken: tokenFile !== undefined, anonymousRatePerSec });
+  const tokens =
+    tokenFile === undefined ? undefined : new TokenSource({ path: tokenFile, clock, emit, onTokens: (list) => access.replace(list) });
   const router: Router = createRouter({
     config,
+    access,
     clock,
     random,
     emit,
     evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
+  });
+  const routeStore = new KeptValue({
+    bus,
+    clock,
+    bucket: 'dmesh_routes',
+    key: 'routes',
+    description: 'Diffusion Mesh: public model names and where they lead',
+    onValue: (data, revision) => router.routes.accept(data, revision),
+    onState: (state) => router.routes.noteState(state),
   });
   const observeCall = observeCalls({ metrics, logger });
   const server = new Server({
@@ -79,8 +98,8 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
-  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen, rates };
-  server.add(admin.MeshAdminServiceService, adminHandlers({ ...parts, ...figures }), { endless: ['watchMesh'] });
+  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen, rates, routes: router.routes, routeStore };
+  server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures })), { endless: ['watchMesh'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';
@@ -88,20 +107,28 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   const listen = async () => {
     grpcAddress = `${host}:${await server.listen(config.listen)}`;
   };
+  const knowTokens = async () => {
+    if (tokens) await tokens.start();
+    else emit({ type: 'accessOpen', listen: config.listen });
+  };
   let unregister = () => {};
   const join = async () => {
     members.start();
+    routeStore.start();
     const metadata = () => ({ router_id: config.routerId, grpc_addr: grpcAddress });
     unregister = registerService(bus, { name: 'dmesh-router', version: VERSION, description: 'Routes generations', metadata }, emit);
   };
   const leave = async () => {
     unregister();
     members.stop();
+    routeStore.stop();
     await bus.close();
   };
   // In reverse: calls in flight end first, and their retries still know the nodes; then NATS, then the lines.
   const lifecycle: Lifecycle = new Lifecycle(
     [
+      part('audit', { start: async () => audit?.start(), close: async () => audit?.close() }),
+      part('access', { start: knowTokens, close: async () => tokens?.close() }),
       http,
       lag,
       part('fleet', { close: async () => router.close() }),

@@ -26,3 +26,20 @@ test('parseConfig reports every fault at once, and no password', () => {
     'NATS_URL: expected nats://host:4222 or tls://host:4222, got "***@a:b"',
   ]);
 });
+
+test.each([
+  ['0.0.0.0:1', {}, 1],
+  ['[::]:1', {}, 1],
+  ['box.example:1', {}, 1],
+  ['127.0.0.1.example:1', {}, 1],
+  ['127.1.2.3:1', {}, 0],
+  ['localhost:1', {}, 0],
+  ['[::1]:1', {}, 0],
+  ['0.0.0.0:1', { DMESH_ROUTER_OPEN: 'yes' }, 0],
+  ['0.0.0.0:1', { DMESH_ROUTER_OPEN: 'no' }, 1],
+  ['0.0.0.0:1', { DMESH_ROUTER_TOKEN_FILE: 'tokens.json' }, 0],
+])('an open mesh is for its own machine unless told otherwise: %s with %j', (listen, env, faultCount) => {
+  const faults = faultsOf({ DMESH_ROUTER_LISTEN: listen, ...env });
+  expect(faults).toHaveLength(faultCount);
+  for (const fault of faults) expect(fault).toContain('DMESH_ROUTER_TOKEN_FILE');
+});

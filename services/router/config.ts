@@ -7,7 +7,7 @@ export type RouterConfig = ReturnType<typeof parseConfig>;
 /** Every setting of a router with its default and the reason for it. */
 export function parseConfig(read: EnvReader, defaults: { hostName: string; terminal: boolean }) {
   const MiB = 1024 * 1024;
-  return read.done({
+  const config = {
     routerId: read.string('DMESH_ROUTER_ID', `router-${defaults.hostName}`, 'Name of this router in logs and on NATS.'),
     listen: read.address('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
     httpListen: read.address('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
@@ -16,6 +16,21 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     cacheBytes: read.bytes('DMESH_ROUTER_CACHE', 0, 'Recent answers kept for requests that repeat, seed included; 0: none.'),
+    access: {
+      tokenFile: read.optionalString(
+        'DMESH_ROUTER_TOKEN_FILE',
+        'Tokens of those who may call, written by "dmesh token"; none: everybody may. Followed as it changes.',
+      ),
+      open: read.choice('DMESH_ROUTER_OPEN', 'no', ['yes', 'no'], 'yes: listens beyond this machine also without a token file.'),
+      // Off by default: without a token file only this machine calls, where all share one address and tests and benches press.
+      anonymousRatePerSec: read.number(
+        'DMESH_ROUTER_ANONYMOUS_RATE',
+        0,
+        { min: 0, max: 1_000_000 },
+        'Without a token file: requests a second from each address; 0: no limit.',
+      ),
+      auditLog: read.optionalString('DMESH_ROUTER_AUDIT_LOG', 'File that gets one JSON line for every request that was let in.'),
+    },
     order: {
       shares: {
         high: read.number('DMESH_ROUTER_SHARE_HIGH', 0.6, { min: 0, max: 1 }, 'Part of the GPU time that HIGH is sure of while all wait.'),
@@ -75,5 +90,17 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     },
     stopGraceMs: read.durationMs('DMESH_ROUTER_STOP_GRACE', 120_000, 'On SIGTERM: running requests may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
-  });
+  };
+  if (config.access.tokenFile === undefined && config.access.open === 'no' && !isLoopback(config.listen)) {
+    read.fault(
+      `DMESH_ROUTER_LISTEN: expected an address of this machine alone (127.0.0.1) while DMESH_ROUTER_TOKEN_FILE is not set, ` +
+        `got ${JSON.stringify(config.listen)}; DMESH_ROUTER_OPEN=yes lets everybody in`,
+    );
+  }
+  return read.done(config);
+}
+
+/** By its text: a name other than localhost may be any machine's. */
+function isLoopback(address: string): boolean {
+  return /^(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d+$/.test(address);
 }

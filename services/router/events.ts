@@ -1,9 +1,29 @@
 /** What happens in a router, in one list. observe.ts alone turns these into lines and series. */
-import type { StatusError } from '#core';
+import type { Code, StatusError } from '#core';
 
 export type RouterEvent =
   /** A valid request was taken in. */
   | { readonly type: 'admitted'; readonly requestId: string; readonly model: string; readonly predictedMs: number }
+  /** A request that came through the door is over, whether answered, refused or failed. */
+  | {
+      readonly type: 'requestEnded';
+      readonly tenant: string;
+      readonly requestId: string;
+      /** Empty when it came to none. */
+      readonly model: string;
+      readonly nodeId: string;
+      readonly code: Code;
+      readonly reason: string;
+      /** Engine time of the execution it began; 0 for one it joined. */
+      readonly gpuMs: number;
+      /** Pictures delivered. */
+      readonly imageCount: number;
+      readonly durationMs: number;
+    }
+  /** There is no token file: everybody who reaches this router may use it. */
+  | { readonly type: 'accessOpen'; readonly listen: string }
+  /** Lines of the audit log could not be written. */
+  | { readonly type: 'auditLost'; readonly lineCount: number; readonly error: unknown }
   /** A request got a slot; `granted` when a node handed it out, else an idle one was called. */
   | {
       readonly type: 'dispatched';
@@ -35,5 +55,15 @@ export type RouterEvent =
   /** A node was added to or removed from what this router knows. */
   | { readonly type: 'nodeAdded'; readonly nodeId: string; readonly address: string; readonly incarnation: string }
   | { readonly type: 'nodeRemoved'; readonly nodeId: string; readonly reason: string }
+  /** A request for a route was given a target, such as "z-image-tiny@3". */
+  | { readonly type: 'routed'; readonly route: string; readonly target: string }
+  /** The mesh's routes are these now. */
+  | { readonly type: 'routesChanged'; readonly revision: number; readonly names: readonly string[] }
+  /** The store holds something that is no routes; the last good ones hold. */
+  | { readonly type: 'routesRejected'; readonly revision: number; readonly fault: string }
+  /** The store came back empty; the routes known hold here, but no new router knows them. */
+  | { readonly type: 'routesLost'; readonly routeCount: number }
+  /** There is no store to keep routes in. Told once for each cause. */
+  | { readonly type: 'routesUnavailable'; readonly cause: string }
   /** A half-open node drew its canary, or failed to. */
   | { readonly type: 'canaryEnded'; readonly nodeId: string; readonly ok: boolean; readonly reason: string };

@@ -1,7 +1,8 @@
 /** Router events as log lines and series. New figure: new event, new case here. */
+import type { AccessEvent } from '#access';
 import { type BreakerEvent, outcomeOf } from '#breaker';
 import type { BusEvent, MembershipEvent } from '#bus';
-import type { Emit } from '#core';
+import { codeName, type Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { RouterEvent } from './events.js';
 
@@ -28,7 +29,7 @@ export function observe(options: {
   logger: Logger;
   metrics: Metrics;
   sources: Sources;
-}): Emit<RouterEvent | MembershipEvent | BreakerEvent | BusEvent> {
+}): Emit<RouterEvent | AccessEvent | MembershipEvent | BreakerEvent | BusEvent> {
   const { logger, metrics, sources } = options;
   const queueWait = metrics.histogram({
     name: 'dmesh_router_queue_wait_seconds',
@@ -51,10 +52,40 @@ export function observe(options: {
     buckets: RATIO_BUCKETS,
   });
   const gpuSeconds = metrics.counter({ name: 'dmesh_router_gpu_seconds_total', help: 'Engine time delivered.' });
+  const tenantRequests = metrics.counter({
+    name: 'dmesh_router_tenant_requests_total',
+    help: 'Requests of each tenant that are over, by status code.',
+    labels: ['tenant', 'code'],
+  });
+  const tenantGpuSeconds = metrics.counter({
+    name: 'dmesh_router_tenant_gpu_seconds_total',
+    help: 'Engine time each tenant had.',
+    labels: ['tenant'],
+  });
+  const tenantImages = metrics.counter({
+    name: 'dmesh_router_tenant_images_total',
+    help: 'Pictures delivered to each tenant.',
+    labels: ['tenant'],
+  });
+  const tokenLoads = metrics.counter({
+    name: 'dmesh_router_token_loads_total',
+    help: 'Times the token file was read, by whether it could be used.',
+    labels: ['result'],
+  });
+  const auditLost = metrics.counter({ name: 'dmesh_router_audit_lost_total', help: 'Lines the audit log could not take.' });
   const nodeChanges = metrics.counter({
     name: 'dmesh_router_node_changes_total',
     help: 'Nodes added, removed, connected or lost.',
     labels: ['change'],
+  });
+  const routed = metrics.counter({
+    name: 'dmesh_router_routed_total',
+    help: 'Requests for a route, by the target they were given.',
+    labels: ['route', 'target'],
+  });
+  const routesRevision = metrics.gauge({
+    name: 'dmesh_router_routes_revision',
+    help: 'Revision of the routes in force; the same on all routers.',
   });
   metrics.gauge({
     name: 'dmesh_router_queue_depth',
@@ -106,6 +137,27 @@ export function observe(options: {
     switch (event.type) {
       case 'admitted':
         return logger.debug({ request_id: event.requestId, model: event.model, predicted_ms: Math.round(event.predictedMs) }, 'admitted');
+      case 'requestEnded': {
+        const { tenant } = event;
+        tenantRequests.with({ tenant, code: codeName(event.code) }).add();
+        if (event.gpuMs > 0) tenantGpuSeconds.with({ tenant }).add(event.gpuMs / 1000);
+        if (event.imageCount > 0) tenantImages.with({ tenant }).add(event.imageCount);
+        return;
+      }
+      case 'accessOpen':
+        return logger.warn(
+          { grpc: event.listen },
+          'OPEN: there is no token file, everybody who reaches this router may use and drain the mesh',
+        );
+      case 'tokensLoaded':
+        tokenLoads.with({ result: 'loaded' }).add();
+        return logger.info({ path: event.path, tokens: event.tokenCount }, 'tokens loaded');
+      case 'tokensRejected':
+        tokenLoads.with({ result: 'rejected' }).add();
+        return logger.error({ path: event.path, faults: event.faults }, 'token file refused, the last good one holds');
+      case 'auditLost':
+        auditLost.with().add(event.lineCount);
+        return logger.error({ lines: event.lineCount, error: event.error }, 'audit log not written');
       case 'dispatched':
         queueWait.with().observe(event.queuedMs / 1000);
         dispatches.with({ how: event.granted ? 'grant' : 'idle' }).add();
@@ -140,6 +192,17 @@ export function observe(options: {
       case 'nodeLost':
         nodeChanges.with({ change: 'lost' }).add();
         return logger.warn({ node_id: event.nodeId, reason: event.reason }, 'node lost');
+      case 'routed':
+        return routed.with({ route: event.route, target: event.target }).add();
+      case 'routesChanged':
+        routesRevision.with().set(event.revision);
+        return logger.info({ revision: event.revision, routes: event.names }, 'routes changed');
+      case 'routesRejected':
+        return logger.error({ revision: event.revision, fault: event.fault }, 'stored routes refused, the last good ones hold');
+      case 'routesLost':
+        return logger.error({ routes: event.routeCount }, 'the store of routes came back empty: set them again, new routers do not know them');
+      case 'routesUnavailable':
+        return logger.warn({ cause: event.cause }, 'no routes: nowhere to keep them');
       case 'canaryEnded':
         return logger.info({ node_id: event.nodeId, ok: event.ok, reason: event.reason }, 'canary drawn');
       case 'breakerOpened':

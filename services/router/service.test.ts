@@ -5,6 +5,7 @@ import { Code, Reason, StatusError } from '#core';
 import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
+import { Access } from './access.js';
 import { createRouter, type RouterOptions } from './service.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -38,6 +39,7 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
     clock: systemClock,
     random: Math.random,
     emit: () => {},
+    access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
     evidence: () => {},
   });
   for (const node of nodes) router.fleet.follow(joined(node));

@@ -2,6 +2,7 @@
  * The router, put together. A request's way, top to bottom:
  *
  *   libs/grpc Server   decode, deadline, cancellation, one event per ended call
+ *   Access             whose token is it, and has its tenant had its share of this second and minute
  *   Admission          validate everything at once, fill defaults, pin the seed, predict the cost
  *   Executor           live count, attempts, retry budget, failure table
  *     Dispatcher       wait in the one queue; an idle slot or a node's grant ends the wait
@@ -15,6 +16,7 @@ import type { generation } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import type { HandlersOf } from '#grpc';
 import { CostModel, LeaseTable, RetryBudget, WaitQueue } from '#scheduling';
+import type { Access } from './access.js';
 import { Admission } from './admission.js';
 import { drawCanary } from './canary.js';
 import type { RouterConfig } from './config.js';
@@ -28,6 +30,7 @@ import { ResultCache } from './result-cache.js';
 import { generate } from './rpc/generate.js';
 import { generateStream } from './rpc/generate-stream.js';
 import { listModels } from './rpc/list-models.js';
+import { RouteBook } from './routes/route-book.js';
 
 export interface RouterOptions {
   readonly config: Pick<
@@ -37,6 +40,8 @@ export interface RouterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
+  /** Who may enter. */
+  readonly access: Access;
   /** What gRPC proves of a node, for membership. */
   readonly evidence: (nodeId: string, reachable: boolean) => void;
 }
@@ -47,13 +52,14 @@ export interface Router {
   readonly executor: Executor;
   readonly cost: CostModel;
   readonly leases: LeaseTable;
+  readonly routes: RouteBook;
   readonly handlers: HandlersOf<typeof generation.ImageGenerationServiceService>;
   /** Fails what waits, lets go of all nodes. */
   close(): void;
 }
 
 export function createRouter(options: RouterOptions): Router {
-  const { config, clock, random, emit, evidence } = options;
+  const { access, config, clock, random, emit, evidence } = options;
   const queue = new WaitQueue<Ticket>(config.order);
   const leases = new LeaseTable();
   const cost = new CostModel(config.cost);
@@ -75,7 +81,10 @@ export function createRouter(options: RouterOptions): Router {
     evidence,
     onChange: () => dispatcher.pump(),
     onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
-    onServed: (service) => queue.served(service),
+    onServed: (service) => {
+      queue.served(service);
+      access.served(service);
+    },
   });
   const dispatcher = new Dispatcher({
     clock,
@@ -101,11 +110,13 @@ export function createRouter(options: RouterOptions): Router {
     correct: (service) => queue.correct(service),
     maxNodes: config.retry.maxNodes,
   });
+  const routes = new RouteBook(emit);
   const admission = new Admission({
     clock,
     random,
     emit,
     fleet,
+    routes,
     cost,
     noNodesWaitMs: config.queue.noNodesWaitMs,
     waitLimit: config.queue.limits.minCount,
@@ -116,10 +127,11 @@ export function createRouter(options: RouterOptions): Router {
     executor,
     cost,
     leases,
+    routes,
     handlers: {
-      generate: generate({ admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes) }),
-      generateStream: generateStream({ admission, executor, dispatcher, flights: new Flights(), clock }),
-      listModels: listModels({ fleet }),
+      generate: generate({ access, admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes) }),
+      generateStream: generateStream({ access, admission, executor, dispatcher, flights: new Flights(), clock }),
+      ...access.known({ listModels: listModels({ fleet, routes }) }),
     },
     close() {
       dispatcher.close();

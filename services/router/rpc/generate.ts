@@ -1,5 +1,6 @@
 import { generation } from '#contracts';
 import type { Call, Pieces, UnaryHandler } from '#grpc';
+import type { Access } from '../access.js';
 import type { Admission } from '../admission.js';
 import type { Ticket } from '../dispatch/ticket.js';
 import type { Executor } from '../execute.js';
@@ -14,37 +15,40 @@ export interface UnaryResult {
 }
 
 export function generate(parts: {
+  access: Access;
   admission: Admission;
   executor: Executor;
   flights: Flights<UnaryResult>;
   cache: ResultCache;
 }): UnaryHandler<generation.GenerateRequest, generation.GenerateResponse> {
-  const { admission, cache, executor, flights } = parts;
-  return async (call) => {
-    const own = await admission.admit(call);
-    const key = cache.enabled ? contentKey(own) : undefined;
-    const kept = key === undefined ? undefined : cache.get(key);
-    if (kept) {
-      call.trailers['x-mesh-cache'] = call.notes.cache = 'hit';
-      return addressedTo(own.requestId, kept);
-    }
-    const flight = flights.board(own, () => {
-      const progress: UnaryResult = {};
-      const run = async (signal: AbortSignal) => {
-        progress.response = await executor.execute(own, signal, traceOf(call), forwardUnary(own));
-        if (key !== undefined) cache.put(key, progress.response);
-      };
-      return { progress, run };
+  const { access, admission, cache, executor, flights } = parts;
+  return (call) =>
+    access.visited(call, async (visit) => {
+      const own = await admission.admit(call, visit);
+      const key = cache.enabled ? contentKey(own) : undefined;
+      const kept = key === undefined ? undefined : cache.get(key);
+      if (kept) {
+        call.trailers['x-mesh-cache'] = call.notes.cache = 'hit';
+        return addressedTo(own.requestId, kept);
+      }
+      const flight = flights.board(own, () => {
+        const progress: UnaryResult = {};
+        const run = (signal: AbortSignal) =>
+          visit.during(async () => {
+            progress.response = await executor.execute(own, signal, traceOf(call), visit.measured(forwardUnary(own)));
+            if (key !== undefined) cache.put(key, progress.response);
+          });
+        return { progress, run };
+      });
+      try {
+        await flight.wait(call.signal);
+      } finally {
+        report(call, flight.ticket, flight.joined);
+      }
+      const { response } = flight.progress;
+      if (!response) throw new Error('an execution that ended well has an answer');
+      return flight.joined ? addressedTo(own.requestId, response) : response;
     });
-    try {
-      await flight.wait(call.signal);
-    } finally {
-      report(call, flight.ticket, flight.joined);
-    }
-    const { response } = flight.progress;
-    if (!response) throw new Error('an execution that ended well has an answer');
-    return flight.joined ? addressedTo(own.requestId, response) : response;
-  };
 }
 
 /** The same pictures under the caller's own request id: of a field that comes twice, the later one counts. */

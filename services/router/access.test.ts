@@ -1,0 +1,277 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+import { DEFAULT_LIMITS, hashSecret, makeToken, type Token } from '#access';
+import { admin, generation } from '#contracts';
+import { type Clock, Code, Reason, StatusError } from '#core';
+import { Channel, type HandlersOf, Server } from '#grpc';
+import { systemClock } from '#runtime';
+import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
+import { ManualClock } from '../../test/support/manual-clock.js';
+import { Access } from './access.js';
+import { AuditLog } from './audit-log.js';
+import type { RouterEvent } from './events.js';
+import { createRouter, type RouterOptions } from './service.js';
+
+const Pictures = generation.ImageGenerationServiceService;
+const Admin = admin.MeshAdminServiceService;
+const { HIGH, LOW } = generation.Priority;
+const cleanups: (() => Promise<void> | void)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+const CONFIG: RouterOptions['config'] = {
+  routerId: 'router',
+  zone: '',
+  cacheBytes: 1 << 20,
+  order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
+  queue: {
+    limits: { perSlotCount: 0, minCount: 100, classRatio: { high: 1, normal: 1, low: 1 } },
+    timeoutMs: 10_000,
+    noNodesWaitMs: 300,
+  },
+  execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+  cost: { priorMs: 1000 },
+  retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+  breaker: { openMs: 30_000 },
+  link: { keepaliveMs: 1000 },
+};
+
+async function issue(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {
+  const made = makeToken();
+  const hash = await hashSecret(made.secret, { ln: 10, r: 8, p: 1 });
+  const defaults = { ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false } as const;
+  return { text: made.text, token: { id: made.id, tenant: 'acme', hash, ...defaults, ...fields } };
+}
+
+/** A router behind its door. Its accounts follow `accountClock`, everything else real time. */
+async function start(options: { tokens?: readonly Token[]; anonymousRatePerSec?: number; accountClock?: Clock; node?: FakeNode } = {}) {
+  const { tokens, anonymousRatePerSec = 0, node = new FakeNode('n1') } = options;
+  const events: RouterEvent[] = [];
+  const emit = (event: { type: string }) => void events.push(event as RouterEvent);
+  const clock = options.accountClock ?? systemClock;
+  const access = new Access({ clock, emit, needsToken: tokens !== undefined, anonymousRatePerSec });
+  access.replace(tokens ?? []);
+  await node.start();
+  const router = createRouter({ config: CONFIG, clock: systemClock, random: Math.random, emit, access, evidence: () => {} });
+  router.fleet.follow({ type: 'memberJoined', member: { nodeId: 'n1', state: 'alive', beat: node.beat, joinedAt: 0, heardAt: 0 } });
+  const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
+  server.add(Pictures, router.handlers);
+  const none = () => Promise.reject(new Error('not part of this test'));
+  const levers = { ...Object.fromEntries(Object.keys(Admin).map((name) => [name, none])), listNodes: async () => ({ nodes: [] }) };
+  server.add(Admin, access.adminOnly(levers as unknown as HandlersOf<typeof Admin>));
+  const channel = new Channel(`127.0.0.1:${await server.listen('127.0.0.1:0')}`, { clock: systemClock });
+  cleanups.push(
+    () => node.stop(),
+    () => router.close(),
+    () => server.close(),
+    () => channel.close(),
+  );
+  const as = (text?: string) => (text === undefined ? {} : { metadata: { authorization: `Bearer ${text}` } });
+  const generate = (text?: string, fields: Partial<generation.GenerateRequest> = {}) =>
+    channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), as(text));
+  const ended = () => events.flatMap((event) => (event.type === 'requestEnded' ? [event] : []));
+  return { access, channel, generate, node, as, ended, router };
+}
+
+const failure = (call: Promise<unknown>) =>
+  call.then(
+    () => undefined,
+    (thrown: unknown) => StatusError.from(thrown),
+  );
+
+test('no token and a wrong one are refused alike, on every method, and reach no node', async () => {
+  const { text, token } = await issue();
+  const { channel, node, ended } = await start({ tokens: [token] });
+  const wrong = text.slice(0, -1) + (text.endsWith('x') ? 'y' : 'x');
+  const shown = [
+    undefined,
+    '',
+    'Bearer',
+    `Bearer ${wrong}`,
+    `Bearer dm_nobody_${'s'.repeat(32)}`,
+    `Basic ${text}`,
+    text,
+    `Bearer  ${'x'.repeat(3000)}`,
+  ];
+  const errors: (StatusError | undefined)[] = [];
+  for (const authorization of shown) {
+    const options = authorization === undefined ? {} : { metadata: { authorization } };
+    const request = generation.GenerateRequest.fromPartial({ prompt: 'x' });
+    errors.push(await failure(channel.unary(Pictures.generate, request, options)));
+    errors.push(await failure(channel.serverStream(Pictures.generateStream, request, options)[Symbol.asyncIterator]().next()));
+    errors.push(await failure(channel.unary(Pictures.listModels, {}, options)));
+    errors.push(await failure(channel.unary(Admin.listNodes, {}, options)));
+  }
+  expect(new Set(errors.map((error) => error?.message)).size).toBe(1);
+  for (const error of errors) expect(error).toMatchObject({ code: Code.UNAUTHENTICATED, reason: Reason.UNAUTHENTICATED });
+  expect(node.started).toEqual([]);
+  expect(ended()).toEqual([]);
+});
+
+test('a token opens pictures, unary and streamed, and its tenant goes with the request', async () => {
+  const { text, token } = await issue();
+  const { channel, generate, node, as, ended } = await start({ tokens: [token] });
+  let tenant: string | undefined;
+  node.draw = async (call) => {
+    tenant = call.metadata['x-mesh-tenant'];
+    expect(call.metadata.authorization).toBeUndefined();
+  };
+  await generate(text, { requestId: 'r1', imageCount: 2 });
+  expect(tenant).toBe('acme');
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x', requestId: 'r2' });
+  for await (const _ of channel.serverStream(Pictures.generateStream, request, as(text))) {
+    // read to its end
+  }
+  await expect(channel.unary(Pictures.listModels, {}, as(text))).resolves.toBeDefined();
+  const common = { tenant: 'acme', model: 'fake', nodeId: 'n1', code: Code.OK, gpuMs: 5 };
+  await expect.poll(ended).toMatchObject([
+    { ...common, requestId: 'r1', imageCount: 2 },
+    { ...common, requestId: 'r2', imageCount: 1 },
+  ]);
+});
+
+test('priority, models and the levers of an operator are the token’s to allow', async () => {
+  const [usual, urgent, low, one, operator] = await Promise.all([
+    issue(),
+    issue({ tenant: 'urgent', maxPriority: 'high' }),
+    issue({ tenant: 'low', maxPriority: 'low' }),
+    issue({ tenant: 'one', models: ['other'] }),
+    issue({ tenant: 'operator', admin: true }),
+  ]);
+  const { channel, generate, as, node } = await start({ tokens: [usual, urgent, low, one, operator].map(({ token }) => token) });
+  const forbidden = { code: Code.PERMISSION_DENIED, reason: Reason.FORBIDDEN };
+  await expect(generate(usual.text, { priority: HIGH })).rejects.toMatchObject(forbidden);
+  const inHeader = { metadata: { ...as(usual.text).metadata, 'x-priority': 'high' } };
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x' });
+  await expect(channel.unary(Pictures.generate, request, inHeader)).rejects.toMatchObject(forbidden);
+  await generate(usual.text, { priority: LOW });
+  await generate(urgent.text, { priority: HIGH });
+  let priority: string | undefined;
+  node.draw = async (call) => {
+    priority = call.metadata['x-mesh-priority'];
+  };
+  await generate(low.text);
+  expect(priority).toBe('low'); // who asks for nothing gets what it may have
+  await expect(generate(low.text, { priority: generation.Priority.NORMAL })).rejects.toMatchObject(forbidden);
+  await expect(generate(one.text)).rejects.toMatchObject({ ...forbidden, message: expect.stringContaining('other') });
+  await expect(generate(one.text, { model: FAKE_MODEL.name })).rejects.toMatchObject(forbidden);
+  await expect(channel.unary(Admin.listNodes, {}, as(usual.text))).rejects.toMatchObject(forbidden);
+  await expect(channel.unary(Admin.listNodes, {}, as(operator.text))).resolves.toMatchObject({ response: { nodes: [] } });
+});
+
+test('over its rate a tenant is told its limit and when to come back; others are not touched; all its tokens count', async () => {
+  const clock = new ManualClock();
+  const limits = { ratePerSec: 2, burst: 3 };
+  const [first, second, other] = await Promise.all([issue(limits), issue(limits), issue({ tenant: 'other' })]);
+  const { generate } = await start({ tokens: [first.token, second.token, other.token], accountClock: clock });
+  await generate(first.text);
+  await generate(second.text);
+  await generate(first.text);
+  await expect(generate(second.text)).rejects.toMatchObject({
+    code: Code.RESOURCE_EXHAUSTED,
+    reason: Reason.RATE_LIMITED,
+    details: { retryDelayMs: 500, quota: { subject: 'tenant acme', description: '2 requests a second, 3 at once' } },
+  });
+  await generate(other.text);
+  await clock.advance(500);
+  await generate(first.text);
+});
+
+test('GPU time: charged as predicted, corrected by what it took; what was joined, cached or never began is free', async () => {
+  const clock = new ManualClock();
+  const { text, token } = await issue({ ratePerSec: 1000, burst: 1000, gpuSecondsPerMinute: 0.006 });
+  const { generate, node, ended } = await start({ tokens: [token], accountClock: clock });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  node.draw = () => held;
+  const one = generate(text, { seed: 1n, requestId: 'one' });
+  await expect.poll(() => node.started.length).toBe(1);
+  // The prediction of what runs is far more than 6 ms.
+  await expect(generate(text, { seed: 1n, requestId: 'joined' })).rejects.toMatchObject({
+    reason: Reason.RATE_LIMITED,
+    details: { quota: { description: '0.006 GPU-seconds a minute' } },
+  });
+  release();
+  await one; // 5 of its 6 ms
+  await generate(text, { seed: 1n, requestId: 'kept' });
+  await expect(generate(text, { width: 7 })).rejects.toMatchObject({ reason: Reason.BAD_REQUEST });
+  await generate(text, { seed: 2n, requestId: 'two' });
+  await expect(generate(text, { seed: 3n })).rejects.toMatchObject({ reason: Reason.RATE_LIMITED });
+  const used = ended().map(({ requestId, gpuMs, imageCount, reason }) => [requestId, gpuMs, imageCount, reason]);
+  expect(used).toContainEqual(['one', 5, 1, 'OK']);
+  expect(used).toContainEqual(['kept', 0, 1, 'OK']);
+  expect(used).toContainEqual(['joined', 0, 0, Reason.RATE_LIMITED]);
+});
+
+test('what another router gave the tenant counts here', async () => {
+  const clock = new ManualClock();
+  const { text, token } = await issue({ ratePerSec: 1, burst: 2 });
+  const { access, generate } = await start({ tokens: [token], accountClock: clock });
+  for (let i = 0; i < 2; i++) access.served({ tenant: 'acme', priority: 'normal', costMs: 100 });
+  access.served({ tenant: 'nobody', priority: 'normal', costMs: 100 });
+  await expect(generate(text)).rejects.toMatchObject({ reason: Reason.RATE_LIMITED, details: { retryDelayMs: 1000 } });
+});
+
+test('an open mesh: everybody is one tenant, may ask for HIGH and use the levers; a rate holds by address where it is set', async () => {
+  const open = await start();
+  await open.generate(undefined, { priority: HIGH });
+  await open.generate('dm_some_thing_not_looked_at');
+  await open.channel.unary(Admin.listNodes, {});
+  expect(open.ended().map(({ tenant }) => tenant)).toEqual(['anonymous', 'anonymous']);
+  const limited = await start({ anonymousRatePerSec: 1, accountClock: new ManualClock() });
+  await limited.generate();
+  await limited.generate();
+  await expect(limited.generate()).rejects.toMatchObject({ reason: Reason.RATE_LIMITED, details: { quota: { subject: 'your address' } } });
+});
+
+test('a token that is revoked is refused from the next call on, one that is added is let in', async () => {
+  const [old, fresh] = await Promise.all([issue(), issue({ tenant: 'fresh' })]);
+  const { access, generate } = await start({ tokens: [old.token] });
+  await generate(old.text);
+  access.replace([fresh.token]);
+  await expect(generate(old.text)).rejects.toMatchObject({ reason: Reason.UNAUTHENTICATED });
+  await generate(fresh.text);
+});
+
+test('the audit log has one line for each request let in, none for those over their rate, and a lost disk is counted', async () => {
+  const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-audit-'));
+  cleanups.push(() => rm(dir, { recursive: true }));
+  const file = path.join(dir, 'audit.jsonl');
+  const events: RouterEvent[] = [];
+  const ended = {
+    type: 'requestEnded',
+    tenant: 'acme',
+    requestId: 'r"1\n',
+    model: 'fake',
+    nodeId: 'n1',
+    code: Code.OK,
+    reason: 'OK',
+    gpuMs: 5.4,
+    imageCount: 1,
+    durationMs: 7,
+  } as const;
+  const log = new AuditLog({ path: file, clock: systemClock, emit: (event) => events.push(event) });
+  await log.start();
+  for (let i = 0; i < 500; i++) log.note({ ...ended, requestId: `r${i}` });
+  log.note({ ...ended, reason: Reason.RATE_LIMITED });
+  log.note(ended);
+  await log.close();
+  const lines = (await readFile(file, 'utf8'))
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(lines).toHaveLength(501);
+  const line = { request_id: 'r"1\n', tenant: 'acme', model: 'fake', node: 'n1', code: 'OK', reason: 'OK', gpu_ms: 5, images: 1 };
+  expect(lines.at(-1)).toMatchObject({ ...line, duration_ms: 7, time: expect.stringMatching(/^\d{4}-\d\d-\d\dT/) });
+
+  const lost = new AuditLog({ path: path.join(dir, 'no/such/folder'), clock: systemClock, emit: (event) => events.push(event) });
+  await expect(lost.start()).rejects.toThrow('ENOENT');
+  lost.note(ended);
+  await lost.close();
+  expect(events).toMatchObject([{ type: 'auditLost', lineCount: 1 }]);
+});

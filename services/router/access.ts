@@ -1,0 +1,130 @@
+/**
+ * The door. With a token file, who calls must show a token of it; without one everybody is the tenant
+ * `anonymous`. No token and a wrong one are told apart for nobody, and cost less than reading the request.
+ *
+ * Limits are by tenant and over the mesh: what other routers gave a tenant is charged to its account here
+ * (nodes tell), so routers that share a tenant's calls let in together what one would, but for the moment
+ * the news takes. Callers of an open mesh have no account; DMESH_ROUTER_ANONYMOUS_RATE limits each address.
+ */
+import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, type Token, TokenVerifier } from '#access';
+import { type Clock, type Emit, StatusError } from '#core';
+import type { Call } from '#grpc';
+import type { Service } from '#scheduling';
+import type { RouterEvent } from './events.js';
+import { forbidden, rateLimited, unauthenticated } from './turned-away.js';
+import { Visit } from './visit.js';
+
+export interface AccessOptions {
+  readonly clock: Clock;
+  readonly emit: Emit<RouterEvent>;
+  /** False: everybody may enter. */
+  readonly needsToken: boolean;
+  /** Requests a second from each address of an open mesh; 0: no limit. */
+  readonly anonymousRatePerSec: number;
+}
+
+type AnyHandler = (call: never, out: never) => Promise<unknown>;
+
+/** Several requests at once from one page are no abuse: this many seconds' worth. */
+const ANONYMOUS_BURST_SEC = 2;
+const BUSY_RETRY_MS = 1000;
+const BEARER = /^bearer +/i;
+
+export class Access {
+  readonly #options: AccessOptions;
+  readonly #verifier = new TokenVerifier();
+  readonly #accounts = new Accounts();
+  readonly #addresses: AddressLimit | undefined;
+
+  constructor(options: AccessOptions) {
+    this.#options = options;
+    const { anonymousRatePerSec: perSec } = options;
+    this.#addresses = perSec > 0 ? new AddressLimit({ perSec, capacity: Math.max(1, ANONYMOUS_BURST_SEC * perSec) }) : undefined;
+  }
+
+  /** What a new token file says. */
+  replace(tokens: readonly Token[]): void {
+    this.#verifier.replace(tokens);
+    this.#accounts.replace(tokens, this.#options.clock.now());
+  }
+
+  /** Another router gave this tenant GPU time. */
+  served({ tenant, costMs }: Service): void {
+    this.#accounts.servedElsewhere(tenant, costMs, this.#options.clock.now());
+  }
+
+  /** Lets a request for pictures in, counts it, and tells what became of it. Throws UNAUTHENTICATED or RATE_LIMITED. */
+  async visited<T>(call: Call<unknown>, work: (visit: Visit) => Promise<T>): Promise<T> {
+    const { clock, emit } = this.#options;
+    const token = await this.#identify(call);
+    const tenant = token?.tenant ?? ANONYMOUS_TENANT;
+    call.notes.tenant = tenant;
+    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, token });
+    try {
+      this.#countRequest(tenant, call.peer);
+      const result = await work(visit);
+      visit.end();
+      return result;
+    } catch (thrown) {
+      visit.end(StatusError.from(thrown));
+      throw thrown;
+    }
+  }
+
+  /** These handlers answer whoever has a token. */
+  known<Handlers extends Readonly<Record<string, AnyHandler>>>(handlers: Handlers): Handlers {
+    return guarded(handlers, (call) => this.#identify(call));
+  }
+
+  /** These handlers answer only tokens that say `admin`. */
+  adminOnly<Handlers extends Readonly<Record<string, AnyHandler>>>(handlers: Handlers): Handlers {
+    return guarded(handlers, async (call) => {
+      const token = await this.#identify(call);
+      if (token?.admin === false) throw forbidden('expected a token of an administrator');
+    });
+  }
+
+  /** Undefined in an open mesh. */
+  async #identify(call: Call<unknown>): Promise<Token | undefined> {
+    if (!this.#options.needsToken) return undefined;
+    const shown = call.metadata.authorization;
+    if (shown === undefined || !BEARER.test(shown)) throw unauthenticated();
+    const verdict = await this.#verifier.verify(shown.replace(BEARER, ''));
+    switch (verdict.kind) {
+      case 'known':
+        return verdict.token;
+      case 'unknown':
+        throw unauthenticated();
+      case 'busy':
+        throw rateLimited('the mesh', { retryAfterMs: BUSY_RETRY_MS, limit: 'few tokens not seen before are checked at a time' });
+      default:
+        return verdict satisfies never;
+    }
+  }
+
+  #countRequest(tenant: string, peer: string): void {
+    const nowMs = this.#options.clock.now();
+    const charge = this.#options.needsToken ? this.#accounts.request(tenant, nowMs) : this.#countAddress(peer, nowMs);
+    if (charge.kind === 'limited') throw rateLimited(this.#options.needsToken ? `tenant ${tenant}` : 'your address', charge);
+  }
+
+  #countAddress(peer: string, nowMs: number): Charge {
+    const retryAfterMs = this.#addresses?.take(peer, nowMs) ?? 0;
+    if (retryAfterMs === 0) return { kind: 'charged' };
+    return { kind: 'limited', retryAfterMs, limit: `${this.#options.anonymousRatePerSec} requests a second without a token` };
+  }
+}
+
+function guarded<Handlers extends Readonly<Record<string, AnyHandler>>>(
+  handlers: Handlers,
+  check: (call: Call<unknown>) => Promise<unknown>,
+): Handlers {
+  const entries = Object.entries(handlers).map(([name, handler]) => {
+    const checked = async (call: never, out: never) => {
+      await check(call);
+      return handler(call, out);
+    };
+    return [name, checked];
+  });
+  return Object.fromEntries(entries) as Handlers;
+}

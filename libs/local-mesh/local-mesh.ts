@@ -23,6 +23,8 @@ export interface LocalMeshOptions {
   readonly routerCount?: number;
   /** host:port of the first router; default a free port. Further routers get free ports. */
   readonly routerListen?: string;
+  /** Shown to routers where they want a token, of an administrator, to be asked who is ready. */
+  readonly token?: string | undefined;
   /** Uses this NATS instead of starting one. */
   readonly natsUrl?: string | undefined;
   /** DMESH_NODE_ENGINE of every node; default the node's own. */
@@ -159,7 +161,7 @@ export class LocalMesh {
   /** Resolves when a router sees `count` nodes that are alive, attached and can draw; rejects, saying why not, when that cannot be. */
   async waitForNodes(count: number, options: { timeoutMs?: number; router?: Child } = {}): Promise<void> {
     const timeoutMs = options.timeoutMs ?? this.#readyTimeoutMs;
-    const client = connectMesh({ address: (options.router ?? this.routers[0])?.grpc ?? '' });
+    const client = connectMesh({ address: (options.router ?? this.routers[0])?.grpc ?? '', token: this.#options.token });
     try {
       for await (const { nodes } of client.watchMesh({ timeoutMs })) {
         if (nodes.filter(isReady).length >= count) return;

@@ -6,7 +6,12 @@ import { DEFAULT_ROUTER } from './command.js';
 /** host:port, [v6]:port or unix:/path. */
 const ADDRESS = /^(?:[^\s:]+|\[[0-9a-fA-F:]+\]):\d{1,5}$|^unix:./;
 
+/** Printable and without spaces: what may stand in a header. The rest is the mesh's to judge. */
+const TOKEN = /^[\x21-\x7e]+$/;
+
 type Options = NonNullable<ParseArgsConfig['options']>;
+
+export const MESH_OPTIONS = { router: { type: 'string' }, token: { type: 'string' } } as const;
 
 export class UsageError extends Error {
   override readonly name = 'UsageError';
@@ -79,6 +84,15 @@ export class Arguments {
     const address = given.text ?? DEFAULT_ROUTER;
     if (!ADDRESS.test(address)) this.fault(`${given.name}: expected host:port, got ${JSON.stringify(address)}`);
     return address;
+  }
+
+  /** The router and what to show it: --token, else DMESH_TOKEN. A command that calls it takes MESH_OPTIONS. */
+  mesh(env: Env): { readonly address: string; readonly token: string | undefined } {
+    const token = this.text('token') ?? env.DMESH_TOKEN;
+    if (token !== undefined && !TOKEN.test(token)) {
+      this.fault(`${this.text('token') === undefined ? 'DMESH_TOKEN' : '--token'}: expected a token such as dm_…, got something else`);
+    }
+    return { address: this.router(env), token };
   }
 
   /** Exactly the positional arguments named, such as ["NODE"]. */

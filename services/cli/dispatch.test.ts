@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -286,4 +286,79 @@ test('Ctrl-C ends a picture in work with 130', async () => {
     code: ExitCode.INTERRUPTED,
     err: 'interrupted\n',
   });
+});
+
+test('a token is made, shown once, listed without its secret, and revoked; only its owner may read the file', async () => {
+  const file = path.join(dir, 'tokens.json');
+  const added = await dmesh([
+    'token',
+    'add',
+    '--file',
+    file,
+    '--tenant',
+    'acme',
+    '--rate',
+    '2',
+    '--max-priority',
+    'high',
+    '--model',
+    'tiny',
+  ]);
+  expect(added).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^dm_[0-9a-f]{12}_[\w-]{32}\n$/) });
+  const [, id = '', secret = ''] = added.out.trim().split('_');
+  await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--admin']);
+  await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--burst', '20']);
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  expect(await readFile(file, 'utf8')).not.toContain(secret);
+  expect(await readdir(dir)).toEqual(['tokens.json']);
+  const listed = await dmesh(['token', 'list', '--file', file, '--json']);
+  const common = { tenant: 'acme', ratePerSec: 2, burst: 20 };
+  expect(JSON.parse(listed.out)).toMatchObject([
+    { id, ...common, maxPriority: 'high', models: ['tiny'], admin: false },
+    { ...common, maxPriority: 'normal', admin: true },
+    { ...common },
+  ]);
+  expect(listed.out).not.toContain('scrypt');
+  expect((await dmesh(['token', 'list', '--file', file])).out).toContain(id);
+  expect(await dmesh(['token', 'revoke', id, '--file', file])).toMatchObject({ code: ExitCode.OK });
+  expect(await dmesh(['token', 'revoke', id, '--file', file])).toMatchObject({ code: ExitCode.REFUSED, err: expect.stringContaining(id) });
+  expect(JSON.parse((await dmesh(['token', 'list', '--file', file, '--json'])).out)).toHaveLength(2);
+});
+
+test.each([
+  [['token'], '--file: expected'],
+  [['token', 'eat', '--file', 'f'], 'expected add, list or revoke, got "eat"'],
+  [['token', 'add', '--file', 'f', '--rate', '0', '--max-priority', 'now'], '--tenant: expected'],
+  [['token', 'add', '--file', 'f', '--tenant', 't', '--burst', '-1'], '--burst'],
+  [['token', 'revoke', '--file', 'f'], 'expected the ID of a token'],
+  [['models', '--token', 'two words'], '--token: expected a token'],
+])('%j is a wrong command line', async (args, fault) => {
+  expect(await dmesh(args)).toMatchObject({ code: ExitCode.USAGE, err: expect.stringContaining(fault) });
+});
+
+test('a token file that routers would refuse is not written, and a broken one is left as it is', async () => {
+  const file = path.join(dir, 'tokens.json');
+  expect(await dmesh(['token', 'add', '--file', file, '--tenant', 'anonymous'])).toMatchObject({
+    code: ExitCode.FAILED,
+    err: expect.stringContaining('[0].tenant'),
+  });
+  await writeFile(file, 'broken');
+  expect((await dmesh(['token', 'add', '--file', file, '--tenant', 'acme'])).code).toBe(ExitCode.FAILED);
+  expect(await readFile(file, 'utf8')).toBe('broken');
+  expect((await dmesh(['token', 'list', '--file', path.join(dir, 'none')])).err).toContain('ENOENT');
+});
+
+test('--token and DMESH_TOKEN say who asks, the option first', async () => {
+  const seen: (string | undefined)[] = [];
+  const address = await router({
+    listModels: async (call) => {
+      seen.push(call.metadata.authorization);
+      return { models: [] };
+    },
+  });
+  const env = { DMESH_ROUTER: address, DMESH_TOKEN: 'dm_a_1' };
+  await dmesh(['models'], { env });
+  await dmesh(['models', '--token', 'dm_b_2'], { env });
+  await dmesh(['models', '--router', address]);
+  expect(seen).toEqual(['Bearer dm_a_1', 'Bearer dm_b_2', undefined]);
 });

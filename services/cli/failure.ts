@@ -7,6 +7,9 @@ import type { Paint } from './terminal.js';
 const TRY: Readonly<Record<string, string>> = {
   [Reason.CONNECT_FAILED]: 'is a router running there? "dmesh up" starts a mesh; --router host:port or DMESH_ROUTER names another one',
   [Reason.CONNECTION_LOST]: 'the router went away while it worked; try again',
+  [Reason.UNAUTHENTICATED]: 'DMESH_TOKEN or --token says who asks; an operator makes tokens with "dmesh token add"',
+  [Reason.FORBIDDEN]: 'ask for less, or ask an operator for a token that allows it',
+  [Reason.RATE_LIMITED]: 'try again later, or ask an operator for more',
   [Reason.UNKNOWN_MODEL]: '"dmesh models" lists what the mesh serves',
   [Reason.UNKNOWN_LORA]: '"dmesh models" lists the LoRAs of each model',
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',

@@ -20,7 +20,7 @@ export async function withMesh<T>(context: Context, options: SessionOptions, use
   const slots = typeof nodes === 'number' ? 'the CPU' : nodes.map((gpu) => gpu.name).join(', ');
   err(paint('dim', `starting NATS, ${options.routerCount ?? 1} router(s) and ${count} node(s) on ${slots}\n`));
 
-  const mesh = await LocalMesh.start({ ...options, nodes, signal: context.signal });
+  const mesh = await LocalMesh.start({ ...options, nodes, token: context.env.DMESH_TOKEN, signal: context.signal });
   const kill = () => mesh.kill();
   context.hurry.addEventListener('abort', kill, { once: true });
   try {

@@ -39,14 +39,14 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const prompt = read.text('prompt') ?? 'a big red circle on a blue background';
   const file = read.text('out') ?? `images/${fileNameOf(prompt, 'png')}`;
 
-  const { terminal, signal } = context;
+  const { env, terminal, signal } = context;
   const startedAt = systemClock.now();
   const show = logTo(context);
   // Fetching a nats-server can take a while; the rest is of interest to whoever asks.
   const onLine = (line: Line) => (read.flag('verbose') || line.process === 'setup') && show(line);
   return withMesh(context, { nodeCount, cpuNodeCount: 3, natsUrl: context.env.NATS_URL, onLine }, async (mesh) => {
     terminal.err(terminal.paint('dim', `ready after ${((systemClock.now() - startedAt) / 1000).toFixed(1)} s, drawing "${prompt}"\n`));
-    const client = connectMesh({ address: mesh.address });
+    const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
     const bar = new ProgressBar(terminal);
     try {
       const request = { prompt, seed, format: formatOfFile(file) };

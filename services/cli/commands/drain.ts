@@ -1,6 +1,6 @@
 /** dmesh drain and dmesh resume: take a node out of work and back in. */
 import { connectMesh, type MeshClient } from '#client';
-import { Arguments } from '../arguments.js';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 
 const usageOf = (name: string, what: string) => `dmesh ${name} NODE [options]
@@ -8,6 +8,7 @@ const usageOf = (name: string, what: string) => `dmesh ${name} NODE [options]
   ${what}
 
   --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+  --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
 `;
 
 export const drain: Command = {
@@ -29,11 +30,11 @@ async function tellNode(
   { env, terminal }: Context,
   verb: { done: string; tell: (mesh: MeshClient, nodeId: string) => Promise<void> },
 ): Promise<ExitCode> {
-  const read = new Arguments(args, { router: { type: 'string' } });
+  const read = new Arguments(args, { ...MESH_OPTIONS });
   const [nodeId = ''] = read.expectPositionals(['the name of a NODE']);
-  const address = read.router(env);
+  const at = read.mesh(env);
   read.check();
-  const mesh = connectMesh({ address });
+  const mesh = connectMesh(at);
   try {
     await verb.tell(mesh, nodeId);
     terminal.out(`${nodeId} ${verb.done}\n`);

@@ -1,6 +1,6 @@
 /** dmesh generate: one prompt becomes one or more files. */
 import { connectMesh, type PictureRequest } from '#client';
-import { Arguments } from '../arguments.js';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { describePictures, fileNameOf, formatOfFile, picturesAsJson, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
@@ -19,6 +19,7 @@ const usage = `dmesh generate "PROMPT" [options]
       --guidance X     guidance scale
       --priority P     high, normal or low
       --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+      --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
       --timeout T      such as 60s (the default) or 5m
       --json           tells what was saved as one JSON object
 
@@ -37,7 +38,7 @@ const OPTIONS = {
   negative: { type: 'string' },
   guidance: { type: 'string' },
   priority: { type: 'string' },
-  router: { type: 'string' },
+  ...MESH_OPTIONS,
   timeout: { type: 'string' },
   json: { type: 'boolean' },
 } as const;
@@ -49,11 +50,11 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
   const [prompt = ''] = read.expectPositionals(['a "PROMPT" in quotes']);
   const request = requestOf(read, prompt);
   const timeoutMs = read.durationMs('timeout') ?? 60_000;
-  const address = read.router(env);
+  const at = read.mesh(env);
   read.check();
   const file = read.text('out') ?? fileNameOf(prompt, request.format ?? 'png');
 
-  const mesh = connectMesh({ address });
+  const mesh = connectMesh(at);
   const bar = new ProgressBar(terminal);
   try {
     const result = await mesh.generate(request, { signal, timeoutMs, onProgress: (progress) => bar.show(progress) });

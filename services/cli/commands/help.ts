@@ -30,8 +30,8 @@ function overview(commands: readonly Command[]): string {
 
 ${commands.map(({ name, summary }) => `  ${name.padEnd(10)}${summary}`).join('\n')}
 
-dmesh help COMMAND or dmesh COMMAND --help shows its options. DMESH_ROUTER (host:port) names the router.
-NO_COLOR=1 turns colours off.
+dmesh help COMMAND or dmesh COMMAND --help shows its options. DMESH_ROUTER (host:port) names the router,
+DMESH_TOKEN says who asks. NO_COLOR=1 turns colours off.
 
 Exit codes: 0 done · 1 failed · 2 the mesh refused (bad request, unknown name) · 3 unavailable, busy or
 too late; may work later · 64 wrong command line · 130 interrupted.

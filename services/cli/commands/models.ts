@@ -1,7 +1,7 @@
 /** dmesh models: what can be asked for, with defaults and limits. */
 import { connectMesh, type Model } from '#client';
 import { generation } from '#contracts';
-import { Arguments } from '../arguments.js';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { table } from '../table.js';
 
@@ -9,16 +9,17 @@ const usage = `dmesh models [options]
 
   --json         every field, as JSON
   --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+  --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
 `;
 
 export const models: Command = { name: 'models', summary: 'list what the mesh can draw with', usage, run };
 
 async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
-  const read = new Arguments(args, { json: { type: 'boolean' }, router: { type: 'string' } });
+  const read = new Arguments(args, { json: { type: 'boolean' }, ...MESH_OPTIONS });
   read.expectPositionals([]);
-  const address = read.router(env);
+  const at = read.mesh(env);
   read.check();
-  const mesh = connectMesh({ address });
+  const mesh = connectMesh(at);
   try {
     const listed = await mesh.listModels({ signal });
     if (read.flag('json')) terminal.out(`${JSON.stringify(listed.map((model) => generation.Model.toJSON(model)))}\n`);

@@ -1,7 +1,7 @@
 /** dmesh nodes: who is in the mesh and how it feels, once or as it changes. */
 import { connectMesh, type MeshSnapshot, type NodeInfo } from '#client';
 import { admin } from '#contracts';
-import { Arguments } from '../arguments.js';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { breakerOf, stateOf } from '../node-words.js';
 import { table } from '../table.js';
@@ -12,6 +12,7 @@ const usage = `dmesh nodes [options]
   -w, --watch        again whenever something changes, until Ctrl-C
       --json         every field, as JSON; with --watch one object a line
       --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+      --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
 `;
 
 export const nodes: Command = { name: 'nodes', summary: 'list the nodes of the mesh', usage, run };
@@ -21,12 +22,12 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const read = new Arguments(args, {
     json: { type: 'boolean' },
     watch: { type: 'boolean', short: 'w' },
-    router: { type: 'string' },
+    ...MESH_OPTIONS,
   });
   read.expectPositionals([]);
-  const address = read.router(env);
+  const at = read.mesh(env);
   read.check();
-  const mesh = connectMesh({ address });
+  const mesh = connectMesh(at);
   try {
     if (read.flag('watch')) {
       try {

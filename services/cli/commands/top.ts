@@ -2,7 +2,7 @@
 import { Code, connectMesh, type MeshClient, type MeshSnapshot, StatusError } from '#client';
 import { admin } from '#contracts';
 import { systemClock } from '#runtime';
-import { Arguments } from '../arguments.js';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { withScreen } from '../screen.js';
 import type { ScreenSize } from '../terminal.js';
@@ -16,6 +16,7 @@ const usage = `dmesh top [options]
       --once         one plain snapshot
       --json         every field, as JSON, one object a line
       --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+      --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
 `;
 
 export const top: Command = { name: 'top', summary: 'watch the mesh at work', usage, run };
@@ -25,11 +26,12 @@ const RETRY_MS = 1000;
 
 async function run(args: readonly string[], context: Context): Promise<ExitCode> {
   const { env, signal, terminal } = context;
-  const read = new Arguments(args, { once: { type: 'boolean' }, json: { type: 'boolean' }, router: { type: 'string' } });
+  const read = new Arguments(args, { once: { type: 'boolean' }, json: { type: 'boolean' }, ...MESH_OPTIONS });
   read.expectPositionals([]);
-  const address = read.router(env);
+  const at = read.mesh(env);
+  const { address } = at;
   read.check();
-  const mesh = connectMesh({ address });
+  const mesh = connectMesh(at);
   const plain = (snapshot: MeshSnapshot) =>
     read.flag('json')
       ? `${JSON.stringify(admin.MeshSnapshot.toJSON(snapshot))}\n`

@@ -23,7 +23,8 @@ const usage = `dmesh up [options]
       --prompt TEXT    what to draw then; default "${FIRST_PROMPT}"
 
   NATS_URL names a NATS to use instead of a new one. Settings of the services pass through:
-  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md).
+  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). With
+  DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator.
 `;
 
 export const up: Command = { name: 'up', summary: 'start a whole mesh on this machine', usage, run };
@@ -64,8 +65,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   return ExitCode.OK;
 }
 
-async function draw(mesh: LocalMesh, prompt: string, { terminal, signal }: Context): Promise<void> {
-  const client = connectMesh({ address: mesh.address });
+async function draw(mesh: LocalMesh, prompt: string, { env, terminal, signal }: Context): Promise<void> {
+  const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
   try {
     const result = await client.generate({ prompt }, { signal });
     const saved = await savePictures(result, `images/${fileNameOf(prompt, 'png')}`);

@@ -31,6 +31,9 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.UNAUTHENTICATED]: CALLERS_OWN, // a mesh behind us does not know who asks
   [Reason.FORBIDDEN]: CALLERS_OWN,
   [Reason.UNKNOWN_NODE]: CALLERS_OWN,
+  [Reason.ROUTE_UNSERVED]: CALLERS_OWN, // an operator's; no request for a picture ends with these three
+  [Reason.CHANGED_MEANWHILE]: CALLERS_OWN,
+  [Reason.STORE_UNAVAILABLE]: CALLERS_OWN,
   [Reason.PROMPT_TOO_LONG]: CALLERS_OWN, // the limit is the model's
   [Reason.LORA_UNUSABLE]: CALLERS_OWN, // the same file on every node
   [Reason.MODEL_UNUSABLE]: CALLERS_OWN, // the same folder on every node

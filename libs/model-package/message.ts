@@ -14,6 +14,7 @@ export function modelMessage(info: ModelInfo, nodeCount: number): generation.Mod
     negativePrompt: info.negativePrompt,
     loras: info.loras.map((lora) => ({ ...lora })),
     nodes: nodeCount,
+    leadsTo: [],
   };
 }
 

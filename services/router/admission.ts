@@ -3,6 +3,7 @@
  * are filled from the model's own limits; the seed is pinned, so that whatever node draws it, now or
  * on a retry, draws the same picture.
  */
+import { ANONYMOUS_TENANT } from '#access';
 import { type generation, priorityName } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
@@ -91,12 +92,21 @@ export class Admission {
   async #modelFor(name: string, routeKey: string, signal: AbortSignal): Promise<{ info: ModelInfo; revision: string }> {
     const { fleet, routes } = this.options;
     if (fleet.models().size === 0) await this.#firstNode(signal);
+    if (routes.settled) await this.#atMost(routes.settled, signal);
     const route = routes.routes.get(name);
     if (route) return this.#follow(route, routeKey);
     const served = fleet.models();
     const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
     if (found) return { info: found.info, revision: '' };
     throw unknownModel(name, [...new Set([...served.keys(), ...routes.routes.keys()])].sort());
+  }
+
+  /** A router that has just started knows its nodes a little before its routes. */
+  async #atMost(settled: Promise<void>, signal: AbortSignal): Promise<void> {
+    const { clock, noNodesWaitMs } = this.options;
+    const limit = new AbortController();
+    void settled.then(() => limit.abort());
+    await clock.sleep(noNodesWaitMs, AbortSignal.any([signal, limit.signal])).catch(() => signal.throwIfAborted());
   }
 
   /** Where the drawn target is served by nobody, the others step in. */

@@ -98,7 +98,13 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
-  const figures = { runningCount: () => router.leases.size, membershipFrozen: () => membership.frozen, rates, routes: router.routes, routeStore };
+  const figures = {
+    runningCount: () => router.leases.size,
+    membershipFrozen: () => membership.frozen,
+    rates,
+    routes: router.routes,
+    routeStore,
+  };
   server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures })), { endless: ['watchMesh'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
@@ -114,6 +120,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   let unregister = () => {};
   const join = async () => {
     members.start();
+    router.routes.awaitStore();
     routeStore.start();
     const metadata = () => ({ router_id: config.routerId, grpc_addr: grpcAddress });
     unregister = registerService(bus, { name: 'dmesh-router', version: VERSION, description: 'Routes generations', metadata }, emit);

@@ -96,15 +96,15 @@ function mayJoin(ticket: Ticket, running: Running<unknown>): boolean {
 }
 
 function keysOf(ticket: Ticket): string[] {
-  const { tenant, request, asked } = ticket;
-  const keys = asked.requestId === '' ? [] : [JSON.stringify([tenant, asked.requestId, contentOf(request, asked.seed)])];
+  const { tenant, request, revision, asked } = ticket;
+  const keys = asked.requestId === '' ? [] : [JSON.stringify([tenant, asked.requestId, revision, contentOf(request, asked.seed)])];
   const content = contentKey(ticket);
   return content === undefined ? keys : [...keys, content];
 }
 
 /** Equal for requests of a tenant that must get equal pictures; undefined when the seed is left to chance. */
-export function contentKey({ tenant, request, asked }: Ticket): string | undefined {
-  return asked.seed === undefined ? undefined : JSON.stringify([tenant, contentOf(request, asked.seed)]);
+export function contentKey({ tenant, request, revision, asked }: Ticket): string | undefined {
+  return asked.seed === undefined ? undefined : JSON.stringify([tenant, revision, contentOf(request, asked.seed)]);
 }
 
 /** All that decides what is answered; a seed only when the caller chose it. */

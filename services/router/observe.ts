@@ -200,7 +200,10 @@ export function observe(options: {
       case 'routesRejected':
         return logger.error({ revision: event.revision, fault: event.fault }, 'stored routes refused, the last good ones hold');
       case 'routesLost':
-        return logger.error({ routes: event.routeCount }, 'the store of routes came back empty: set them again, new routers do not know them');
+        return logger.error(
+          { routes: event.routeCount },
+          'the store of routes came back empty: set them again, new routers do not know them',
+        );
       case 'routesUnavailable':
         return logger.warn({ cause: event.cause }, 'no routes: nowhere to keep them');
       case 'canaryEnded':

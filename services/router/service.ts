@@ -27,10 +27,10 @@ import type { RouterEvent } from './events.js';
 import { Executor } from './execute.js';
 import { Flights } from './join.js';
 import { ResultCache } from './result-cache.js';
+import { RouteBook } from './routes/route-book.js';
 import { generate } from './rpc/generate.js';
 import { generateStream } from './rpc/generate-stream.js';
 import { listModels } from './rpc/list-models.js';
-import { RouteBook } from './routes/route-book.js';
 
 export interface RouterOptions {
   readonly config: Pick<

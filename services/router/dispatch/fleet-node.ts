@@ -45,8 +45,9 @@ export class FleetNode {
   }
 
   /** Nodes may know different revisions of one model: a LoRA may be new to some. */
-  serves(ticket: Pick<Ticket, 'work' | 'loraNames'>): boolean {
-    const info = this.beat.models.find(({ name }) => name === ticket.work.model);
+  serves(ticket: Pick<Ticket, 'work' | 'revision' | 'loraNames'>): boolean {
+    const { revision: wanted, work } = ticket;
+    const info = this.beat.models.find(({ name, revision }) => name === work.model && (wanted === '' || revision === wanted));
     return info !== undefined && ticket.loraNames.every((needed) => info.loras.some(({ name }) => name === needed));
   }
 

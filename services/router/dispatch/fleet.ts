@@ -31,14 +31,20 @@ export interface FleetOptions {
 
 export interface ServedModel {
   readonly info: ModelInfo;
+  /** Those that are not gone. */
   readonly nodeCount: number;
+}
+
+/** A model under its name; where nodes disagree about it, the newest revision speaks. */
+export interface NamedModel extends ServedModel {
+  readonly byRevision: ReadonlyMap<string, ServedModel>;
 }
 
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
   readonly #awaitingModels = new Set<() => void>();
   /** Worked out at the first question after a change; asked at every admission. */
-  #models: Map<string, ServedModel> | undefined;
+  #models: Map<string, NamedModel> | undefined;
 
   constructor(private readonly options: FleetOptions) {}
 
@@ -111,10 +117,16 @@ export class Fleet {
     return count;
   }
 
-  /** By name, those of silent nodes included; where nodes disagree about a model, the newest revision speaks. */
-  models(): ReadonlyMap<string, ServedModel> {
+  /** By name, those of silent nodes included. */
+  models(): ReadonlyMap<string, NamedModel> {
     this.#models ??= this.#collectModels();
     return this.#models;
+  }
+
+  /** Of one revision, or of any when that is ''. */
+  model(name: string, revision: string): ServedModel | undefined {
+    const named = this.models().get(name);
+    return revision === '' ? named : named?.byRevision.get(revision);
   }
 
   /** Calls back once, at the next change of what is served. Returns what takes that back. */
@@ -136,14 +148,21 @@ export class Fleet {
     for (const callback of callbacks) callback();
   }
 
-  #collectModels(): Map<string, ServedModel> {
-    const served = new Map<string, ServedModel>();
+  #collectModels(): Map<string, NamedModel> {
+    const revisions = new Map<string, Map<string, ServedModel>>();
     for (const { member } of this.#nodes.values()) {
       for (const info of member.beat.models) {
-        const known = served.get(info.name);
-        const newest = known && byRevision(known.info, info) >= 0 ? known.info : info;
-        served.set(info.name, { info: newest, nodeCount: (known?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1) });
+        const ofName = revisions.get(info.name) ?? new Map<string, ServedModel>();
+        revisions.set(info.name, ofName);
+        const nodeCount = (ofName.get(info.revision)?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1);
+        ofName.set(info.revision, { info, nodeCount });
       }
+    }
+    const served = new Map<string, NamedModel>();
+    for (const [name, ofName] of revisions) {
+      const all = [...ofName.values()].sort((a, b) => byRevision(b.info, a.info));
+      const nodeCount = all.reduce((sum, each) => sum + each.nodeCount, 0);
+      if (all[0]) served.set(name, { info: all[0].info, nodeCount, byRevision: ofName });
     }
     return served;
   }

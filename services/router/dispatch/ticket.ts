@@ -10,6 +10,8 @@ export interface Ticket extends Waiting {
   /** What the caller chose itself: '' and undefined when it did not. */
   readonly asked: { readonly requestId: string; readonly seed: bigint | undefined };
   readonly work: Work;
+  /** The revision of the model it must be drawn with; '' takes any. */
+  readonly revision: string;
   /** Names of the LoRAs it needs. */
   readonly loraNames: readonly string[];
   /** Node incarnations that failed it; never asked again. */

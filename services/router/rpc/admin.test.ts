@@ -13,6 +13,8 @@ test('what a node says when it does not obey reaches the operator, as no fault o
     runningCount: () => 0,
     membershipFrozen: () => false,
     rates: {} as never,
+    routes: {} as never,
+    routeStore: {} as never,
   });
   await expect(drain({ request: { nodeId: 'n1' } } as never)).rejects.toMatchObject({
     code: Code.INTERNAL,

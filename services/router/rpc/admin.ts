@@ -11,6 +11,7 @@ import type { FleetNode } from '../dispatch/fleet-node.js';
 import { queueFigures } from '../queue-figures.js';
 import type { Rates } from '../rates.js';
 import { SharedWatch } from '../shared-watch.js';
+import { type RouteParts, routeHandlers } from './routes.js';
 
 export interface AdminParts {
   readonly bus: Bus;
@@ -21,6 +22,8 @@ export interface AdminParts {
   readonly runningCount: () => number;
   readonly membershipFrozen: () => boolean;
   readonly rates: Pick<Rates, 'read'>;
+  readonly routes: RouteParts['routes'];
+  readonly routeStore: RouteParts['store'];
 }
 
 /** Watchers are told of changes at most this often. */
@@ -58,6 +61,7 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
     },
     drain: (call) => control(call.request.nodeId, 'drain'),
     resume: (call) => control(call.request.nodeId, 'resume'),
+    ...routeHandlers({ fleet, routes: parts.routes, store: parts.routeStore }),
   };
 }
 

@@ -2,12 +2,36 @@ import type { generation } from '#contracts';
 import type { UnaryHandler } from '#grpc';
 import { modelMessage } from '#model-package';
 import type { Fleet } from '../dispatch/fleet.js';
+import { type Route, targetName } from '../routes/route.js';
+import type { RouteBook } from '../routes/route-book.js';
 
-/** Every model some node serves, by name. */
-export function listModels(parts: { fleet: Fleet }): UnaryHandler<generation.ListModelsRequest, generation.ListModelsResponse> {
+/** Every name that can be asked for now: models some node serves, and routes that lead to one, which hide models of their name. */
+export function listModels(parts: {
+  fleet: Fleet;
+  routes: RouteBook;
+}): UnaryHandler<generation.ListModelsRequest, generation.ListModelsResponse> {
+  const { fleet, routes } = parts;
   return async () => {
-    const served = [...parts.fleet.models().values()].filter(({ nodeCount }) => nodeCount > 0);
-    const models = served.map(({ info, nodeCount }) => modelMessage(info, nodeCount));
-    return { models: models.sort((a, b) => a.name.localeCompare(b.name)) };
+    const byName = new Map<string, generation.Model>();
+    for (const [name, { info, nodeCount }] of fleet.models()) if (nodeCount > 0) byName.set(name, modelMessage(info, nodeCount));
+    for (const route of routes.routes.values()) {
+      const model = routeMessage(route, fleet);
+      if (model) byName.set(route.name, model);
+      else byName.delete(route.name);
+    }
+    return { models: [...byName.values()].sort((a, b) => a.name.localeCompare(b.name)) };
   };
+}
+
+/** Undefined when nobody serves any of its targets. */
+function routeMessage(route: Route, fleet: Fleet): generation.Model | undefined {
+  const targets = route.targets
+    .filter(({ weight }) => weight > 0)
+    .map((target) => ({ target, served: fleet.model(target.model, target.revision) }))
+    .filter(({ served }) => (served?.nodeCount ?? 0) > 0)
+    .sort((a, b) => b.target.weight - a.target.weight);
+  const info = targets[0]?.served?.info;
+  if (!info) return undefined;
+  const nodeCount = targets.reduce((sum, { served }) => sum + (served?.nodeCount ?? 0), 0);
+  return { ...modelMessage(info, nodeCount), name: route.name, leadsTo: route.targets.map(targetName) };
 }

@@ -222,6 +222,49 @@ export interface ResumeRequest {
 export interface ResumeResponse {
 }
 
+/**
+ * A name that callers may ask for, and the models it leads to. It hides a model of the same name; its targets
+ * are always models that nodes serve, never routes.
+ */
+export interface Route {
+  /** 1 to 128 of A-Z a-z 0-9 . _ : - */
+  name: string;
+  /** 1 to 16, at least one with a weight. */
+  targets: RouteTarget[];
+}
+
+export interface RouteTarget {
+  model: string;
+  /** Empty takes any. */
+  revision: string;
+  /**
+   * Its part of the sum of all weights, up to 1000000; 0 gets nothing. A tenant stays with its target; a caller
+   * without a token is drawn one for each request id. While no node serves the drawn target, the others step in.
+   */
+  weight: number;
+}
+
+export interface GetRoutesRequest {
+}
+
+export interface GetRoutesResponse {
+  routes: Route[];
+  /** 0 while none were ever set. */
+  revision: bigint;
+}
+
+export interface SetRoutesRequest {
+  routes: Route[];
+  /** From GetRoutes: a change by somebody else in between is not overwritten. */
+  expectedRevision: bigint;
+  /** Also with targets that no node serves yet. */
+  force: boolean;
+}
+
+export interface SetRoutesResponse {
+  revision: bigint;
+}
+
 function createBaseListNodesRequest(): ListNodesRequest {
   return {};
 }
@@ -1963,6 +2006,512 @@ export const ResumeResponse: MessageFns<ResumeResponse> = {
   },
 };
 
+function createBaseRoute(): Route {
+  return { name: "", targets: [] };
+}
+
+export const Route: MessageFns<Route> = {
+  encode(message: Route, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    for (const v of message.targets) {
+      RouteTarget.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Route {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRoute();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.targets.push(RouteTarget.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Route {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      targets: globalThis.Array.isArray(object?.targets) ? object.targets.map((e: any) => RouteTarget.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: Route): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.targets?.length) {
+      obj.targets = message.targets.map((e) => RouteTarget.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Route>): Route {
+    return Route.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Route>): Route {
+    const message = createBaseRoute();
+    message.name = object.name ?? "";
+    message.targets = object.targets?.map((e) => RouteTarget.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRouteTarget(): RouteTarget {
+  return { model: "", revision: "", weight: 0 };
+}
+
+export const RouteTarget: MessageFns<RouteTarget> = {
+  encode(message: RouteTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.revision !== "") {
+      writer.uint32(18).string(message.revision);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(24).uint32(message.weight);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.weight = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RouteTarget {
+    return {
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      revision: isSet(object.revision) ? globalThis.String(object.revision) : "",
+      weight: isSet(object.weight) ? globalThis.Number(object.weight) : 0,
+    };
+  },
+
+  toJSON(message: RouteTarget): unknown {
+    const obj: any = {};
+    if (message.model !== "") {
+      obj.model = message.model;
+    }
+    if (message.revision !== "") {
+      obj.revision = message.revision;
+    }
+    if (message.weight !== 0) {
+      obj.weight = Math.round(message.weight);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RouteTarget>): RouteTarget {
+    return RouteTarget.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteTarget>): RouteTarget {
+    const message = createBaseRouteTarget();
+    message.model = object.model ?? "";
+    message.revision = object.revision ?? "";
+    message.weight = object.weight ?? 0;
+    return message;
+  },
+};
+
+function createBaseGetRoutesRequest(): GetRoutesRequest {
+  return {};
+}
+
+export const GetRoutesRequest: MessageFns<GetRoutesRequest> = {
+  encode(_: GetRoutesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetRoutesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetRoutesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): GetRoutesRequest {
+    return {};
+  },
+
+  toJSON(_: GetRoutesRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<GetRoutesRequest>): GetRoutesRequest {
+    return GetRoutesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<GetRoutesRequest>): GetRoutesRequest {
+    const message = createBaseGetRoutesRequest();
+    return message;
+  },
+};
+
+function createBaseGetRoutesResponse(): GetRoutesResponse {
+  return { routes: [], revision: 0n };
+}
+
+export const GetRoutesResponse: MessageFns<GetRoutesResponse> = {
+  encode(message: GetRoutesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.routes) {
+      Route.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetRoutesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetRoutesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.routes.push(Route.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetRoutesResponse {
+    return {
+      routes: globalThis.Array.isArray(object?.routes) ? object.routes.map((e: any) => Route.fromJSON(e)) : [],
+      revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+    };
+  },
+
+  toJSON(message: GetRoutesResponse): unknown {
+    const obj: any = {};
+    if (message.routes?.length) {
+      obj.routes = message.routes.map((e) => Route.toJSON(e));
+    }
+    if (message.revision !== 0n) {
+      obj.revision = message.revision.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<GetRoutesResponse>): GetRoutesResponse {
+    return GetRoutesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetRoutesResponse>): GetRoutesResponse {
+    const message = createBaseGetRoutesResponse();
+    message.routes = object.routes?.map((e) => Route.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
+function createBaseSetRoutesRequest(): SetRoutesRequest {
+  return { routes: [], expectedRevision: 0n, force: false };
+}
+
+export const SetRoutesRequest: MessageFns<SetRoutesRequest> = {
+  encode(message: SetRoutesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.routes) {
+      Route.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.expectedRevision !== 0n) {
+      if (BigInt.asUintN(64, message.expectedRevision) !== message.expectedRevision) {
+        throw new globalThis.Error("value provided for field message.expectedRevision of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.expectedRevision);
+    }
+    if (message.force !== false) {
+      writer.uint32(24).bool(message.force);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetRoutesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetRoutesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.routes.push(Route.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.expectedRevision = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.force = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetRoutesRequest {
+    return {
+      routes: globalThis.Array.isArray(object?.routes) ? object.routes.map((e: any) => Route.fromJSON(e)) : [],
+      expectedRevision: isSet(object.expectedRevision)
+        ? BigInt(object.expectedRevision)
+        : isSet(object.expected_revision)
+        ? BigInt(object.expected_revision)
+        : 0n,
+      force: isSet(object.force) ? globalThis.Boolean(object.force) : false,
+    };
+  },
+
+  toJSON(message: SetRoutesRequest): unknown {
+    const obj: any = {};
+    if (message.routes?.length) {
+      obj.routes = message.routes.map((e) => Route.toJSON(e));
+    }
+    if (message.expectedRevision !== 0n) {
+      obj.expectedRevision = message.expectedRevision.toString();
+    }
+    if (message.force !== false) {
+      obj.force = message.force;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetRoutesRequest>): SetRoutesRequest {
+    return SetRoutesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetRoutesRequest>): SetRoutesRequest {
+    const message = createBaseSetRoutesRequest();
+    message.routes = object.routes?.map((e) => Route.fromPartial(e)) || [];
+    message.expectedRevision = (object.expectedRevision !== undefined && object.expectedRevision !== null)
+      ? BigInt(object.expectedRevision)
+      : 0n;
+    message.force = object.force ?? false;
+    return message;
+  },
+};
+
+function createBaseSetRoutesResponse(): SetRoutesResponse {
+  return { revision: 0n };
+}
+
+export const SetRoutesResponse: MessageFns<SetRoutesResponse> = {
+  encode(message: SetRoutesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetRoutesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetRoutesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetRoutesResponse {
+    return { revision: isSet(object.revision) ? BigInt(object.revision) : 0n };
+  },
+
+  toJSON(message: SetRoutesResponse): unknown {
+    const obj: any = {};
+    if (message.revision !== 0n) {
+      obj.revision = message.revision.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetRoutesResponse>): SetRoutesResponse {
+    return SetRoutesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetRoutesResponse>): SetRoutesResponse {
+    const message = createBaseSetRoutesResponse();
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
 export type MeshAdminServiceService = typeof MeshAdminServiceService;
 export const MeshAdminServiceService = {
   /** Every node this router knows, gone ones included for a while. */
@@ -2009,6 +2558,32 @@ export const MeshAdminServiceService = {
     responseSerialize: (value: ResumeResponse): Buffer => Buffer.from(ResumeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResumeResponse => ResumeResponse.decode(value),
   },
+  /** The routes in force here, and the revision that SetRoutes wants to hear. */
+  getRoutes: {
+    path: "/diffusionmesh.v1.MeshAdminService/GetRoutes" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetRoutesRequest): Buffer => Buffer.from(GetRoutesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetRoutesRequest => GetRoutesRequest.decode(value),
+    responseSerialize: (value: GetRoutesResponse): Buffer => Buffer.from(GetRoutesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetRoutesResponse => GetRoutesResponse.decode(value),
+  },
+  /**
+   * Replaces all routes of the mesh. Every router follows within a second.
+   *
+   * INVALID_ARGUMENT names everything that is malformed, FAILED_PRECONDITION/ROUTE_UNSERVED every target that
+   * no node serves, unless `force`; ABORTED/CHANGED_MEANWHILE: somebody was faster, read again.
+   * FAILED_PRECONDITION/STORE_UNAVAILABLE: NATS runs without JetStream, where routes are kept.
+   */
+  setRoutes: {
+    path: "/diffusionmesh.v1.MeshAdminService/SetRoutes" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetRoutesRequest): Buffer => Buffer.from(SetRoutesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetRoutesRequest => SetRoutesRequest.decode(value),
+    responseSerialize: (value: SetRoutesResponse): Buffer => Buffer.from(SetRoutesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetRoutesResponse => SetRoutesResponse.decode(value),
+  },
 } as const;
 
 export interface MeshAdminServiceServer extends UntypedServiceImplementation {
@@ -2024,6 +2599,16 @@ export interface MeshAdminServiceServer extends UntypedServiceImplementation {
   drain: handleUnaryCall<DrainRequest, DrainResponse>;
   /** Takes a drain back. */
   resume: handleUnaryCall<ResumeRequest, ResumeResponse>;
+  /** The routes in force here, and the revision that SetRoutes wants to hear. */
+  getRoutes: handleUnaryCall<GetRoutesRequest, GetRoutesResponse>;
+  /**
+   * Replaces all routes of the mesh. Every router follows within a second.
+   *
+   * INVALID_ARGUMENT names everything that is malformed, FAILED_PRECONDITION/ROUTE_UNSERVED every target that
+   * no node serves, unless `force`; ABORTED/CHANGED_MEANWHILE: somebody was faster, read again.
+   * FAILED_PRECONDITION/STORE_UNAVAILABLE: NATS runs without JetStream, where routes are kept.
+   */
+  setRoutes: handleUnaryCall<SetRoutesRequest, SetRoutesResponse>;
 }
 
 export interface MeshAdminServiceClient extends Client {
@@ -2085,6 +2670,44 @@ export interface MeshAdminServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResumeResponse) => void,
+  ): ClientUnaryCall;
+  /** The routes in force here, and the revision that SetRoutes wants to hear. */
+  getRoutes(
+    request: GetRoutesRequest,
+    callback: (error: ServiceError | null, response: GetRoutesResponse) => void,
+  ): ClientUnaryCall;
+  getRoutes(
+    request: GetRoutesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetRoutesResponse) => void,
+  ): ClientUnaryCall;
+  getRoutes(
+    request: GetRoutesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetRoutesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Replaces all routes of the mesh. Every router follows within a second.
+   *
+   * INVALID_ARGUMENT names everything that is malformed, FAILED_PRECONDITION/ROUTE_UNSERVED every target that
+   * no node serves, unless `force`; ABORTED/CHANGED_MEANWHILE: somebody was faster, read again.
+   * FAILED_PRECONDITION/STORE_UNAVAILABLE: NATS runs without JetStream, where routes are kept.
+   */
+  setRoutes(
+    request: SetRoutesRequest,
+    callback: (error: ServiceError | null, response: SetRoutesResponse) => void,
+  ): ClientUnaryCall;
+  setRoutes(
+    request: SetRoutesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetRoutesResponse) => void,
+  ): ClientUnaryCall;
+  setRoutes(
+    request: SetRoutesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetRoutesResponse) => void,
   ): ClientUnaryCall;
 }
 

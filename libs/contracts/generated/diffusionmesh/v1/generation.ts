@@ -287,6 +287,11 @@ export interface Model {
   loras: LoraInfo[];
   /** Nodes that serve it now. 1 when a node answers for itself. */
   nodes: number;
+  /**
+   * Set when the name is a route (MeshAdmin.SetRoutes): what it leads to, such as "z-image-tiny@3". All else here
+   * is then said of the served target with the most weight, and `nodes` counts those of all targets.
+   */
+  leadsTo: string[];
 }
 
 export interface ModelDefaults {
@@ -2350,6 +2355,7 @@ function createBaseModel(): Model {
     negativePrompt: false,
     loras: [],
     nodes: 0,
+    leadsTo: [],
   };
 }
 
@@ -2381,6 +2387,9 @@ export const Model: MessageFns<Model> = {
     }
     if (message.nodes !== 0) {
       writer.uint32(72).uint32(message.nodes);
+    }
+    for (const v of message.leadsTo) {
+      writer.uint32(82).string(v!);
     }
     return writer;
   },
@@ -2470,6 +2479,14 @@ export const Model: MessageFns<Model> = {
             message.nodes = reader.uint32();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.leadsTo.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2499,6 +2516,11 @@ export const Model: MessageFns<Model> = {
         : false,
       loras: globalThis.Array.isArray(object?.loras) ? object.loras.map((e: any) => LoraInfo.fromJSON(e)) : [],
       nodes: isSet(object.nodes) ? globalThis.Number(object.nodes) : 0,
+      leadsTo: globalThis.Array.isArray(object?.leadsTo)
+        ? object.leadsTo.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.leads_to)
+        ? object.leads_to.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -2531,6 +2553,9 @@ export const Model: MessageFns<Model> = {
     if (message.nodes !== 0) {
       obj.nodes = Math.round(message.nodes);
     }
+    if (message.leadsTo?.length) {
+      obj.leadsTo = message.leadsTo;
+    }
     return obj;
   },
 
@@ -2552,6 +2577,7 @@ export const Model: MessageFns<Model> = {
     message.negativePrompt = object.negativePrompt ?? false;
     message.loras = object.loras?.map((e) => LoraInfo.fromPartial(e)) || [];
     message.nodes = object.nodes ?? 0;
+    message.leadsTo = object.leadsTo?.map((e) => e) || [];
     return message;
   },
 };

@@ -1,0 +1,173 @@
+/** What a route does to requests: a router with nodes of several models and revisions, over real sockets. */
+import { afterEach, expect, test } from 'vitest';
+import { admin, generation } from '#contracts';
+import { Code, Reason, StatusError } from '#core';
+import { Channel, Server } from '#grpc';
+import { systemClock } from '#runtime';
+import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
+import { Access } from './access.js';
+import { routeHandlers } from './rpc/routes.js';
+import { createRouter } from './service.js';
+
+const Pictures = generation.ImageGenerationServiceService;
+const Admin = admin.MeshAdminServiceService;
+const cleanups: (() => Promise<void> | void)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+async function startRouter(nodes: readonly FakeNode[]) {
+  for (const node of nodes) {
+    await node.start();
+    cleanups.push(() => node.stop());
+  }
+  const router = createRouter({
+    config: {
+      routerId: 'router',
+      zone: '',
+      order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
+      queue: {
+        limits: { perSlotCount: 0, minCount: 100, classRatio: { high: 1, normal: 1, low: 1 } },
+        timeoutMs: 10_000,
+        noNodesWaitMs: 300,
+      },
+      execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+      cost: { priorMs: 1000 },
+      cacheBytes: 0,
+      retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+      breaker: { openMs: 30_000 },
+      link: { keepaliveMs: 1000 },
+    },
+    access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
+    clock: systemClock,
+    random: Math.random,
+    emit: () => {},
+    evidence: () => {},
+  });
+  for (const { nodeId, beat } of nodes) {
+    router.fleet.follow({ type: 'memberJoined', member: { nodeId, state: 'alive', beat, joinedAt: 0, heardAt: 0 } });
+  }
+  const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
+  server.add(Pictures, router.handlers);
+  let revision = 0;
+  const store = {
+    replace: async (data: Uint8Array, expected: number) => {
+      if (expected !== revision) throw new StatusError({ code: Code.ABORTED, reason: Reason.CHANGED_MEANWHILE, message: 'changed' });
+      router.routes.accept(data, ++revision);
+      return revision;
+    },
+  };
+  const { getRoutes, setRoutes } = routeHandlers({ fleet: router.fleet, routes: router.routes, store });
+  const none = () => Promise.reject(new Error('not part of this test'));
+  server.add(Admin, { listNodes: none, watchMesh: none, drain: none, resume: none, getRoutes, setRoutes });
+  const channel = new Channel(`127.0.0.1:${await server.listen('127.0.0.1:0')}`, { clock: systemClock });
+  cleanups.push(async () => {
+    channel.close();
+    await server.close();
+    router.close();
+  });
+  const draw = async (fields: Partial<generation.GenerateRequest>) =>
+    (await channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'x', ...fields }))).response.nodeId;
+  const set = async (routes: Parameters<typeof admin.Route.fromPartial>[0][], more: Partial<admin.SetRoutesRequest> = {}) =>
+    (await channel.unary(Admin.setRoutes, admin.SetRoutesRequest.fromPartial({ routes, ...more }))).response.revision;
+  return { router, channel, draw, set };
+}
+
+const one = (nodeId: string, revision: string, name = 'fake') =>
+  new FakeNode(nodeId, { model: { ...FAKE_MODEL, name, revision }, slotCount: 8 });
+const split = {
+  name: 'public',
+  targets: [
+    { model: 'fake', revision: '1', weight: 50 },
+    { model: 'fake', revision: '2', weight: 50 },
+  ],
+};
+
+test('requests are split by weight, equal ids get equal targets, revisions are honoured', async () => {
+  const { draw, set } = await startRouter([one('n1', '1'), one('n2', '2')]);
+  expect(await set([split])).toBe(1n);
+  const ids = Array.from({ length: 60 }, (_, i) => `r${i}`);
+  const first = await Promise.all(ids.map((requestId) => draw({ model: 'public', requestId })));
+  const again = await Promise.all(ids.map((requestId) => draw({ model: 'public', requestId })));
+  expect(again).toEqual(first);
+  const onFirst = first.filter((node) => node === 'n1').length;
+  expect(onFirst).toBeGreaterThan(15);
+  expect(onFirst).toBeLessThan(45);
+});
+
+test('a route hides the model of its name, live; requests for other names are untouched', async () => {
+  const { draw, set } = await startRouter([one('n1', '1'), one('n2', '2'), one('n3', '7', 'other')]);
+  const nodesOf = async (model: string) => new Set(await Promise.all(Array.from({ length: 20 }, () => draw({ model }))));
+  await set([{ name: 'fake', targets: [{ model: 'fake', revision: '2', weight: 1 }] }]);
+  expect(await nodesOf('fake')).toEqual(new Set(['n2']));
+  expect(await nodesOf('other')).toEqual(new Set(['n3']));
+  await set([{ name: 'fake', targets: [{ model: 'other', weight: 1 }] }], { expectedRevision: 1n });
+  expect(await nodesOf('fake')).toEqual(new Set(['n3']));
+  await set([], { expectedRevision: 2n });
+  await expect(draw({ model: 'public' })).rejects.toMatchObject({ reason: Reason.UNKNOWN_MODEL });
+});
+
+test('equal requests with a seed are not joined across revisions', async () => {
+  const { draw, set } = await startRouter([one('n1', '1'), one('n2', '2')]);
+  await set([split]);
+  const nodes = await Promise.all(Array.from({ length: 40 }, (_, i) => draw({ model: 'public', requestId: `s${i}`, seed: 7n })));
+  expect(new Set(nodes)).toEqual(new Set(['n1', 'n2']));
+});
+
+test('a target that nobody serves is refused with every reason, unless forced; then the others step in', async () => {
+  const { draw, set } = await startRouter([one('n1', '1')]);
+  const wanted = [
+    split,
+    {
+      name: 'p2',
+      targets: [
+        { model: 'nowhere', weight: 1 },
+        { model: 'parked', weight: 0 },
+      ],
+    },
+  ];
+  const refused = await set(wanted).catch((error: StatusError) => error);
+  expect(refused).toMatchObject({ code: Code.FAILED_PRECONDITION, reason: Reason.ROUTE_UNSERVED });
+  expect((refused as StatusError).details.violations).toMatchObject([
+    { field: 'routes[0].targets[1]', description: 'no node serves "fake@2"; there are the revisions 1' },
+    { field: 'routes[1].targets[0]', description: 'no node serves "nowhere"; there are the models fake' },
+  ]);
+  await set(wanted, { force: true });
+  const nodes = await Promise.all(Array.from({ length: 20 }, (_, i) => draw({ model: 'public', requestId: `r${i}` })));
+  expect(new Set(nodes)).toEqual(new Set(['n1']));
+  await expect(draw({ model: 'p2' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.NO_NODES });
+});
+
+test('a malformed change is refused with everything that is wrong; a late one is not lost but refused', async () => {
+  const { set, channel } = await startRouter([one('n1', '1')]);
+  const bad = [
+    { name: 'a b', targets: [] },
+    { name: 'r', targets: [{ model: 'nowhere', weight: 1 }] },
+  ];
+  await expect(set(bad)).rejects.toMatchObject({
+    code: Code.INVALID_ARGUMENT,
+    details: { violations: [{ field: 'routes[0].name' }, { field: 'routes[0].targets' }, { field: 'routes[1].targets[0]' }] },
+  });
+  await set([{ name: 'r', targets: [{ model: 'fake', weight: 3 }] }]);
+  await expect(set([])).rejects.toMatchObject({ code: Code.ABORTED, reason: Reason.CHANGED_MEANWHILE });
+  const { response } = await channel.unary(Admin.getRoutes, {});
+  expect(response).toEqual({ revision: 1n, routes: [{ name: 'r', targets: [{ model: 'fake', revision: '', weight: 3 }] }] });
+});
+
+test('ListModels shows routes among the models, with what they lead to', async () => {
+  const { set, channel } = await startRouter([one('n1', '1'), one('n2', '2')]);
+  await set([
+    {
+      name: 'public',
+      targets: [
+        { model: 'fake', revision: '1', weight: 9 },
+        { model: 'fake', revision: '2', weight: 1 },
+      ],
+    },
+  ]);
+  const { models } = (await channel.unary(Pictures.listModels, {})).response;
+  expect(models).toMatchObject([
+    { name: 'fake', revision: '2', nodes: 2, leadsTo: [] },
+    { name: 'public', revision: '1', nodes: 2, leadsTo: ['fake@1', 'fake@2'] },
+  ]);
+});

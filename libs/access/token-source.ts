@@ -1,7 +1,7 @@
 /**
  * The token file as it changes. The folder is watched, because files are replaced by renaming; since
  * some file systems tell nothing, the file is also looked at every two seconds. A file that cannot be
- * used is reported once, and the last good one holds.
+ * used, and is not merely being written, is reported once, and the last good one holds.
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
@@ -21,12 +21,15 @@ export interface TokenSourceOptions {
 }
 
 const POLL_MS = 2000;
+/** A file written in place is empty or half there for a moment. */
+const SETTLE_MS = 200;
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
 export class TokenSource {
   readonly #options: TokenSourceOptions;
   #watcher: FSWatcher | undefined;
   #cancelPoll = () => {};
+  #cancelReport = () => {};
   #stopped = false;
   /** What the file looked like when it was last read. */
   #seen = '';
@@ -58,6 +61,7 @@ export class TokenSource {
     this.#stopped = true;
     this.#watcher?.close();
     this.#cancelPoll();
+    this.#cancelReport();
   }
 
   #poll(): void {
@@ -83,8 +87,12 @@ export class TokenSource {
   }
 
   async #readOnce(): Promise<void> {
+    const { clock, emit, path: file } = this.#options;
+    const before = this.#seen;
     const faults = await this.#read();
-    if (faults.length > 0 && !this.#stopped) this.#options.emit({ type: 'tokensRejected', path: this.#options.path, faults });
+    if (this.#seen === before || this.#stopped) return;
+    this.#cancelReport();
+    if (faults.length > 0) this.#cancelReport = clock.schedule(SETTLE_MS, () => emit({ type: 'tokensRejected', path: file, faults }));
   }
 
   /** Faults of a file not seen before; none when it is good, or as it was. */

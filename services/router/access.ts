@@ -1,6 +1,6 @@
 /**
  * The door. With a token file, who calls must show a token of it; without one everybody is the tenant
- * `anonymous`. No token and a wrong one are told apart for nobody, and cost less than reading the request.
+ * `anonymous`. No token and a wrong one are told apart for nobody, and cost no more than a SHA-256.
  *
  * Limits are by tenant and over the mesh: what other routers gave a tenant is charged to its account here
  * (nodes tell), so routers that share a tenant's calls let in together what one would, but for the moment

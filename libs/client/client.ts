@@ -11,7 +11,7 @@ import { ImageAssembler, type MeshImage } from './assemble.js';
 import type { Progress } from './progress.js';
 import { type PictureRequest, wireRequest } from './request.js';
 import { retryDelayMs } from './retry.js';
-import type { MeshSnapshot, Model, NodeInfo, UsedParameters } from './types.js';
+import type { MeshSnapshot, Model, NodeInfo, Route, UsedParameters } from './types.js';
 import { inPlainWords } from './unanswered.js';
 
 export interface ConnectOptions {
@@ -132,6 +132,23 @@ export class MeshClient {
   async resume(nodeId: string, options: CallSettings = {}): Promise<void> {
     const call = this.#call(options, OTHER_TIMEOUT_MS);
     await this.#channel.unary(Admin.resume, { nodeId }, call).catch((thrown) => Promise.reject(this.#plain(thrown, call)));
+  }
+
+  /** Public model names and where they lead, with the revision that a change must name. */
+  async getRoutes(options: CallSettings = {}): Promise<{ routes: Route[]; revision: bigint }> {
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Admin.getRoutes, {}, call))).response;
+  }
+
+  /** Replaces all routes; rejects with CHANGED_MEANWHILE when they are not as read any more. Resolves with their revision. */
+  async setRoutes(
+    routes: readonly Route[],
+    options: CallSettings & { readonly expectedRevision: bigint; readonly force?: boolean },
+  ): Promise<bigint> {
+    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    const request = { routes: [...routes], expectedRevision: options.expectedRevision, force: options.force ?? false };
+    const sent = this.#channel.unary(Admin.setRoutes, request, call);
+    return (await sent.catch((thrown) => Promise.reject(this.#plain(thrown, call)))).response.revision;
   }
 
   /** Ends the connection. Calls in flight fail. */

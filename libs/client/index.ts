@@ -11,4 +11,4 @@ export {
 } from './client.js';
 export type { Progress } from './progress.js';
 export type { PictureRequest } from './request.js';
-export type { MeshSnapshot, Model, NodeInfo, UsedParameters } from './types.js';
+export type { MeshSnapshot, Model, NodeInfo, Route, UsedParameters } from './types.js';

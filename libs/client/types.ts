@@ -5,3 +5,4 @@ export type Model = generation.Model;
 export type UsedParameters = generation.UsedParameters;
 export type NodeInfo = admin.NodeInfo;
 export type MeshSnapshot = admin.MeshSnapshot;
+export type Route = admin.Route;

@@ -213,11 +213,14 @@ test('an empty DMESH_ROUTER is an error, not the default', async () => {
   expect(ran.err).toContain('DMESH_ROUTER: expected host:port, got ""');
 });
 
-test.each(['generate', 'models', 'nodes', 'top', 'drain', 'resume', 'up', 'demo', 'version'])('%s --help shows its usage', async (name) => {
-  const ran = await dmesh([name, '--help']);
-  expect(ran).toMatchObject({ code: 0, err: '' });
-  expect(ran.out).toContain(`dmesh ${name}`);
-});
+test.each(['generate', 'models', 'nodes', 'top', 'routes', 'drain', 'resume', 'up', 'demo', 'version'])(
+  '%s --help shows its usage',
+  async (name) => {
+    const ran = await dmesh([name, '--help']);
+    expect(ran).toMatchObject({ code: 0, err: '' });
+    expect(ran.out).toContain(`dmesh ${name}`);
+  },
+);
 
 test('help lists every command and the exit codes', async () => {
   const { code, out } = await dmesh([]);

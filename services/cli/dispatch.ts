@@ -7,6 +7,7 @@ import { generate } from './commands/generate.js';
 import { helpCommand } from './commands/help.js';
 import { models } from './commands/models.js';
 import { nodes } from './commands/nodes.js';
+import { routes } from './commands/routes.js';
 import { token } from './commands/token.js';
 import { top } from './commands/top.js';
 import { up } from './commands/up.js';
@@ -14,7 +15,7 @@ import { version } from './commands/version.js';
 import { describeFailure, exitCodeOf } from './failure.js';
 
 const help = helpCommand(() => COMMANDS);
-const COMMANDS: readonly Command[] = [generate, models, nodes, top, drain, resume, token, up, demo, help, version];
+const COMMANDS: readonly Command[] = [generate, models, nodes, top, drain, resume, routes, token, up, demo, help, version];
 const ALIASES: Readonly<Record<string, string>> = { '--help': 'help', '-h': 'help', '--version': 'version', '-v': 'version' };
 
 export async function dispatch(argv: readonly string[], context: Context): Promise<ExitCode> {

@@ -32,8 +32,8 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
 }
 
 function describe(listed: readonly Model[]): string {
-  const head = ['MODEL', 'REVISION', 'SIZE', 'FROM', 'TO', 'STEPS', 'LANGUAGES', 'LORAS', 'NODES'];
-  const rows = listed.map(({ name, revision, defaults, limits, languages, loras, nodes }) => [
+  const head = ['MODEL', 'REVISION', 'SIZE', 'FROM', 'TO', 'STEPS', 'LANGUAGES', 'LORAS', 'NODES', 'LEADS TO'];
+  const rows = listed.map(({ name, revision, defaults, limits, languages, loras, nodes, leadsTo }) => [
     name,
     revision.slice(0, 12),
     defaults ? `${defaults.width}×${defaults.height}` : '',
@@ -43,6 +43,7 @@ function describe(listed: readonly Model[]): string {
     languages.join(' '),
     loras.map((lora) => lora.name).join(' ') || '-',
     String(nodes),
+    leadsTo.join(' ') || '-',
   ]);
   return table(head, rows);
 }

@@ -1,0 +1,28 @@
+/** Routes as people type them: NAME=MODEL[@REVISION][:WEIGHT],... What they mean is for the mesh to judge. */
+import type { Route } from '#client';
+
+/** name, model, revision, weight: a weight is what stands behind the last colon, if that is a number. */
+const TARGET = /^([^@]+?)(?:@(.+?))?(?::(\d+))?$/;
+
+/** One route for each argument; no targets: it goes away. */
+export function readRouteArguments(args: readonly string[], fault: (text: string) => void): Map<string, Route> {
+  const routes = new Map<string, Route>();
+  if (args.length === 0) fault('expected routes such as z-image=z-image-tiny:90,z-image-tiny@4:10, got nothing');
+  for (const arg of args) {
+    const at = arg.indexOf('=');
+    const name = arg.slice(0, at);
+    if (at < 1) fault(`expected NAME=TARGET, got ${JSON.stringify(arg)}`);
+    else if (routes.has(name)) fault(`expected each route once, got ${JSON.stringify(name)} twice`);
+    else routes.set(name, { name, targets: arg.length === at + 1 ? [] : targetsOf(arg.slice(at + 1), fault) });
+  }
+  return routes;
+}
+
+function targetsOf(text: string, fault: (text: string) => void): Route['targets'] {
+  return text.split(',').flatMap((target) => {
+    const [, model, revision = '', weight = '1'] = TARGET.exec(target) ?? [];
+    if (model !== undefined && Number(weight) <= 0xffffffff) return [{ model, revision, weight: Number(weight) }];
+    fault(`expected MODEL, MODEL@REVISION or either with :WEIGHT, got ${JSON.stringify(target)}`);
+    return [];
+  });
+}

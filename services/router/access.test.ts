@@ -208,6 +208,33 @@ test('GPU time: charged as predicted, corrected by what it took; what was joined
   expect(used).toContainEqual(['joined', 0, 0, Reason.RATE_LIMITED]);
 });
 
+test('who began a picture may leave: it is in one record with its GPU time, however many have joined', async () => {
+  const { text, token } = await issue();
+  const { channel, generate, node, as, ended } = await start({ tokens: [token] });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  node.draw = () => held;
+  const leaving = new AbortController();
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle', seed: 1n, requestId: 'began' });
+  const first = failure(channel.unary(Pictures.generate, request, { ...as(text), signal: leaving.signal }));
+  await expect.poll(() => node.started).toEqual(['began']);
+  const second = generate(text, { seed: 1n, requestId: 'joined' });
+  await channel.unary(Pictures.listModels, {}, as(text)); // came later over the same connection: the second has joined
+  leaving.abort();
+  expect(await first).toMatchObject({ code: Code.CANCELLED });
+  release();
+  await second;
+  const records = () => ended().map(({ requestId, code, gpuMs, imageCount }) => [requestId, code, gpuMs, imageCount]);
+  await expect
+    .poll(() => records().sort())
+    .toEqual([
+      ['began', Code.CANCELLED, 5, 0],
+      ['joined', Code.OK, 0, 1],
+    ]);
+});
+
 test('what another router gave the tenant counts here', async () => {
   const clock = new ManualClock();
   const { text, token } = await issue({ ratePerSec: 1, burst: 2 });

@@ -10,9 +10,13 @@
  *   fourRouters   ours, the trace spread evenly over four routers
  *   skewed        ours, four fifths of it at one router and the rest at three
  *
- * And: how fast urgent pictures are while a flood of LOW ones waits, against an empty mesh.
+ * And: how fast urgent pictures are while a flood of LOW ones waits, against an empty mesh; and how evenly
+ * two tenants are served (Jain's index of their GPU time) when one asks ten times as much.
  */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { DEFAULT_LIMITS, formatTokenFile, hashSecret, makeToken } from '#access';
 import { connectMesh, type MeshClient, MeshError, type PictureRequest } from '#client';
 import { LocalMesh } from '#local-mesh';
 import { packageRoot, systemClock } from '#runtime';
@@ -34,6 +38,7 @@ const LOAD = 0.9;
 const SEEDS = [1, 2] as const;
 const REQUESTS_PER_SEED = 1000;
 const GOOD_RATIO = 3;
+const FAIRNESS_MS = 20_000;
 
 interface Arrival {
   readonly atMs: number;
@@ -81,20 +86,20 @@ async function play(trace: readonly Arrival[], ask: Ask): Promise<Sample[]> {
   return Promise.all(answers);
 }
 
-const clientsOf = (mesh: LocalMesh): MeshClient[] => mesh.routers.map(({ grpc }) => connectMesh({ address: grpc }));
 const patient = { timeoutMs: 600_000 };
 
 async function withMesh<Result>(
-  options: { routers?: number; routerEnv?: Record<string, string> },
+  options: { routers?: number; routerEnv?: Record<string, string>; token?: string },
   use: (mesh: LocalMesh, clients: MeshClient[]) => Promise<Result>,
 ): Promise<Result> {
   // Nothing is refused here: what is measured is the order.
   const router = { DMESH_ROUTER_QUEUE_MIN: '100000', ...options.routerEnv };
-  const mesh = await LocalMesh.start({ nodes: NODE_COUNT, engine, env: { node: nodeEnv, router } });
+  const token = options.token === undefined ? {} : { token: options.token };
+  const mesh = await LocalMesh.start({ nodes: NODE_COUNT, engine, env: { node: nodeEnv, router }, ...token });
   try {
     for (let i = 1; i < (options.routers ?? 1); i++) await mesh.addRouter();
     for (const each of mesh.routers) await mesh.waitForNodes(NODE_COUNT, { router: each });
-    const clients = clientsOf(mesh);
+    const clients = mesh.routers.map(({ grpc }) => connectMesh({ address: grpc, ...token }));
     try {
       // Every node draws every size: routers know what they cost.
       for (const client of clients) {
@@ -187,6 +192,50 @@ async function urgentUnderFlood() {
   });
 }
 
+/** Jain's index of GPU time over two tenants that both always have requests waiting; 1 is even, 0.5 is all to one. */
+async function evenness(): Promise<number> {
+  const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-bench-'));
+  try {
+    const issue = async (tenant: string) => {
+      const { id, secret, text } = makeToken();
+      const limits = { ...DEFAULT_LIMITS, ratePerSec: 10_000, burst: 10_000 };
+      return {
+        text,
+        entry: { id, hash: await hashSecret(secret), tenant, ...limits, maxPriority: 'high', models: undefined, admin: true } as const,
+      };
+    };
+    const [operator, modest, greedy] = [await issue('operator'), await issue('modest'), await issue('greedy')];
+    const file = path.join(dir, 'tokens.json');
+    await writeFile(file, formatTokenFile([operator.entry, modest.entry, greedy.entry]));
+    return await withMesh({ routerEnv: { DMESH_ROUTER_TOKEN_FILE: file }, token: operator.text }, async (mesh) => {
+      const given: number[] = [];
+      let counting = true;
+      const tenants = [
+        { token: modest.text, callers: 2 * NODE_COUNT, cost: 1 },
+        { token: greedy.text, callers: 20 * NODE_COUNT, cost: 4 },
+      ].map(async ({ token, callers, cost }, tenant) => {
+        given[tenant] = 0;
+        const client = connectMesh({ address: mesh.address, token });
+        const caller = async () => {
+          while (counting) {
+            await client.generate(picture(cost), patient);
+            if (counting) given[tenant] = (given[tenant] ?? 0) + cost;
+          }
+        };
+        await Promise.all(Array.from({ length: callers }, caller));
+        client.close();
+      });
+      await systemClock.sleep(FAIRNESS_MS);
+      counting = false;
+      await Promise.all(tenants);
+      const sum = given.reduce((total, each) => total + each, 0);
+      return sum ** 2 / (given.length * given.reduce((total, each) => total + each ** 2, 0));
+    });
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
 const skew = (index: number): number => (index % 5 < 4 ? 0 : 1 + (index % 3));
 try {
   const ours = await withMesh({}, (_mesh, clients) => playAll(through(clients, () => 0)));
@@ -213,7 +262,9 @@ try {
   );
   const urgent = await urgentUnderFlood();
   console.log(`  HIGH p95: ${urgent.calmP95Ms} ms alone, ${urgent.floodedP95Ms} ms under a flood of LOW, × ${urgent.ratio}`);
-  finish({ policies, leastConnBy: balanced.by, urgent, jain: null });
+  const jain = rounded(await evenness());
+  console.log(`  two tenants, one asking ten times as much: Jain's index of GPU time ${jain}, target ≥ 0.95`);
+  finish({ policies, leastConnBy: balanced.by, urgent, jain });
 } catch (thrown) {
   if (thrown instanceof MeshError) console.error(`${thrown.reason}: ${thrown.message}`);
   throw thrown;

@@ -12,6 +12,7 @@ test.each([
   ['the router was stopping', { reason: Reason.DRAINING }, [150, 300]],
   ['no nodes, come back in 2 s', { reason: Reason.NO_NODES, retryDelayMs: 2000 }, [2000, 3000]],
   ['queue full, come back in 500 ms', { code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 }, [500, 750]],
+  ['over the rate, come back in 200 ms', { code: Code.RESOURCE_EXHAUSTED, reason: Reason.RATE_LIMITED, retryDelayMs: 200 }, [200, 300]],
 ] as const)('%s: repeated after a wait', (_, options, [lowest, highest]) => {
   expect(retryDelayMs(error(options), { attempt: 1, random: early, known: false })).toBe(lowest);
   const longest = retryDelayMs(error(options), { attempt: 1, random: late, known: false }) ?? 0;
@@ -26,6 +27,8 @@ test.each([
   ['the deadline passed', { code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE }],
   ['a poison request must not go round again', { code: Code.ABORTED, reason: Reason.POISON }],
   ['the caller cancelled', { code: Code.CANCELLED, reason: Reason.CANCELLED }],
+  ['no token', { code: Code.UNAUTHENTICATED, reason: Reason.UNAUTHENTICATED }],
+  ['not allowed', { code: Code.PERMISSION_DENIED, reason: Reason.FORBIDDEN }],
 ] as const)('%s: not repeated', (_, options) => {
   expect(retryDelayMs(error(options), { attempt: 1, random: early, known: false })).toBeUndefined();
 });

@@ -66,10 +66,11 @@ async function add(read: Arguments, file: string, { terminal }: Context): Promis
     ),
   );
   read.check();
+  const made = makeToken();
+  const hash = await hashSecret(made.secret); // takes a while: before the file is read, not between that and its writing
   const tokens = await readTokens(file, true);
   const account = tokens.find((other) => other.tenant === tenant) ?? DEFAULT_LIMITS;
   const models = read.list('model');
-  const made = makeToken();
   const limits = {
     ratePerSec: ratePerSec ?? account.ratePerSec,
     burst: burst ?? account.burst,
@@ -78,7 +79,7 @@ async function add(read: Arguments, file: string, { terminal }: Context): Promis
   const entry: Token = {
     id: made.id,
     tenant,
-    hash: await hashSecret(made.secret),
+    hash,
     maxPriority,
     ...limits,
     models: models.length > 0 ? models : undefined,

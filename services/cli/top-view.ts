@@ -69,7 +69,8 @@ function nodeLines(nodes: readonly NodeInfo[], paint: Paint): string[] {
 }
 
 function stepOf(node: NodeInfo, paint: Paint): string {
-  if (node.runningRequestId === '') return '-';
+  // Steps come with beats, once a second: a short picture may be over before its first.
+  if (node.runningRequestId === '') return node.busyCount > 0 ? 'busy' : '-';
   const ratio = node.runningTotal > 0 ? Math.min(1, node.runningStep / node.runningTotal) : 0;
   const full = Math.round(ratio * BAR_COLUMN_COUNT);
   const bar = `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)}`;

@@ -109,10 +109,12 @@ export class Admission {
     await clock.sleep(noNodesWaitMs, AbortSignal.any([signal, limit.signal])).catch(() => signal.throwIfAborted());
   }
 
-  /** Where the drawn target is served by nobody, the others step in. */
+  /** Where nobody takes work for the drawn target (gone, draining, ejected), the others step in; with none left it waits for one. */
   #follow(route: Route, key: string): { info: ModelInfo; revision: string } {
     const { emit, fleet } = this.options;
-    const target = drawTarget(route, key, ({ model, revision }) => (fleet.model(model, revision)?.nodeCount ?? 0) > 0);
+    const target =
+      drawTarget(route, key, ({ model, revision }) => fleet.takes(model, revision)) ??
+      drawTarget(route, key, ({ model, revision }) => (fleet.model(model, revision)?.nodeCount ?? 0) > 0);
     const served = target && fleet.model(target.model, target.revision);
     if (!served) throw routeUnserved(route);
     emit({ type: 'routed', route: route.name, target: targetName(target) });

@@ -171,3 +171,21 @@ test('ListModels shows routes among the models, with what they lead to', async (
     { name: 'public', revision: '1', nodes: 2, leadsTo: ['fake@1', 'fake@2'] },
   ]);
 });
+
+test('a target whose nodes take no work leaves its callers to the others, and gets them back', async () => {
+  const canary = one('n2', '2');
+  const { draw, set, router } = await startRouter([one('n1', '1'), canary]);
+  await set([split]);
+  const ids = Array.from({ length: 20 }, (_, i) => `r${i}`);
+  const drawAll = () => Promise.all(ids.map((requestId) => draw({ model: 'public', requestId })));
+  const before = await drawAll();
+  expect(new Set(before)).toEqual(new Set(['n1', 'n2']));
+  canary.accepting = false;
+  canary.announce();
+  await expect.poll(() => router.fleet.takes('fake', '2')).toBe(false);
+  expect(new Set(await drawAll())).toEqual(new Set(['n1']));
+  canary.accepting = true;
+  canary.announce();
+  await expect.poll(() => router.fleet.takes('fake', '2')).toBe(true);
+  expect(await drawAll()).toEqual(before);
+});

@@ -129,6 +129,15 @@ export class Fleet {
     return revision === '' ? named : named?.byRevision.get(revision);
   }
 
+  /** Whether somebody would start it now, or as soon as a slot is free. */
+  takes(name: string, revision: string): boolean {
+    for (const node of this.#nodes.values()) {
+      if (node.usable && node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision)))
+        return true;
+    }
+    return false;
+  }
+
   /** Calls back once, at the next change of what is served. Returns what takes that back. */
   onceModelsChange(callback: () => void): () => void {
     this.#awaitingModels.add(callback);

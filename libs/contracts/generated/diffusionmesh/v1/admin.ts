@@ -239,7 +239,7 @@ export interface RouteTarget {
   revision: string;
   /**
    * Its part of the sum of all weights, up to 1000000; 0 gets nothing. A tenant stays with its target; a caller
-   * without a token is drawn one for each request id. While no node serves the drawn target, the others step in.
+   * without a token is drawn one for each request id. While no node takes work for it, the other targets step in.
    */
   weight: number;
 }

@@ -11,19 +11,26 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.UNKNOWN_LORA]: '"dmesh models" lists the LoRAs of each model',
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
   [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
-  [Reason.BAD_REQUEST]: '"dmesh models" shows sizes, steps and other limits',
+  [Reason.BAD_REQUEST]: '"dmesh models" shows what each option may be',
   [Reason.NO_NODES]: '"dmesh nodes" shows which nodes the router knows and how they feel',
   [Reason.QUEUE_FULL]: 'the mesh is busy; try again later',
   [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',
-  [Reason.DEADLINE]: 'give it more time with --timeout',
+  [Reason.DEADLINE]: 'give it more time; "dmesh generate" takes --timeout',
   [Reason.EXECUTION_TIMEOUT]: '"dmesh nodes" shows whether the node is well',
 };
 
+/** Options that named what does not exist. */
+const OPTION_OF_REASON: Readonly<Record<string, string>> = { [Reason.UNKNOWN_MODEL]: '--model', [Reason.UNKNOWN_LORA]: '--lora' };
+
 export function describeFailure(error: unknown, paint: Paint): string {
-  if (error instanceof UsageError) return lines(paint, error.faults, 'dmesh help shows how each command is called');
+  if (error instanceof UsageError) return lines(paint, error.faults, error.hint ?? 'dmesh help shows how each command is called');
   if (!(error instanceof StatusError)) return lines(paint, [error instanceof Error ? error.message : String(error)]);
   const { violations, resource, retryDelayMs } = error.details;
-  const what = violations && violations.length > 0 ? violations.map((v) => `${optionOf(v.field)}: ${v.description}`) : [error.message];
+  const option = OPTION_OF_REASON[error.reason];
+  const what =
+    violations && violations.length > 0
+      ? violations.map((v) => (v.field === '' ? v.description : `${optionOf(v.field)}: ${v.description}`))
+      : [option === undefined ? error.message : `${option}: ${error.message}`];
   const exists = resource?.description && !error.message.includes(resource.description) ? [resource.description] : [];
   const later = retryDelayMs === undefined ? [] : [`the mesh expects to take it in ${Math.ceil(retryDelayMs / 1000)} s`];
   return lines(paint, [...what, ...exists, ...later], TRY[error.reason], `${codeName(error.code)}/${error.reason}`);

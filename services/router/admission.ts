@@ -18,7 +18,7 @@ export interface AdmissionOptions {
   readonly emit: Emit<RouterEvent>;
   readonly fleet: Fleet;
   readonly cost: CostModel;
-  /** Longest wait for a first node, when none is known at all. */
+  /** Longest wait for a first node, when none was reached yet. */
   readonly noNodesWaitMs: number;
   /** So many may wait for it. */
   readonly waitLimit: number;
@@ -71,30 +71,40 @@ export class Admission {
     return ticket;
   }
 
-  /** The named model, or the only one. A mesh that knows no node yet is given time to find one. */
+  /** The named model, or the only one. A mesh that has reached no node yet, or none of this model, is given time to. */
   async #modelFor(name: string, signal: AbortSignal): Promise<ModelInfo> {
     const { fleet } = this.options;
-    if (fleet.models().size === 0) await this.#firstNode(signal);
-    const served = fleet.models();
-    const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
-    if (found) return found.info;
-    throw unknownModel(name, [...served.keys()].sort());
+    if (!this.#isDecided(name)) await this.#firstNode(name, signal);
+    const found = this.#find(name);
+    if (found) return found;
+    throw unknownModel(name, [...fleet.models().keys()].sort());
   }
 
-  /** Resolves when a node has been heard of. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
-  async #firstNode(signal: AbortSignal): Promise<void> {
+  #find(name: string): ModelInfo | undefined {
+    const served = this.options.fleet.models();
+    return (name === '' && served.size === 1 ? [...served.values()][0] : served.get(name))?.info;
+  }
+
+  /** Waiting would not make a better answer. */
+  #isDecided(name: string): boolean {
+    const { fleet } = this.options;
+    return this.#find(name) !== undefined || (fleet.models().size > 0 && !fleet.announces(name));
+  }
+
+  /** Resolves when the node has been reached. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
+  async #firstNode(name: string, signal: AbortSignal): Promise<void> {
     const { clock, fleet, noNodesWaitMs, waitLimit } = this.options;
     if (this.#waitingForNodes >= waitLimit) throw tooManyWait(waitLimit);
     const found = new AbortController();
     const watch = () => {
-      if (fleet.models().size > 0) found.abort();
+      if (this.#isDecided(name)) found.abort();
       else forget = fleet.onceModelsChange(watch);
     };
     let forget = fleet.onceModelsChange(watch);
     this.#waitingForNodes++;
     try {
       await clock.sleep(noNodesWaitMs, AbortSignal.any([signal, found.signal]));
-      throw noNodes(noNodesWaitMs);
+      throw noNodes(name, noNodesWaitMs);
     } catch (thrown) {
       signal.throwIfAborted();
       if (!found.signal.aborted) throw thrown;
@@ -126,11 +136,11 @@ function unknownModel(name: string, known: readonly string[]): StatusError {
   });
 }
 
-function noNodes(waitedMs: number): StatusError {
+function noNodes(model: string, waitedMs: number): StatusError {
   return new StatusError({
     code: Code.UNAVAILABLE,
     reason: Reason.NO_NODES,
-    message: `no inference node has reported to this router; waited ${waitedMs} ms`,
+    message: `no inference node${model === '' ? '' : ` with the model ${JSON.stringify(model.slice(0, 128))}`} is reachable; waited ${waitedMs} ms`,
     retryDelayMs: 1000,
   });
 }
@@ -139,7 +149,7 @@ function tooManyWait(limit: number): StatusError {
   return new StatusError({
     code: Code.RESOURCE_EXHAUSTED,
     reason: Reason.QUEUE_FULL,
-    message: `no inference node has reported to this router yet, and ${limit} requests wait for one already`,
+    message: `no inference node is reachable yet, and ${limit} requests wait for one already`,
     retryDelayMs: 1000,
     metadata: { limit: String(limit), waiting: String(limit) },
   });

@@ -88,10 +88,10 @@ export class Fleet {
     return [...this.#nodes.values()].filter((node) => node.canTake(ticket));
   }
 
-  /** Somebody may serve it, now or after recovering. */
+  /** Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's. */
   couldServe(ticket: Ticket): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
+      if (node.met && node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
     }
     return false;
   }
@@ -110,10 +110,22 @@ export class Fleet {
     return count;
   }
 
-  /** By name, those of silent nodes included; where nodes disagree about a model, the newest revision speaks. */
+  /**
+   * By name, those of silent nodes included; where nodes disagree about a model, the newest revision speaks.
+   * Anybody can say on NATS to be a node: only those that were reached count.
+   */
   models(): ReadonlyMap<string, ServedModel> {
     this.#models ??= this.#collectModels();
     return this.#models;
+  }
+
+  /** Some node says to serve it, and the line to it has not been up yet. */
+  announces(modelName: string): boolean {
+    for (const { beat, member, met } of this.#nodes.values()) {
+      if (met || member.state === 'gone') continue;
+      if (beat.models.some(({ name }) => name === modelName)) return true;
+    }
+    return false;
   }
 
   /** Calls back once, at the next change of what is served. Returns what takes that back. */
@@ -137,7 +149,8 @@ export class Fleet {
 
   #collectModels(): Map<string, ServedModel> {
     const served = new Map<string, ServedModel>();
-    for (const { member } of this.#nodes.values()) {
+    for (const { member, met } of this.#nodes.values()) {
+      if (!met) continue;
       for (const info of member.beat.models) {
         const known = served.get(info.name);
         const newest = known && byRevision(known.info, info) >= 0 ? known.info : info;
@@ -161,6 +174,7 @@ export class Fleet {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });
           evidence(nodeId, true);
+          this.#meet(node);
           node.breaker.recheck();
         }
         announced = link.connected;
@@ -172,10 +186,18 @@ export class Fleet {
       },
       onGrant: (leaseId) => onGrant(node, leaseId),
     });
-    const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone });
+    // Another life or address of a node we know: away for a moment, not a stranger.
+    const met = this.#nodes.get(nodeId)?.met ?? false;
+    const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone, met });
     this.#nodes.set(nodeId, node);
     this.#modelsChanged();
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
+  }
+
+  #meet(node: FleetNode): void {
+    if (node.met) return;
+    node.met = true;
+    this.#modelsChanged();
   }
 
   #drop(nodeId: string, reason: string): void {

@@ -65,7 +65,7 @@ test('every reason has its cure', async () => {
 
 test('every file and link the pages name exists', async () => {
   const decisions = (await readdir(path.join(root, 'docs/decisions'))).map((file) => `docs/decisions/${file}`);
-  const pages = ['README.md', 'docs/architecture.md', 'docs/operations.md', ...decisions.filter((file) => file.endsWith('.md'))];
+  const pages = ['README.md', 'docs/architecture.md', 'docs/engines.md', 'docs/operations.md', ...decisions.filter((file) => file.endsWith('.md'))];
   const missing: string[] = [];
   for (const page of pages) {
     const text = await read(page);

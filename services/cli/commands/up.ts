@@ -22,7 +22,9 @@ const usage = `dmesh up [options]
       --prompt TEXT    what to draw then; default "${FIRST_PICTURE.prompt}"
 
   NATS_URL names a NATS to use instead of a new one. Settings of the services pass through:
-  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md).
+  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
+  differ between the processes of one machine is chosen for you: …_ID, …_LISTEN, …_HTTP_LISTEN, and for
+  nodes on the CPU DMESH_NODE_STATE_DIR.
 `;
 
 export const up: Command = { name: 'up', summary: 'start a whole mesh on this machine', usage, run };

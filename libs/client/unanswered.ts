@@ -28,7 +28,8 @@ function sentence({ code, reason, message }: StatusError, { address, timeoutMs }
     return `no answer from ${address} within ${timeoutMs < 1000 ? `${timeoutMs} ms` : `${timeoutMs / 1000} s`}`;
   }
   if (reason === Reason.CONNECT_FAILED && /^No connection established|^Name resolution failed/.test(message)) {
-    const why = CAUSES.find(([pattern]) => pattern.test(message))?.[1] ?? /Last error: (?!null)(?:Error: )?(.*?)\.(?: |$)/.exec(message)?.[1];
+    const why =
+      CAUSES.find(([pattern]) => pattern.test(message))?.[1] ?? /Last error: (?!null)(?:Error: )?(.*?)\.(?: |$)/.exec(message)?.[1];
     return `no connection to ${address}${why === undefined ? '' : `: ${why}`}`;
   }
   return undefined;

@@ -1,5 +1,5 @@
 /** What a person reads and a script sees when a command fails: what came, what to try, which exit code. */
-import { Code, codeName, Reason, StatusError } from '#core';
+import { Code, codeName, printable, Reason, StatusError } from '#core';
 import { UsageError } from './arguments.js';
 import { ExitCode } from './command.js';
 import type { Paint } from './terminal.js';
@@ -24,7 +24,8 @@ const OPTION_OF_REASON: Readonly<Record<string, string>> = { [Reason.UNKNOWN_MOD
 
 export function describeFailure(error: unknown, paint: Paint): string {
   if (error instanceof UsageError) return lines(paint, error.faults, error.hint ?? 'dmesh help shows how each command is called');
-  if (!(error instanceof StatusError)) return lines(paint, [error instanceof Error ? error.message : String(error)]);
+  // Ours, and of several lines at times.
+  if (!(error instanceof StatusError)) return lines(paint, (error instanceof Error ? error.message : String(error)).split('\n'));
   const { violations, resource, retryDelayMs } = error.details;
   const option = OPTION_OF_REASON[error.reason];
   const what =
@@ -69,7 +70,7 @@ function optionOf(field: string): string {
 }
 
 function lines(paint: Paint, what: readonly string[], hint?: string, name?: string): string {
-  const head = what.map((text, index) => `${index === 0 ? paint('red', 'error: ') : '       '}${text}`);
+  const head = what.map((text, index) => `${index === 0 ? paint('red', 'error: ') : '       '}${printable(text)}`);
   if (name !== undefined && head[0] !== undefined) head[0] += paint('dim', ` (${name})`);
   return `${[...head, ...(hint === undefined ? [] : [`${paint('cyan', '  try: ')}${hint}`])].join('\n')}\n`;
 }

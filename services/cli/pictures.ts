@@ -2,6 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Generated, PictureRequest } from '#client';
+import { printable } from '#core';
 import type { Paint } from './terminal.js';
 
 export const FORMATS = ['png', 'jpeg', 'webp'] as const satisfies readonly PictureRequest['format'][];
@@ -66,7 +67,7 @@ export function describePictures(result: Generated, saved: readonly SavedPicture
   const { queuedMs, executingMs } = result.timings;
   const waited = queuedMs >= 1 ? `, waited ${Math.round(queuedMs)} ms` : '';
   const attempts = result.attempts > 1 ? `, attempt ${result.attempts}` : '';
-  const by = paint('dim', `drawn by ${result.nodeId} in ${Math.round(executingMs)} ms${waited}${attempts}`);
+  const by = paint('dim', `drawn by ${printable(result.nodeId)} in ${Math.round(executingMs)} ms${waited}${attempts}`);
   return saved
     .map((one) => {
       const instead = one.replaced ? paint('dim', ', in place of an older file') : '';

@@ -4,7 +4,7 @@
  * on a retry, draws the same picture.
  */
 import type { generation } from '#contracts';
-import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
+import { badRequest, type Clock, Code, type Emit, printable, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
 import type { CostModel } from '#scheduling';
@@ -36,7 +36,7 @@ export class Admission {
     const { request } = call;
     const arrivedAt = clock.now();
     const requestId = request.requestId || call.metadata['x-request-id'] || randomId(random);
-    call.notes.request_id = requestId.slice(0, 128);
+    call.notes.request_id = printable(requestId.slice(0, 128)); // it is judged below only
     const info = await this.#modelFor(request.model, call.signal);
     const resolution = resolveRequest({ ...request, requestId }, info);
     if (!resolution.ok) throw refusal(resolution.violations, resolution.unknownLoras, info);

@@ -1,6 +1,7 @@
 /** dmesh models: what can be asked for, by the options that ask for it, with defaults and limits. */
 import { connectMesh, type Model } from '#client';
 import { generation } from '#contracts';
+import { printable } from '#core';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import type { Paint } from '../terminal.js';
@@ -32,8 +33,8 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
 
 function describe(model: Model, paint: Paint): string {
   const { name, revision, nodes } = model;
-  const head = `${paint('bold', name)}  revision ${revision.slice(0, 12)}, served by ${nodes} node${nodes === 1 ? '' : 's'}\n`;
-  return head + [...limitsOf(model), ...lorasOf(model)].map(([option, text]) => `  ${option.padEnd(12)}${text}\n`).join('');
+  const head = `${paint('bold', printable(name))}  revision ${printable(revision.slice(0, 12))}, served by ${nodes} node${nodes === 1 ? '' : 's'}\n`;
+  return head + [...limitsOf(model), ...lorasOf(model)].map(([option, text]) => `  ${option.padEnd(12)}${printable(text)}\n`).join('');
 }
 
 type Row = readonly [option: string, text: string];

@@ -7,7 +7,7 @@ export type RouterConfig = ReturnType<typeof parseConfig>;
 /** Every setting of a router with its default and the reason for it. */
 export function parseConfig(read: EnvReader, defaults: { hostName: string; terminal: boolean }) {
   const MiB = 1024 * 1024;
-  return read.done({
+  const config = {
     routerId: read.string('DMESH_ROUTER_ID', `router-${defaults.hostName}`, 'Name of this router in logs and on NATS.'),
     listen: read.address('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
     httpListen: read.address('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
@@ -41,5 +41,10 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     },
     stopGraceMs: read.durationMs('DMESH_ROUTER_STOP_GRACE', 120_000, 'On SIGTERM: running requests may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
-  });
+  };
+  const { floorMs, capMs } = config.execution;
+  if (floorMs > capMs) {
+    read.fault(`DMESH_ROUTER_EXECUTION_FLOOR: expected at most DMESH_ROUTER_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);
+  }
+  return read.done(config);
 }

@@ -1,5 +1,6 @@
 export type { Clock, Random } from './clock.js';
 export type { Emit } from './events.js';
+export { printable } from './printable.js';
 export {
   badRequest,
   Code,

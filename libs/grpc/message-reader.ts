@@ -40,7 +40,8 @@ export function messageReader(maxBytes: number, deliver: (message: Pieces) => vo
           const fault = readHeader(chunk[at++] ?? 0);
           if (fault) return fault;
         } else {
-          const piece = chunk.subarray(at, at + missing);
+          // Nearly every chunk lies within one message.
+          const piece = at === 0 && missing >= chunk.length ? chunk : chunk.subarray(at, at + missing);
           pieces.push(piece);
           missing -= piece.length;
           at += piece.length;

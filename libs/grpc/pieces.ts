@@ -1,8 +1,9 @@
 /**
  * How do megabytes leave without being copied again and again? Protobuf lets a message be put
- * together from separately serialised parts, and grpc-js (1.14) copies whatever it sends into a frame
- * of its own. Pieces are copied once, straight into that frame. Generated code needs five copies for
- * the same: into its buffer, behind its length, out of the buffer, into a Buffer, into the frame.
+ * together from separately serialised parts. A unary answer's pieces leave as they are
+ * (write-pieces.ts); those of a stream's messages are copied once, into the frame that grpc-js (1.14)
+ * sends. Generated code needs five copies for the same: into its buffer, behind its length, out of the
+ * buffer, into a Buffer, into the frame.
  *
  * Not worth it for messages of a few kilobytes.
  */

@@ -7,6 +7,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import { printable } from '#core';
 import { systemClock, thisProcess } from '#runtime';
 
 export interface ChildOptions {
@@ -197,10 +198,10 @@ function lineOf(process: string, text: string): Line {
 
 /** A log line without its figures: message and cause. */
 function briefly({ text, fields }: Line): string {
-  if (typeof fields?.msg !== 'string') return text;
+  if (typeof fields?.msg !== 'string') return printable(text);
   const error = fields.error as { message?: unknown } | undefined;
   const cause = fields.why ?? fields.reason ?? error?.message;
-  return cause === undefined ? fields.msg : `${fields.msg}: ${cause}`;
+  return printable(cause === undefined ? fields.msg : `${fields.msg}: ${cause}`);
 }
 
 function describeExit(exit: Exit): string {

@@ -155,6 +155,7 @@ export class LocalMesh {
     if (!this.nats) throw new Error('expected a NATS of this mesh, it was given from outside');
     await this.nats.stop();
     this.nats = await this.#startNats(this.nats.port);
+    if (this.#stopped) await this.nats.stop(); // the mesh ended meanwhile
     return this.nats;
   }
 

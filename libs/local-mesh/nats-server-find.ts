@@ -111,12 +111,13 @@ const WAYS: readonly { readonly name: string; readonly fetch: Way }[] = [
 
 async function fetched(options: FindNatsServerOptions): Promise<NatsServerBinary | undefined> {
   await mkdir(options.cacheDir, { recursive: true });
-  for (const way of WAYS) {
+  for (const [index, way] of WAYS.entries()) {
+    const next = WAYS[index + 1] ? ', trying the next way' : '';
     const stageDir = await mkdtemp(path.join(options.cacheDir, 'nats-server-stage-'));
     try {
       const outcome = await way.fetch(options, stageDir);
       if (outcome) {
-        options.log(`nats-server: ${way.name}: skipped, ${outcome.skipped}`);
+        options.log(`nats-server: ${way.name}: ${outcome.skipped}${next}`);
         continue;
       }
       const staged = path.join(stageDir, BINARY);
@@ -128,7 +129,7 @@ async function fetched(options: FindNatsServerOptions): Promise<NatsServerBinary
       options.log(`nats-server ${found.version} by ${way.name}: ${file}`);
       return { path: file, version: found.version };
     } catch (error) {
-      options.log(`nats-server: ${way.name}: failed, ${briefly(error)}`);
+      options.log(`nats-server: ${way.name}: ${briefly(error)}${next}`);
     } finally {
       await rm(stageDir, { recursive: true, force: true });
     }
@@ -195,7 +196,11 @@ async function download(url: string): Promise<Uint8Array> {
   const connectLimit = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
   const onLimit = () => connected.abort(new Error(`no answer within ${CONNECT_TIMEOUT_MS} ms`));
   connectLimit.addEventListener('abort', onLimit, { once: true });
-  const response = await fetch(url, { signal: AbortSignal.any([connected.signal, AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS)]) });
+  const signal = AbortSignal.any([connected.signal, AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS)]);
+  const response = await fetch(url, { signal }).catch((error) =>
+    // fetch says "fetch failed" and keeps why in the cause.
+    Promise.reject(new Error(`not reachable (${briefly(error instanceof Error ? (error.cause ?? error) : error)})`)),
+  );
   connectLimit.removeEventListener('abort', onLimit);
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return new Uint8Array(await response.arrayBuffer());
@@ -227,8 +232,7 @@ function isExecutable(file: string): boolean {
 }
 
 function briefly(error: unknown): string {
-  const inner = error instanceof Error && error.cause instanceof Error ? `${error.message} (${error.cause.message})` : String(error);
-  return (inner.split('\n')[0] ?? '').replace(/^Error: /, '').slice(0, 200);
+  return (String(error).split('\n')[0] ?? '').replace(/^Error: /, '').slice(0, 200);
 }
 
 function lowest(): string {

@@ -44,6 +44,8 @@ export interface NatsServer {
   readonly url: string;
   readonly port: number;
   readonly pid: number;
+  /** Resolves, never rejects, when the process is gone. */
+  readonly exited: Promise<NatsServerExit>;
   /** SIGTERM, then SIGKILL after 5 s. Resolves when the process is gone and its folder removed; safe to repeat. */
   stop(): Promise<void>;
   /** Sends one signal that ends the process (default SIGKILL) and resolves when it is gone. */
@@ -67,20 +69,21 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
   });
 
   let asked = false;
-  const exited = new Promise<void>((resolve) => {
+  const exited = new Promise<NatsServerExit>((resolve) => {
     const leave = async (code: number | null, signal: NodeJS.Signals | null) => {
       if (scratch) await rm(scratch, { recursive: true, force: true });
-      options.onExit?.({ code, signal, asked });
-      resolve();
+      const exit = { code, signal, asked };
+      options.onExit?.(exit);
+      resolve(exit);
     };
     child.once('exit', leave);
     child.once('error', () => void (child.pid === undefined && leave(null, null))); // it never started
   });
-  const end = (signal: NodeJS.Signals) => {
+  const end = async (signal: NodeJS.Signals) => {
     asked = true;
     child.kill('SIGCONT'); // a paused process does not see SIGTERM
     child.kill(signal);
-    return exited;
+    await exited;
   };
 
   try {
@@ -89,6 +92,7 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
       url: `nats://127.0.0.1:${actualPort}`,
       port: actualPort,
       pid: child.pid ?? 0,
+      exited,
       stop: () => {
         const hard = AbortSignal.timeout(STOP_GRACE_MS);
         hard.addEventListener('abort', () => child.exitCode === null && child.signalCode === null && child.kill('SIGKILL'), { once: true });

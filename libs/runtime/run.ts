@@ -1,5 +1,6 @@
 /**
- * The frame of every main.ts: config → build → start → wait for a signal → drain → exit code.
+ * The frame of every main.ts: config → build → start → wait for a signal → drain → exit code. A signal
+ * that comes while starting is obeyed at once.
  * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE).
  */
 import { ConfigError, describeSettings, type Env, EnvReader } from './env.js';
@@ -47,9 +48,12 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
   }
   try {
     const lifecycle = await program.build(config);
-    await lifecycle.start();
-    program.onReady?.();
-    await host.stopRequested;
+    const starting = lifecycle.start();
+    const stopping = host.stopRequested.then(() => 'stop' as const);
+    if ((await Promise.race([starting, stopping])) === 'stop')
+      starting.catch(() => {}); // of no interest any more
+    else program.onReady?.();
+    await stopping;
     await lifecycle.stop();
     host.exit(0);
   } catch (error) {

@@ -87,6 +87,19 @@ test('an error that is its own cause, or no error at all, still makes a line', (
   expect(parsed()[3].error.errors).toMatchObject([{ message: 'a' }, { message: 'b' }]);
 });
 
+test('the pretty form obeys nothing that a line says: no new line, no escape, stacks indented', () => {
+  const { logger, lines } = capture({ format: 'pretty', fields: { node_id: 'n\nX' } });
+  const error = new Error('boom\nforged\u001b[2J');
+  logger.error({ request_id: 'a\nforged\u001b[2J\u009b31m\u202e', deep: { er: 'x\ny' }, error }, 'said\nforged\u001b[2J');
+  expect(lines).toHaveLength(1);
+  const [head, ...stack] = lines.join('').trimEnd().split('\n');
+  expect(head).toContain('n␊X · said␊forged␛[2J {"request_id":"a␊forged␛[2J\ufffd31m\ufffd","deep":{"er":"x␊y"}}');
+  expect(stack.every((line) => line.startsWith('    '))).toBe(true);
+  expect(stack.join('\n')).toContain('boom');
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: their absence is what is tested
+  expect(lines.join('')).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e]/);
+});
+
 test('the pretty form is for reading: level, service, message and fields on one line, at once', () => {
   const { logger, lines } = capture({ format: 'pretty', fields: { node_id: 'n1' } });
   logger.info({ steps: 8 }, 'ready');

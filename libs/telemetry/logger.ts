@@ -11,6 +11,7 @@ import { createRequire } from 'node:module';
 import { Writable } from 'node:stream';
 import { type DestinationStream, pino, stdTimeFunctions } from 'pino';
 import type { PinoPretty } from 'pino-pretty';
+import { printable } from '#core';
 import { describeError } from './describe-error.js';
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
@@ -79,7 +80,7 @@ function stdoutInBatches(): DestinationStream {
 function prettyStream(destination: LoggerOptions['destination']): DestinationStream {
   // Loaded when asked for only: it would add a third to the start-up of every service.
   const pretty = createRequire(import.meta.url)('pino-pretty') as (options: PinoPretty.PrettyOptions) => DestinationStream;
-  return pretty({
+  const stream = pretty({
     sync: true,
     translateTime: 'SYS:HH:MM:ss.l',
     ignore: 'service,node_id',
@@ -87,6 +88,16 @@ function prettyStream(destination: LoggerOptions['destination']): DestinationStr
     singleLine: true,
     ...(destination ? { destination: lineSink(destination), colorize: false } : { destination: 1 }),
   });
+  return { write: (line) => void stream.write(printableLine(line)) };
+}
+
+/** The same line with nothing in its texts that a terminal would obey; a stack keeps its lines, which are indented. */
+function printableLine(line: string): string {
+  const shown = (key: string, value: unknown) => {
+    if (typeof value !== 'string') return value;
+    return key === 'stack' ? value.split('\n').map(printable).join('\n') : printable(value);
+  };
+  return `${JSON.stringify(JSON.parse(line, shown))}\n`;
 }
 
 function lineSink(destination: { write(line: string): void }): Writable {

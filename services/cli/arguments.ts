@@ -15,7 +15,11 @@ export const MESH_OPTIONS = { router: { type: 'string' }, token: { type: 'string
 
 export class UsageError extends Error {
   override readonly name = 'UsageError';
-  constructor(readonly faults: readonly string[]) {
+  /** `hint`: what to type instead. */
+  constructor(
+    readonly faults: readonly string[],
+    readonly hint?: string,
+  ) {
     super(faults.join('\n'));
   }
 }
@@ -24,16 +28,20 @@ export class Arguments {
   readonly positionals: readonly string[];
   readonly #values: Readonly<Record<string, unknown>>;
   readonly #faults: string[] = [];
+  #hint: string | undefined;
 
   constructor(args: readonly string[], options: Options) {
     try {
-      const parsed = parseArgs({ args: [...args], options: { ...options, help: { type: 'boolean', short: 'h' } }, allowPositionals: true });
+      const all: Options = { ...options, help: { type: 'boolean', short: 'h' } };
+      const parsed = parseArgs({ args: withNegativeNumbers(args, all), options: all, allowPositionals: true });
       this.#values = parsed.values;
       this.positionals = parsed.positionals;
     } catch (error) {
       // parseArgs adds advice after the first sentence that fits its own syntax, not ours.
       const text = error instanceof Error ? error.message : String(error);
-      throw new UsageError([text.split(/\. |\n/)[0] ?? text]);
+      const [, name, fault] = /^Option '(?:-\w, )?(-\S+?)(?: <value>)?' argument (missing|is ambiguous)/.exec(text) ?? [];
+      const valueless = `${name}: expected a value, got ${fault === 'missing' ? 'nothing' : 'another option'}`;
+      throw new UsageError([name === undefined ? (text.split(/\. |\n/)[0] ?? text) : valueless]);
     }
   }
 
@@ -71,6 +79,12 @@ export class Arguments {
     return this.parsed(name, 'a duration such as 500ms, 60s or 5m', parseDurationMs);
   }
 
+  seed(): bigint | undefined {
+    return this.parsed('seed', 'a whole number below 2^64', (text) =>
+      /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : undefined,
+    );
+  }
+
   choice<const T extends string>(name: string, choices: readonly T[]): T | undefined {
     return this.parsed(name, `one of ${choices.join(', ')}`, (text) => choices.find((choice) => choice === text));
   }
@@ -104,12 +118,30 @@ export class Arguments {
     return this.positionals;
   }
 
-  fault(text: string): void {
+  fault(text: string, hint?: string): void {
     this.#faults.push(text);
+    this.#hint ??= hint;
   }
 
   /** Throws UsageError when anything was wrong. */
   check(): void {
-    if (this.#faults.length > 0) throw new UsageError(this.#faults);
+    if (this.#faults.length > 0) throw new UsageError(this.#faults, this.#hint);
   }
+}
+
+/** parseArgs takes "--seed -1" for two options; as "--seed=-1" it is told apart and judged as a number. */
+function withNegativeNumbers(args: readonly string[], options: Options): string[] {
+  const takesValue = (text: string) =>
+    Object.entries(options).some(
+      ([name, { type, short }]) => type === 'string' && (text === `--${name}` || (short !== undefined && text === `-${short}`)),
+    );
+  const joined: string[] = [];
+  const rest = [...args];
+  for (let text = rest.shift(); text !== undefined; text = rest.shift()) {
+    if (text === '--') return [...joined, text, ...rest];
+    const value = takesValue(text) ? rest[0] : undefined;
+    if (value === undefined || !/^-[.\d]/.test(value)) joined.push(text);
+    else joined.push(`${text}${text.startsWith('--') ? '=' : ''}${rest.shift()}`);
+  }
+  return joined;
 }

@@ -151,7 +151,13 @@ const refusals: readonly (readonly [string, StatusError, number, RegExp])[] = [
       resource: { type: 'model', name: 'x', description: 'there is z-image-tiny' },
     }),
     ExitCode.REFUSED,
-    /no model "x".*\n.*there is z-image-tiny\n.*dmesh models/,
+    /--model: no model "x".*\n.*there is z-image-tiny\n.*dmesh models/,
+  ],
+  [
+    'the option that named a LoRA',
+    new StatusError({ code: Code.NOT_FOUND, reason: Reason.UNKNOWN_LORA, message: 'expected one of pastel, got "x"' }),
+    ExitCode.REFUSED,
+    /error: --lora: expected one of pastel, got "x" .*\n.*dmesh models/,
   ],
   [
     'when to come back',
@@ -176,7 +182,39 @@ test.each(refusals)('a refusal shows %s', async (_, error, code, text) => {
 test('nobody there: says how to start a mesh', async () => {
   const ran = await dmesh(['models', '--router', '127.0.0.1:1']);
   expect(ran.code).toBe(ExitCode.UNAVAILABLE);
+  expect(ran.err).toContain('error: no connection to 127.0.0.1:1: connection refused (UNAVAILABLE/CONNECT_FAILED)\n');
   expect(ran.err).toContain('dmesh up');
+});
+
+test('too little time is said in one sentence', async () => {
+  const address = await router({ generateStream: () => new Promise(() => {}) });
+  const ran = await dmesh(['generate', 'p', '--timeout', '1ms', '--router', address]);
+  expect(ran.code).toBe(ExitCode.UNAVAILABLE);
+  expect(ran.err).toMatch(/^error: no answer from \S+ within 1 ms \(DEADLINE_EXCEEDED\/DEADLINE\)\n {2}try: .*--timeout\n$/);
+});
+
+test.each<[args: string[], says: RegExp]>([
+  [['-o', ''], /--out: expected a file name, got the folder ""\n {2}try: --out a-cat\.png\n/],
+  [['-o', 'DIR'], /--out: expected a file name, got the folder ".*"\n {2}try: --out \/.*\/a-cat\.png\n/],
+  [['-o', 'DIR/none/', '--format', 'jpeg'], /got the folder ".*none\/"\n {2}try: --out .*none\/a-cat\.jpg\n/],
+  [['-o', 'DIR/x.gif'], /--out: expected a name that ends in \.png, .* got ".*x\.gif"\n {2}try: --out .*x\.png\n/],
+  [['-o', 'DIR/x.jpg', '--format', 'png'], /--format: expected jpeg, as --out ".*x\.jpg" says, got "png"\n {2}try: one of the two/],
+  [['-o', 'DIR/file/x.png'], /--out: expected a file that can be written, got ".*": .*file is no folder/],
+])('what cannot be saved as asked is not drawn: %j', async (options, says) => {
+  await writeFile(path.join(dir, 'file'), '');
+  const args = options.map((text) => text.replace('DIR', dir));
+  const ran = await dmesh(['generate', 'a cat', ...args, '--router', '127.0.0.1:1']);
+  expect(ran.code).toBe(ExitCode.USAGE);
+  expect(ran.err).toMatch(says);
+});
+
+test('missing folders are made; an older file is replaced, and that is said', async () => {
+  const address = await router(draws);
+  const file = path.join(dir, 'a/b/out.JPEG');
+  const args = ['generate', 'a cat', '-o', file, '--format', 'jpeg', '--router', address];
+  expect((await dmesh(args)).out).not.toContain('older');
+  expect((await dmesh(args)).out).toContain('in place of an older file');
+  expect(await readFile(file, 'utf8')).toContain(`as ${generation.ImageFormat.JPEG}`);
 });
 
 test.each([
@@ -186,6 +224,10 @@ test.each([
   [['generate', 'p', '--lora', '=1'], /--lora: expected NAME or NAME=STRENGTH/],
   [['generate', 'p', '--steps', 'x', '--seed', '1.5'], /--seed: .*\n.*--steps: /],
   [['generate', 'p', '--seed', '18446744073709551616'], /--seed: expected a whole number below 2\^64/],
+  [['generate', 'p', '--seed', '-1', '--count', '-2'], /--seed: expected a whole number below 2\^64, got "-1"\n.*--count: .* got "-2"/],
+  [['generate', 'p', '--seed', '--json'], /--seed: expected a value, got another option/],
+  [['generate', 'p', '--out'], /--out: expected a value, got nothing/],
+  [['generate', 'p', '--json=x'], /--json/],
   [['generate', 'p', '--timeout', '60'], /--timeout: expected a duration/],
   [['generate', 'p', '--format', 'gif'], /--format: expected one of png, jpeg, webp, got "gif"/],
   [['generate', 'p', '--router', 'nowhere'], /--router: expected host:port, got "nowhere"/],
@@ -193,7 +235,7 @@ test.each([
   [['drain'], /expected the name of a NODE, got nothing/],
   [['paint'], /expected a command such as generate, .*, got "paint"/],
   [['help', 'paint'], /got "paint"/],
-  [['up', '--nodes', '-3'], /nodes/],
+  [['up', '--nodes', '-3'], /--nodes: expected a whole number from 0 to 256, got "-3"/],
 ])('%j is a usage error', async (args, text) => {
   const ran = await dmesh(args);
   expect(ran.code).toBe(ExitCode.USAGE);
@@ -228,13 +270,28 @@ test('help lists every command and the exit codes', async () => {
   for (const name of ['generate', 'nodes', 'up', 'demo', 'Exit codes']) expect(out).toContain(name);
 });
 
-test('models shows sizes, steps, languages and LoRAs', async () => {
-  const limits = { sizeMultiple: 16, minWidth: 64, maxWidth: 256, minHeight: 64, maxHeight: 256, minSteps: 1, maxSteps: 50 };
-  const defaults = { width: 128, height: 128, steps: 8 };
-  const model = { name: 'tiny', revision: 'r1', defaults, limits, languages: ['en', 'zh'], loras: [{ name: 'neon' }], nodes: 3 };
+test('models shows what each option may be', async () => {
+  const limits = {
+    ...{ sizeMultiple: 16, minWidth: 64, maxWidth: 256, minHeight: 64, maxHeight: 192, minSteps: 1, maxSteps: 50 },
+    ...{ minGuidanceScale: 0.5, maxGuidanceScale: 7.1, maxImageCount: 4, maxPromptTokens: 77 },
+    ...{ maxLoras: 2, minLoraStrength: -0.1, maxLoraStrength: 2 },
+  };
+  const defaults = { width: 128, height: 96, steps: 8, guidanceScale: 4.5 };
+  const loras = [{ name: 'neon', description: 'It glows.' }, { name: 'ink' }];
+  const model = { name: 'tiny', revision: 'r1', defaults, limits, languages: ['en', 'zh'], loras, nodes: 3 };
   const address = await router({ listModels: async () => generation.ListModelsResponse.fromPartial({ models: [model] }) });
   const { out } = await dmesh(['models', '--router', address]);
-  expect(out).toMatch(/tiny +r1 +128×128 +64×64 +256×256 by 16 +8 \(1–50\) +en zh +neon +3/);
+  expect(out).toBe(`tiny  revision r1, served by 3 nodes
+  prompt      at most 77 tokens; languages: en, zh
+  --negative  not taken
+  --size      default 128x96, from 64x64 to 256x192 in multiples of 16
+  --steps     default 8, from 1 to 50
+  --guidance  default 4.5, from 0.5 to 7.1
+  --count     default 1, at most 4
+  --lora      at most 2, each with a strength from -0.1 to 2; default 1
+              neon: It glows.
+              ink
+`);
   expect(JSON.parse((await dmesh(['models', '--json', '--router', address])).out)).toMatchObject([{ name: 'tiny', nodes: 3 }]);
 });
 

@@ -1,5 +1,5 @@
 /** What a person reads and a script sees when a command fails: what came, what to try, which exit code. */
-import { Code, codeName, Reason, StatusError } from '#core';
+import { Code, codeName, printable, Reason, StatusError } from '#core';
 import { UsageError } from './arguments.js';
 import { ExitCode } from './command.js';
 import type { Paint } from './terminal.js';
@@ -17,19 +17,27 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.STORE_UNAVAILABLE]: 'routes are kept in JetStream: start nats-server with --jetstream --store_dir DIR',
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
   [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
-  [Reason.BAD_REQUEST]: '"dmesh models" shows sizes, steps and other limits',
+  [Reason.BAD_REQUEST]: '"dmesh models" shows what each option may be',
   [Reason.NO_NODES]: '"dmesh nodes" shows which nodes the router knows and how they feel',
   [Reason.QUEUE_FULL]: 'the mesh is busy; try again later',
   [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',
-  [Reason.DEADLINE]: 'give it more time with --timeout',
+  [Reason.DEADLINE]: 'give it more time; "dmesh generate" takes --timeout',
   [Reason.EXECUTION_TIMEOUT]: '"dmesh nodes" shows whether the node is well',
 };
 
+/** Options that named what does not exist. */
+const OPTION_OF_REASON: Readonly<Record<string, string>> = { [Reason.UNKNOWN_MODEL]: '--model', [Reason.UNKNOWN_LORA]: '--lora' };
+
 export function describeFailure(error: unknown, paint: Paint): string {
-  if (error instanceof UsageError) return lines(paint, error.faults, 'dmesh help shows how each command is called');
-  if (!(error instanceof StatusError)) return lines(paint, [error instanceof Error ? error.message : String(error)]);
+  if (error instanceof UsageError) return lines(paint, error.faults, error.hint ?? 'dmesh help shows how each command is called');
+  // Ours, and of several lines at times.
+  if (!(error instanceof StatusError)) return lines(paint, (error instanceof Error ? error.message : String(error)).split('\n'));
   const { violations, resource, retryDelayMs } = error.details;
-  const what = violations && violations.length > 0 ? violations.map((v) => `${optionOf(v.field)}: ${v.description}`) : [error.message];
+  const option = OPTION_OF_REASON[error.reason];
+  const what =
+    violations && violations.length > 0
+      ? violations.map((v) => (v.field === '' ? v.description : `${optionOf(v.field)}: ${v.description}`))
+      : [option === undefined ? error.message : `${option}: ${error.message}`];
   const exists = resource?.description && !error.message.includes(resource.description) ? [resource.description] : [];
   const later = retryDelayMs === undefined ? [] : [`the mesh expects to take it in ${Math.ceil(retryDelayMs / 1000)} s`];
   return lines(paint, [...what, ...exists, ...later], TRY[error.reason], `${codeName(error.code)}/${error.reason}`);
@@ -68,7 +76,7 @@ function optionOf(field: string): string {
 }
 
 function lines(paint: Paint, what: readonly string[], hint?: string, name?: string): string {
-  const head = what.map((text, index) => `${index === 0 ? paint('red', 'error: ') : '       '}${text}`);
+  const head = what.map((text, index) => `${index === 0 ? paint('red', 'error: ') : '       '}${printable(text)}`);
   if (name !== undefined && head[0] !== undefined) head[0] += paint('dim', ` (${name})`);
   return `${[...head, ...(hint === undefined ? [] : [`${paint('cyan', '  try: ')}${hint}`])].join('\n')}\n`;
 }

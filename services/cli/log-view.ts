@@ -1,4 +1,8 @@
-/** Lines of many processes as one log for people: who, how bad, what, with a colour for each process. */
+/**
+ * Lines of many processes as one log for people: who, how bad, what, with a colour for each process.
+ * Callers have a say in what processes write (a request id, a model's name): it is shown printable.
+ */
+import { printable } from '#core';
 import type { Line } from '#local-mesh';
 import type { Colour, Paint } from './terminal.js';
 
@@ -21,15 +25,15 @@ export function createLogView(paint: Paint): (line: Line) => string | undefined 
 
 function textOf(line: Line, paint: Paint): string | undefined {
   // NATS tells much about its start; what matters to a person here are its warnings.
-  if (line.process === 'nats') return /\[(WRN|ERR|FTL)\]/.test(line.text) ? paint('yellow', line.text) : undefined;
+  if (line.process === 'nats') return /\[(WRN|ERR|FTL)\]/.test(line.text) ? paint('yellow', printable(line.text)) : undefined;
   const { fields } = line;
-  if (!fields || typeof fields.msg !== 'string') return line.text;
+  if (!fields || typeof fields.msg !== 'string') return printable(line.text);
   const level = String(fields.level);
-  const said = fields.from === 'engine' ? `engine: ${fields.msg}` : fields.msg;
+  const said = printable(fields.from === 'engine' ? `engine: ${fields.msg}` : fields.msg);
   const message = LEVEL_COLOURS[level] ? paint(LEVEL_COLOURS[level], said) : said;
   const saidByPrefix = (key: string, value: unknown) => key.endsWith('_id') && value === line.process;
   const rest = Object.entries(fields).flatMap(([key, value]) =>
-    HIDDEN.has(key) || saidByPrefix(key, value) ? [] : [`${key}=${short(value)}`],
+    HIDDEN.has(key) || saidByPrefix(key, value) ? [] : [`${printable(key)}=${short(value)}`],
   );
   return rest.length === 0 ? message : `${message} ${paint('dim', rest.join(' '))}`;
 }
@@ -39,5 +43,5 @@ function short(value: unknown): string {
   const text = (typeof value === 'string' ? value : JSON.stringify(value))
     .replace(/^\/diffusionmesh\.v1\.(\w+?)(Service)?\//, '$1/') // methods
     .replace(/^([0-9a-f]{12})[0-9a-f]{20,}$/, '$1…'); // digests
-  return text.length > 160 ? `${text.slice(0, 159)}…` : text;
+  return printable(text.length > 160 ? `${text.slice(0, 159)}…` : text);
 }

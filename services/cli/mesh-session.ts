@@ -2,7 +2,16 @@
  * A local mesh for as long as a command runs, with its log on the terminal. `dmesh up` and
  * `dmesh demo` are this with different endings.
  */
-import { type Child, detectGpus, type Line, type LocalGpu, LocalMesh, type LocalMeshOptions } from '#local-mesh';
+import {
+  type Child,
+  detectGpus,
+  type Exit,
+  type Line,
+  type LocalGpu,
+  LocalMesh,
+  type LocalMeshOptions,
+  type NatsServer,
+} from '#local-mesh';
 import type { Context } from './command.js';
 import { createLogView } from './log-view.js';
 
@@ -42,28 +51,45 @@ export function logTo({ terminal }: Context): (line: Line) => void {
 }
 
 /**
- * Starts routers and nodes that die once more, as a supervisor does in production: after a second,
- * then after ever longer waits up to half a minute.
+ * Starts what dies once more, as a supervisor does in production: after a second, then after ever
+ * longer waits up to half a minute. NATS comes back on its port.
  */
 export function keepAlive(mesh: LocalMesh, { signal, terminal }: Context, sleep: (ms: number, signal: AbortSignal) => Promise<void>): void {
+  const tellAndWait = async (id: string, exit: Exit, deathCount: number): Promise<void> => {
+    const waitMs = Math.min(30_000, 1000 * 2 ** deathCount);
+    terminal.err(
+      terminal.paint('yellow', `${id} ended (${exit.signal ?? `exit code ${exit.code}`}); it starts again in ${waitMs / 1000} s\n`),
+    );
+    await sleep(waitMs, signal);
+  };
+  const complain = (error: unknown) => terminal.err(terminal.paint('red', `${error instanceof Error ? error.message : String(error)}\n`));
   const watch = async (child: Child, deathCount: number): Promise<void> => {
     const exit = await child.exited;
     if (signal.aborted) return;
-    const waitMs = Math.min(30_000, 1000 * 2 ** deathCount);
-    terminal.err(
-      terminal.paint('yellow', `${child.id} ended (${exit.signal ?? `exit code ${exit.code}`}); it starts again in ${waitMs / 1000} s\n`),
-    );
     try {
-      await sleep(waitMs, signal);
+      await tellAndWait(child.id, exit, deathCount);
       watch(await mesh.restart(child), deathCount + 1);
     } catch (error) {
       if (signal.aborted) return;
       const last = [...mesh.routers, ...mesh.nodes].filter((other) => other.id === child.id).at(-1) ?? child;
-      terminal.err(terminal.paint('red', `${error instanceof Error ? error.message : String(error)}\n`));
+      complain(error);
       if (last !== child) watch(last, deathCount + 1);
     }
   };
+  const watchNats = async (nats: NatsServer, deathCount: number): Promise<void> => {
+    const exit = await nats.exited;
+    if (signal.aborted) return;
+    try {
+      await tellAndWait('nats', exit, deathCount);
+      watchNats(await mesh.restartNats(), deathCount + 1);
+    } catch (error) {
+      if (signal.aborted) return;
+      complain(error); // such as: somebody took its port
+      watchNats(nats, deathCount + 1);
+    }
+  };
   for (const child of [...mesh.routers, ...mesh.nodes]) watch(child, 0);
+  if (mesh.nats) watchNats(mesh.nats, 0);
 }
 
 async function nodesToStart(options: SessionOptions): Promise<number | readonly LocalGpu[]> {

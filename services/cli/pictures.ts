@@ -2,9 +2,11 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Generated, PictureRequest } from '#client';
+import { printable } from '#core';
 import type { Paint } from './terminal.js';
 
-export type Format = NonNullable<PictureRequest['format']>;
+export const FORMATS = ['png', 'jpeg', 'webp'] as const satisfies readonly PictureRequest['format'][];
+export type Format = (typeof FORMATS)[number];
 
 export interface SavedPicture {
   readonly file: string;
@@ -14,6 +16,8 @@ export interface SavedPicture {
   /** As text: it may need 64 bits. */
   readonly seed: string;
   readonly sizeBytes: number;
+  /** A file of this name was there before. */
+  readonly replaced: boolean;
 }
 
 const FORMAT_OF_EXTENSION: Readonly<Record<string, Format>> = { '.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp' };
@@ -40,19 +44,36 @@ export async function savePictures(result: Generated, file: string): Promise<Sav
   return Promise.all(
     result.images.map(async (image, index) => {
       const own = result.images.length === 1 ? file : path.join(dir, `${name}-${index + 1}${ext}`);
-      await writeFile(own, image.data);
+      const replaced = await write(own, image.data);
       const { mimeType, width, height } = image;
-      return { file: own, mimeType, width, height, seed: image.seed.toString(), sizeBytes: image.data.length };
+      return { file: own, mimeType, width, height, seed: image.seed.toString(), sizeBytes: image.data.length, replaced };
     }),
   );
+}
+
+/** Whether another file had to go for it. */
+async function write(file: string, data: Uint8Array): Promise<boolean> {
+  try {
+    await writeFile(file, data, { flag: 'wx' });
+    return false;
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    await writeFile(file, data);
+    return true;
+  }
 }
 
 export function describePictures(result: Generated, saved: readonly SavedPicture[], paint: Paint): string {
   const { queuedMs, executingMs } = result.timings;
   const waited = queuedMs >= 1 ? `, waited ${Math.round(queuedMs)} ms` : '';
   const attempts = result.attempts > 1 ? `, attempt ${result.attempts}` : '';
-  const by = paint('dim', `drawn by ${result.nodeId} in ${Math.round(executingMs)} ms${waited}${attempts}`);
-  return saved.map((one) => `${paint('bold', one.file)}  ${one.width}×${one.height}  seed ${one.seed}  ${by}\n`).join('');
+  const by = paint('dim', `drawn by ${printable(result.nodeId)} in ${Math.round(executingMs)} ms${waited}${attempts}`);
+  return saved
+    .map((one) => {
+      const instead = one.replaced ? paint('dim', ', in place of an older file') : '';
+      return `${paint('bold', one.file)}  ${one.width}×${one.height}  seed ${one.seed}  ${by}${instead}\n`;
+    })
+    .join('');
 }
 
 /** The same for programs. */

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import { Code, Reason, StatusError } from '#core';
+import { describeFailure } from './failure.js';
 import { createLogView } from './log-view.js';
 import { fileNameOf, formatOfFile } from './pictures.js';
 import { table } from './table.js';
@@ -35,6 +37,22 @@ test('log view: engines are told from nodes; long names and digests are cut', ()
 
 test('log view: what is no JSON passes as it is', () => {
   expect(view({ process: 'node-1', text: 'Segmentation fault' })).toBe('node-1   Segmentation fault\n');
+});
+
+test('log view: nothing that callers can put into a line begins another one or reaches the terminal', () => {
+  const evil = 'a\nrouter-1 all is well\u001b[2J\u009b';
+  const shown = 'a␊router-1 all is well␛[2J\ufffd';
+  expect(view(line('router-1', { level: 'info', msg: evil, request_id: evil, list: [evil] }))).toBe(
+    `router-1 ${shown} request_id=${shown} list=["a\\nrouter-1 all is well\\u001b[2J\ufffd"]\n`,
+  );
+  expect(view({ process: 'node-1', text: evil })).toBe(`node-1   ${shown}\n`);
+  expect(view({ process: 'nats', text: `[ERR] ${evil}` })).toBe(`nats     [ERR] ${shown}\n`);
+});
+
+test('a failure shows what the mesh said on one line, and our own on as many as it has', () => {
+  const error = new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: 'a\nerror: b\u001b[2J' });
+  expect(describeFailure(error, noPaint)).toBe('error: a␊error: b␛[2J (INTERNAL/INTERNAL)\n');
+  expect(describeFailure(new Error('expected 2 nodes\n  node-1: \u001bx'), noPaint)).toBe('error: expected 2 nodes\n         node-1: ␛x\n');
 });
 
 test('log view: of NATS only the warnings', () => {

@@ -1,5 +1,6 @@
 /** One line that says how a picture comes along: position in the queue, then steps, then bytes. */
 import type { Progress } from '#client';
+import { printable } from '#core';
 import { CLEAR_LINE, type Terminal } from './terminal.js';
 
 const BAR_COLUMN_COUNT = 24;
@@ -16,7 +17,7 @@ export class ProgressBar {
   show(progress: Progress): void {
     if (!this.#terminal.interactive) return;
     const text = this.#textOf(progress);
-    if (text !== undefined) this.#terminal.err(`${CLEAR_LINE}${text.slice(0, this.#terminal.columnCount - 1)}`);
+    if (text !== undefined) this.#terminal.err(`${CLEAR_LINE}${printable(text).slice(0, this.#terminal.columnCount - 1)}`);
   }
 
   /** Leaves an empty line for what comes next. */

@@ -10,6 +10,11 @@ test('parseConfig names a node after its host and GPU', () => {
   expect(parse({ DMESH_NODE_GPU: '1' }).nodeId).toBe('gpu-box-example-gpu-1');
 });
 
+test('an execution limit whose floor is above its cap is a fault', () => {
+  expect(() => parse({ DMESH_NODE_EXECUTION_FLOOR: '1h', DMESH_NODE_EXECUTION_CAP: '1s' })).toThrow(ConfigError);
+  expect(parse({ DMESH_NODE_EXECUTION_FLOOR: '1s', DMESH_NODE_EXECUTION_CAP: '1s' }).execution.floorMs).toBe(1000);
+});
+
 test('parseConfig reports every fault at once', () => {
   const faulty = {
     DMESH_NODE_ID: 'a.b',

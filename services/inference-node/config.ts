@@ -37,7 +37,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
       `DMESH_NODE_STATE_DIR: expected at most ${MAX_STATE_DIR_BYTES} bytes, as sockets live there, got ${JSON.stringify(stateDir)}`,
     );
   }
-  return read.done({
+  const config = {
     nodeId,
     gpu,
     stateDir,
@@ -84,5 +84,10 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     },
     drainGraceMs: read.durationMs('DMESH_NODE_DRAIN_GRACE', 120_000, 'On SIGTERM: a running request may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
-  });
+  };
+  const { floorMs, capMs } = config.execution;
+  if (floorMs > capMs) {
+    read.fault(`DMESH_NODE_EXECUTION_FLOOR: expected at most DMESH_NODE_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);
+  }
+  return read.done(config);
 }

@@ -5,7 +5,7 @@
  */
 import { ANONYMOUS_TENANT } from '#access';
 import { type generation, priorityName } from '#contracts';
-import { badRequest, type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
+import { badRequest, type Clock, Code, type Emit, printable, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
 import { type CostModel, PRIORITIES, type Priority } from '#scheduling';
@@ -24,7 +24,7 @@ export interface AdmissionOptions {
   readonly fleet: Fleet;
   readonly routes: RouteBook;
   readonly cost: CostModel;
-  /** Longest wait for a first node, when none is known at all. */
+  /** Longest wait for a first node, when none was reached yet. */
   readonly noNodesWaitMs: number;
   /** So many may wait for it. */
   readonly waitLimit: number;
@@ -42,7 +42,7 @@ export class Admission {
     const { request } = call;
     const arrivedAt = clock.now();
     const requestId = request.requestId || call.metadata['x-request-id'] || randomId(random);
-    call.notes.request_id = requestId.slice(0, 128);
+    call.notes.request_id = printable(requestId.slice(0, 128)); // it is judged below only
     // A tenant stays with its target; whoever is nobody in particular is drawn one by the request.
     const routeKey = visit.tenant === ANONYMOUS_TENANT ? requestId : visit.tenant;
     const { info, revision } = await this.#modelFor(request.model, routeKey, call.signal);
@@ -88,17 +88,17 @@ export class Admission {
     return ticket;
   }
 
-  /** What the named route leads to, the named model, or the only one. A mesh that knows no node yet is given time to find one. */
+  /** What the named route leads to, the named model, or the only one. A mesh that has reached no node yet, or none of it, is given time to. */
   async #modelFor(name: string, routeKey: string, signal: AbortSignal): Promise<{ info: ModelInfo; revision: string }> {
     const { fleet, routes } = this.options;
-    if (fleet.models().size === 0) await this.#firstNode(signal);
+    if (fleet.models().size === 0) await this.#firstNode(name, signal);
     if (routes.settled) await this.#atMost(routes.settled, signal);
     const route = routes.routes.get(name);
     if (route) return this.#follow(route, routeKey);
-    const served = fleet.models();
-    const found = name === '' && served.size === 1 ? [...served.values()][0] : served.get(name);
-    if (found) return { info: found.info, revision: '' };
-    throw unknownModel(name, [...new Set([...served.keys(), ...routes.routes.keys()])].sort());
+    if (!this.#isDecided(name)) await this.#firstNode(name, signal);
+    const info = this.#find(name);
+    if (info) return { info, revision: '' };
+    throw unknownModel(name, [...new Set([...fleet.models().keys(), ...routes.routes.keys()])].sort());
   }
 
   /** A router that has just started knows its nodes a little before its routes. */
@@ -121,20 +121,31 @@ export class Admission {
     return { info: served.info, revision: target.revision };
   }
 
-  /** Resolves when a node has been heard of. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
-  async #firstNode(signal: AbortSignal): Promise<void> {
+  #find(name: string): ModelInfo | undefined {
+    const served = this.options.fleet.models();
+    return (name === '' && served.size === 1 ? [...served.values()][0] : served.get(name))?.info;
+  }
+
+  /** Waiting would not make a better answer. */
+  #isDecided(name: string): boolean {
+    const { fleet } = this.options;
+    return this.#find(name) !== undefined || (fleet.models().size > 0 && !fleet.announces(name));
+  }
+
+  /** Resolves when the node has been reached. Throws NO_NODES, QUEUE_FULL or the signal's reason. */
+  async #firstNode(name: string, signal: AbortSignal): Promise<void> {
     const { clock, fleet, noNodesWaitMs, waitLimit } = this.options;
     if (this.#waitingForNodes >= waitLimit) throw tooManyWait(waitLimit);
     const found = new AbortController();
     const watch = () => {
-      if (fleet.models().size > 0) found.abort();
+      if (this.#isDecided(name)) found.abort();
       else forget = fleet.onceModelsChange(watch);
     };
     let forget = fleet.onceModelsChange(watch);
     this.#waitingForNodes++;
     try {
       await clock.sleep(noNodesWaitMs, AbortSignal.any([signal, found.signal]));
-      throw noNodes(noNodesWaitMs);
+      throw noNodes(name, noNodesWaitMs);
     } catch (thrown) {
       signal.throwIfAborted();
       if (!found.signal.aborted) throw thrown;
@@ -182,11 +193,11 @@ function routeUnserved({ name, targets }: Route): StatusError {
   });
 }
 
-function noNodes(waitedMs: number): StatusError {
+function noNodes(model: string, waitedMs: number): StatusError {
   return new StatusError({
     code: Code.UNAVAILABLE,
     reason: Reason.NO_NODES,
-    message: `no inference node has reported to this router; waited ${waitedMs} ms`,
+    message: `no inference node${model === '' ? '' : ` with the model ${JSON.stringify(model.slice(0, 128))}`} is reachable; waited ${waitedMs} ms`,
     retryDelayMs: 1000,
   });
 }
@@ -195,7 +206,7 @@ function tooManyWait(limit: number): StatusError {
   return new StatusError({
     code: Code.RESOURCE_EXHAUSTED,
     reason: Reason.QUEUE_FULL,
-    message: `no inference node has reported to this router yet, and ${limit} requests wait for one already`,
+    message: `no inference node is reachable yet, and ${limit} requests wait for one already`,
     retryDelayMs: 1000,
     metadata: { limit: String(limit), waiting: String(limit) },
   });

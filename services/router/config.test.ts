@@ -43,3 +43,11 @@ test.each([
   expect(faults).toHaveLength(faultCount);
   for (const fault of faults) expect(fault).toContain('DMESH_ROUTER_TOKEN_FILE');
 });
+
+test('an execution limit whose floor is above its cap is a fault, defaults included', () => {
+  expect(faultsOf({ DMESH_ROUTER_EXECUTION_FLOOR: '1h', DMESH_ROUTER_EXECUTION_CAP: '1s' })).toEqual([
+    'DMESH_ROUTER_EXECUTION_FLOOR: expected at most DMESH_ROUTER_EXECUTION_CAP, which is 1000 ms, got 3600000 ms',
+  ]);
+  expect(faultsOf({ DMESH_ROUTER_EXECUTION_CAP: '10s' })).toHaveLength(1);
+  expect(faultsOf({ DMESH_ROUTER_EXECUTION_FLOOR: '10s', DMESH_ROUTER_EXECUTION_CAP: '10s' })).toEqual([]);
+});

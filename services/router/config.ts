@@ -91,6 +91,10 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     stopGraceMs: read.durationMs('DMESH_ROUTER_STOP_GRACE', 120_000, 'On SIGTERM: running requests may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
   };
+  const { floorMs, capMs } = config.execution;
+  if (floorMs > capMs) {
+    read.fault(`DMESH_ROUTER_EXECUTION_FLOOR: expected at most DMESH_ROUTER_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);
+  }
   if (config.access.tokenFile === undefined && config.access.open === 'no' && !isLoopback(config.listen)) {
     read.fault(
       `DMESH_ROUTER_LISTEN: expected an address of this machine alone (127.0.0.1) while DMESH_ROUTER_TOKEN_FILE is not set, ` +

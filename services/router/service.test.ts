@@ -60,7 +60,7 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
   return { router, channel, generate };
 }
 
-function joined(node: FakeNode): MembershipEvent {
+function joined(node: FakeNode): MembershipEvent & { type: 'memberJoined' } {
   return { type: 'memberJoined', member: { nodeId: node.nodeId, state: 'alive', beat: node.beat, joinedAt: 0, heardAt: 0 } };
 }
 
@@ -352,6 +352,52 @@ test('before the first node, so many wait as may wait in the queue; the node end
   cleanups.unshift(() => node.stop());
   router.fleet.follow(joined(node));
   await expect(Promise.all(waiting)).resolves.toHaveLength(2);
+});
+
+test('nodes that were never reached serve nothing, whatever their beats say', async () => {
+  const real = new FakeNode('n1');
+  const { generate, router, channel } = await startRouter([real]);
+  await generate();
+  const names = ['fake', 'other'];
+  for (let i = 0; i < 50; i++) {
+    const { member } = joined(real);
+    const models = [{ ...FAKE_MODEL, name: names[i % 2] ?? '', revision: 'zzz', limits: { ...FAKE_MODEL.limits, maxSteps: 4 } }];
+    // Port 1 of the loopback: nobody listens there.
+    const beat = { ...member.beat, nodeId: `ghost-${i}`, address: '127.0.0.1:1', models };
+    router.fleet.follow({ type: 'memberJoined', member: { ...member, nodeId: beat.nodeId, beat } });
+  }
+  const { response } = await channel.unary(Service.listModels, {});
+  expect(response.models.map(({ name, revision, nodes }) => ({ name, revision, nodes }))).toEqual([
+    { name: 'fake', revision: '1', nodes: 1 },
+  ]);
+  expect((await generate({ steps: 9 })).response.nodeId).toBe('n1');
+  // It may yet come: what is announced is waited for as long as a first node.
+  await expect(generate({ model: 'other' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.NO_NODES });
+  await expect(generate({ model: 'nobody' })).rejects.toMatchObject({ code: Code.NOT_FOUND, reason: Reason.UNKNOWN_MODEL });
+});
+
+test('a node that was reached still counts while it is away, and in its next life', async () => {
+  const node = new FakeNode('n1');
+  const { generate, router } = await startRouter([node]);
+  await generate();
+  await node.stop();
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(false);
+  expect(router.fleet.models().get('fake')?.nodeCount).toBe(1);
+  const { member } = joined(node);
+  const next = { ...member, beat: { ...member.beat, incarnation: '2-a' } };
+  router.fleet.follow({ type: 'memberRestarted', member: next, previousIncarnation: '1-a' });
+  expect(router.fleet.models().get('fake')?.nodeCount).toBe(1);
+});
+
+test('a request that comes right after a second model was announced waits for the line to it', async () => {
+  const [a, b] = ['a', 'b'].map((name) => new FakeNode(name, { model: { ...FAKE_MODEL, name } }));
+  if (!a || !b) throw new Error('two nodes');
+  const { generate, router } = await startRouter([a], { queue: { ...CONFIG.queue, noNodesWaitMs: 5000 } });
+  await generate({ model: 'a' });
+  await b.start();
+  cleanups.unshift(() => b.stop());
+  router.fleet.follow(joined(b));
+  expect((await generate({ model: 'b' })).response.nodeId).toBe('b');
 });
 
 test('a node that is for ever busy when called, though it says it is idle, is given up on', async () => {

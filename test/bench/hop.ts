@@ -47,7 +47,8 @@ interface Load {
 const SMALL: Load = { answerBytes: 1024, calmCalls: 60, busyCalls: 320, atOnce: 16 };
 const LARGE: Load = { answerBytes: 1_500_000, calmCalls: 10, busyCalls: 24, atOnce: 4 };
 const ROUNDS = 30;
-const WARM_UP_ROUNDS = 6;
+/** V8 compiles what is hot in steps, over a thousand calls and more; a router that runs for weeks is past that. */
+const WARM_UP_ROUNDS = 30;
 /** What a server does after its answer has left: its log line, its slot state. */
 const AFTERMATH_MS = 3;
 const HOP_NODE = path.join(import.meta.dirname, 'hop-node.js');

@@ -1,5 +1,6 @@
 /** A bad configuration stops a process before it binds a port: exit code 64, every fault in one go. */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { expect, test } from 'vitest';
 import { packageRoot } from '#runtime';
@@ -39,4 +40,11 @@ test.each(['router', 'inference-node', 'engine-onnx'])('%s --help tells every se
   expect(code).toBe(0);
   expect(out).toMatch(/DMESH_\w+/);
   expect(out).toContain('default');
+});
+
+test.runIf(existsSync('/proc/self'))('a node whose state folder cannot be made says so in one line and ends with 1', async () => {
+  const { code, out, err } = await run('inference-node', { DMESH_NODE_STATE_DIR: '/proc/nope', DMESH_LOG_FORMAT: 'json' });
+  const lines = (out + err).trim().split('\n');
+  expect([code, lines.length]).toEqual([1, 2]); // 'starting', with the settings, and this:
+  expect(lines[1]).toContain('DMESH_NODE_STATE_DIR: expected a folder that can be written, got /proc/nope');
 });

@@ -1,11 +1,14 @@
 /**
- * docs/operations.md promises every setting, metric and reason; the other pages name files. Where a
- * page lags behind, the missing lines are in the failure, ready to be pasted.
+ * docs/operations.md promises every setting, metric and reason; the other pages name files and show
+ * programs. Where a page lags behind, the missing lines are in the failure, ready to be pasted.
  */
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { promisify } from 'node:util';
+import ts from 'typescript';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Reason } from '#core';
 import { LocalMesh } from '#local-mesh';
 import { EnvReader, type Setting } from '#runtime';
@@ -64,8 +67,7 @@ test('every reason has its cure', async () => {
 });
 
 test('every file and link the pages name exists', async () => {
-  const decisions = (await readdir(path.join(root, 'docs/decisions'))).map((file) => `docs/decisions/${file}`);
-  const pages = ['README.md', 'docs/architecture.md', 'docs/operations.md', ...decisions.filter((file) => file.endsWith('.md'))];
+  const pages = ['README.md', ...(await pagesOf('docs')), ...(await pagesOf('docs/decisions'))];
   const missing: string[] = [];
   for (const page of pages) {
     const text = await read(page);
@@ -77,3 +79,62 @@ test('every file and link the pages name exists', async () => {
   }
   expect(missing).toEqual([]);
 });
+
+test('the README leads to every page', async () => {
+  const readme = await read('README.md');
+  expect((await pagesOf('docs')).filter((page) => !readme.includes(`](${page})`))).toEqual([]);
+});
+
+async function pagesOf(folder: string): Promise<string[]> {
+  return (await readdir(path.join(root, folder))).filter((name) => name.endsWith('.md')).map((name) => `${folder}/${name}`);
+}
+
+describe('the programs shown', () => {
+  // '#client' resolves only inside the repository.
+  let dir = '';
+  beforeAll(async () => {
+    await mkdir(path.join(root, '.cache'), { recursive: true });
+    dir = await mkdtemp(path.join(root, '.cache/shown-'));
+  });
+  afterAll(() => rm(dir, { recursive: true, force: true }));
+
+  /** Those that are whole: what begins with an import. */
+  async function programsOf(page: string): Promise<string[]> {
+    const blocks = [...(await read(page)).matchAll(/```ts\n(.*?)```/gs)].map(([, text = '']) => text);
+    return blocks.filter((text) => text.startsWith('import '));
+  }
+
+  test('have the right types', async () => {
+    const files: string[] = [];
+    for (const page of ['README.md', 'libs/client/README.md']) {
+      const programs = await programsOf(page);
+      expect(programs, page).not.toHaveLength(0);
+      for (const program of programs) {
+        const file = path.join(dir, `shown-${files.length}.ts`);
+        await writeFile(file, program);
+        files.push(file);
+      }
+    }
+    expect(typeErrors(files)).toBe('');
+  });
+
+  test("the README's draws when saved as it is", async () => {
+    const [program = ''] = await programsOf('README.md');
+    const file = path.join(dir, 'circle.mjs');
+    await writeFile(file, program.replace('127.0.0.1:50051', mesh.address));
+    await promisify(execFile)(process.execPath, [file], { cwd: dir });
+    expect((await readFile(path.join(dir, 'circle.png'))).subarray(1, 4).toString()).toBe('PNG');
+  });
+});
+
+function typeErrors(files: readonly string[]): string {
+  const host = { ...ts.sys, onUnRecoverableConfigFileDiagnostic: () => {} };
+  const config = ts.getParsedCommandLineOfConfigFile(path.join(root, 'tsconfig.json'), { noEmit: true, incremental: false }, host);
+  const { tsBuildInfoFile: _, ...options } = config?.options ?? {};
+  const program = ts.createProgram(files, options);
+  const errors = files.flatMap((file) => {
+    const source = program.getSourceFile(file);
+    return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)];
+  });
+  return ts.formatDiagnostics(errors, { getCanonicalFileName: (name) => name, getCurrentDirectory: () => root, getNewLine: () => '\n' });
+}

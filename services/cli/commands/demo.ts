@@ -4,17 +4,20 @@ import type { Line } from '#local-mesh';
 import { systemClock } from '#runtime';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, ExitCode } from '../command.js';
+import { FIRST_PICTURE } from '../first-picture.js';
 import { logTo, withMesh } from '../mesh-session.js';
-import { describePictures, fileNameOf, formatOfFile, savePictures } from '../pictures.js';
+import { readOutput } from '../output-file.js';
+import { describePictures, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
 
 const usage = `dmesh demo [options]
 
   Starts a mesh on free ports, draws one picture, says where it is, stops everything.
 
-      --prompt TEXT  default "a big red circle on a blue background"
-      --seed N       default 7
-      --out FILE     default images/ and a name made of the prompt
+      --prompt TEXT  default "${FIRST_PICTURE.prompt}"
+      --seed N       default ${FIRST_PICTURE.seed}
+  -o, --out FILE     .png, .jpg or .webp; missing folders are made; default images/ and a name made of
+                     the prompt
       --nodes N      nodes on the CPU; default one node for each GPU, or 3 without any
       --verbose      shows the log of every process
 `;
@@ -31,13 +34,10 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   });
   read.expectPositionals([]);
   const nodeCount = read.integer('nodes', { min: 1, max: 256 });
-  const seed =
-    read.parsed('seed', 'a whole number below 2^64', (text) =>
-      /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : undefined,
-    ) ?? 7n;
+  const seed = read.seed() ?? FIRST_PICTURE.seed;
+  const prompt = read.text('prompt') ?? FIRST_PICTURE.prompt;
+  const { file, format } = await readOutput(read, prompt, 'images');
   read.check();
-  const prompt = read.text('prompt') ?? 'a big red circle on a blue background';
-  const file = read.text('out') ?? `images/${fileNameOf(prompt, 'png')}`;
 
   const { env, terminal, signal } = context;
   const startedAt = systemClock.now();
@@ -49,7 +49,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
     const bar = new ProgressBar(terminal);
     try {
-      const request = { prompt, seed, format: formatOfFile(file) };
+      const request = { prompt, seed, format };
       const result = await client.generate(request, { signal, onProgress: (progress) => bar.show(progress) });
       bar.clear();
       terminal.out(describePictures(result, await savePictures(result, file), terminal.paint));

@@ -2,17 +2,19 @@
 import { connectMesh, type PictureRequest } from '#client';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
-import { describePictures, fileNameOf, formatOfFile, picturesAsJson, savePictures } from '../pictures.js';
+import { readOutput } from '../output-file.js';
+import { describePictures, picturesAsJson, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
 
 const usage = `dmesh generate "PROMPT" [options]
 
-  -o, --out FILE       where to save it; default from the prompt. Several pictures: FILE-1, FILE-2, …
+  -o, --out FILE       where to save it, such as a/b.png; missing folders are made; default from the prompt.
+                       Several pictures: b-1.png, b-2.png, …
       --seed N         equal seeds draw equal pictures; default: chance
       --steps N        denoising steps
       --size WxH       pixels, such as 128x128
       --lora NAME=S    style adapter with its strength, such as neon=0.8; repeatable; =S may be left out
-      --format F       png, jpeg or webp; default from the file name, else png
+      --format F       png, jpeg or webp; default from the ending of FILE, else png
       --count N        pictures to draw
       --model NAME     needed only while the mesh serves several
       --negative TEXT  what to avoid, for models that can
@@ -48,11 +50,11 @@ export const generate: Command = { name: 'generate', summary: 'draw a picture', 
 async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
   const read = new Arguments(args, OPTIONS);
   const [prompt = ''] = read.expectPositionals(['a "PROMPT" in quotes']);
-  const request = requestOf(read, prompt);
+  const { file, format } = await readOutput(read, prompt);
+  const request = { ...requestOf(read, prompt), format };
   const timeoutMs = read.durationMs('timeout') ?? 60_000;
   const at = read.mesh(env);
   read.check();
-  const file = read.text('out') ?? fileNameOf(prompt, request.format ?? 'png');
 
   const mesh = connectMesh(at);
   const bar = new ProgressBar(terminal);
@@ -76,17 +78,12 @@ function requestOf(read: Arguments, prompt: string): PictureRequest {
     const match = /^(\d{1,5})[x×](\d{1,5})$/.exec(text);
     return match ? { width: Number(match[1]), height: Number(match[2]) } : undefined;
   });
-  const out = read.text('out');
-  const format = read.choice('format', ['png', 'jpeg', 'webp']) ?? (out === undefined ? undefined : formatOfFile(out));
   return {
     prompt,
     ...size,
-    format,
     model: read.text('model'),
     negativePrompt: read.text('negative'),
-    seed: read.parsed('seed', 'a whole number below 2^64', (text) =>
-      /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : undefined,
-    ),
+    seed: read.seed(),
     steps: read.integer('steps', { min: 1, max: 10_000 }),
     imageCount: read.integer('count', { min: 1, max: 10_000 }),
     guidanceScale: read.parsed('guidance', 'a number such as 0 or 4.5', (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined)),

@@ -1,9 +1,10 @@
-/** dmesh models: what can be asked for, with defaults and limits. */
+/** dmesh models: what can be asked for, by the options that ask for it, with defaults and limits. */
 import { connectMesh, type Model } from '#client';
 import { generation } from '#contracts';
+import { printable } from '#core';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
-import { table } from '../table.js';
+import type { Paint } from '../terminal.js';
 
 const usage = `dmesh models [options]
 
@@ -12,7 +13,7 @@ const usage = `dmesh models [options]
   --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
 `;
 
-export const models: Command = { name: 'models', summary: 'list what the mesh can draw with', usage, run };
+export const models: Command = { name: 'models', summary: 'list what the mesh can draw with, and the limits', usage, run };
 
 async function run(args: readonly string[], { env, terminal, signal }: Context): Promise<ExitCode> {
   const read = new Arguments(args, { json: { type: 'boolean' }, ...MESH_OPTIONS });
@@ -24,26 +25,53 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
     const listed = await mesh.listModels({ signal });
     if (read.flag('json')) terminal.out(`${JSON.stringify(listed.map((model) => generation.Model.toJSON(model)))}\n`);
     else if (listed.length === 0) terminal.out('No node serves a model right now; "dmesh nodes" shows how they feel.\n');
-    else terminal.out(describe(listed));
+    else terminal.out(listed.map((model) => describe(model, terminal.paint)).join('\n'));
     return ExitCode.OK;
   } finally {
     mesh.close();
   }
 }
 
-function describe(listed: readonly Model[]): string {
-  const head = ['MODEL', 'REVISION', 'SIZE', 'FROM', 'TO', 'STEPS', 'LANGUAGES', 'LORAS', 'NODES', 'LEADS TO'];
-  const rows = listed.map(({ name, revision, defaults, limits, languages, loras, nodes, leadsTo }) => [
-    name,
-    revision.slice(0, 12),
-    defaults ? `${defaults.width}×${defaults.height}` : '',
-    limits ? `${limits.minWidth}×${limits.minHeight}` : '',
-    limits ? `${limits.maxWidth}×${limits.maxHeight} by ${limits.sizeMultiple}` : '',
-    defaults && limits ? `${defaults.steps} (${limits.minSteps}–${limits.maxSteps})` : '',
-    languages.join(' '),
-    loras.map((lora) => lora.name).join(' ') || '-',
-    String(nodes),
-    leadsTo.join(' ') || '-',
-  ]);
-  return table(head, rows);
+function describe(model: Model, paint: Paint): string {
+  const { name, revision, nodes, leadsTo } = model;
+  const head = `${paint('bold', printable(name))}  revision ${printable(revision.slice(0, 12))}, served by ${nodes} node${nodes === 1 ? '' : 's'}\n`;
+  const route: Row[] = leadsTo.length === 0 ? [] : [['leads to', leadsTo.join(' ')]];
+  return (
+    head + [...route, ...limitsOf(model), ...lorasOf(model)].map(([option, text]) => `  ${option.padEnd(12)}${printable(text)}\n`).join('')
+  );
+}
+
+type Row = readonly [option: string, text: string];
+
+function limitsOf({ defaults, limits, languages, negativePrompt }: Model): Row[] {
+  if (!defaults || !limits) return [];
+  const guidance =
+    limits.minGuidanceScale === limits.maxGuidanceScale
+      ? `${figure(limits.minGuidanceScale)} only`
+      : `default ${figure(defaults.guidanceScale)}, from ${figure(limits.minGuidanceScale)} to ${figure(limits.maxGuidanceScale)}`;
+  return [
+    ['prompt', `at most ${limits.maxPromptTokens} tokens; languages: ${languages.join(', ')}`],
+    ['--negative', negativePrompt ? 'taken' : 'not taken'],
+    [
+      '--size',
+      `default ${defaults.width}x${defaults.height}, from ${limits.minWidth}x${limits.minHeight} to ` +
+        `${limits.maxWidth}x${limits.maxHeight} in multiples of ${limits.sizeMultiple}`,
+    ],
+    ['--steps', `default ${defaults.steps}, from ${limits.minSteps} to ${limits.maxSteps}`],
+    ['--guidance', guidance],
+    ['--count', `default 1, at most ${limits.maxImageCount}`],
+  ];
+}
+
+function lorasOf({ limits, loras }: Model): Row[] {
+  if (loras.length === 0) return [['--lora', 'none']];
+  const range = limits
+    ? `at most ${limits.maxLoras}, each with a strength from ${figure(limits.minLoraStrength)} to ${figure(limits.maxLoraStrength)}; default 1`
+    : '';
+  return [['--lora', range], ...loras.map(({ name, description }): Row => ['', `${name}${description === '' ? '' : `: ${description}`}`])];
+}
+
+/** The wire has 32 bits for them: 0.8, not 0.800000011920929. */
+function figure(value: number): string {
+  return String(Number(value.toPrecision(6)));
 }

@@ -1,6 +1,7 @@
 /** dmesh nodes: who is in the mesh and how it feels, once or as it changes. */
 import { connectMesh, type MeshSnapshot, type NodeInfo } from '#client';
 import { admin } from '#contracts';
+import { printable } from '#core';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { breakerOf, stateOf } from '../node-words.js';
@@ -62,19 +63,19 @@ function describeNodes(listed: readonly NodeInfo[], paint: Paint): string {
   const rows = [...listed]
     .sort((a, b) => a.nodeId.localeCompare(b.nodeId, 'en', { numeric: true }))
     .map((node) => [
-      node.nodeId,
+      printable(node.nodeId),
       stateOf(node, paint),
       breakerOf(node, paint),
-      `${node.engine || '?'} ${node.engineState}`,
+      printable(`${node.engine || '?'} ${node.engineState}`),
       `${node.busyCount}/${node.slotCount}`,
       node.runningRequestId === '' ? '-' : `${node.runningStep}/${node.runningTotal}`,
       String(node.completedCount),
       String(node.failedCount),
       String(node.engineRestartCount),
       node.costRatio > 0 ? `×${node.costRatio.toFixed(2)}` : '-',
-      node.gpu?.name ?? 'CPU',
-      node.address,
-      node.zone || '-',
+      printable(node.gpu?.name ?? 'CPU'),
+      printable(node.address),
+      printable(node.zone || '-'),
     ]);
   return table(head, rows);
 }

@@ -6,10 +6,9 @@ import { systemClock } from '#runtime';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { describeFailure } from '../failure.js';
+import { FIRST_PICTURE } from '../first-picture.js';
 import { keepAlive, logTo, withMesh } from '../mesh-session.js';
 import { describePictures, fileNameOf, savePictures } from '../pictures.js';
-
-const FIRST_PROMPT = 'a big red circle on a blue background';
 
 const usage = `dmesh up [options]
 
@@ -19,11 +18,13 @@ const usage = `dmesh up [options]
       --nodes N        nodes on the CPU; default one node for each GPU, or 1 without any
       --routers N      routers; the first gets --router-port, the others free ports; default 1
       --router-port N  default 50051; 0 takes a free one
-      --draw           draw one picture when the mesh is ready and say where it is
-      --prompt TEXT    what to draw then; default "${FIRST_PROMPT}"
+      --draw           draw one picture into images/ when the mesh is ready, with seed ${FIRST_PICTURE.seed}
+      --prompt TEXT    what to draw then; default "${FIRST_PICTURE.prompt}"
 
   NATS_URL names a NATS to use instead of a new one. Settings of the services pass through:
-  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). With
+  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
+  differ between the processes of one machine is chosen for you: …_ID, …_LISTEN, …_HTTP_LISTEN, and for
+  nodes on the CPU DMESH_NODE_STATE_DIR. With
   DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator.
 `;
 
@@ -59,7 +60,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   await withMesh(context, options, async (mesh) => {
     keepAlive(mesh, context, systemClock.sleep);
     terminal.out(describeMesh(mesh, (systemClock.now() - startedAt) / 1000, context));
-    if (read.flag('draw') || read.text('prompt') !== undefined) await draw(mesh, read.text('prompt') ?? FIRST_PROMPT, context);
+    if (read.flag('draw') || read.text('prompt') !== undefined) await draw(mesh, read.text('prompt') ?? FIRST_PICTURE.prompt, context);
     await aborted(signal);
   });
   return ExitCode.OK;
@@ -68,7 +69,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
 async function draw(mesh: LocalMesh, prompt: string, { env, terminal, signal }: Context): Promise<void> {
   const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
   try {
-    const result = await client.generate({ prompt }, { signal });
+    const result = await client.generate({ prompt, seed: FIRST_PICTURE.seed }, { signal });
     const saved = await savePictures(result, `images/${fileNameOf(prompt, 'png')}`);
     terminal.out(`\n  ${terminal.paint('green', 'drew')} "${prompt}":\n  ${describePictures(result, saved, terminal.paint)}\n`);
   } catch (error) {

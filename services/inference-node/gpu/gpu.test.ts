@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,6 +8,7 @@ import { systemClock } from '#runtime';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { LockHeld, lockGpu } from './lock.js';
 import { GpuWatch, parseGpuReport } from './nvidia-smi.js';
+import { makeStateDir } from './state-dir.js';
 
 let dir: string;
 beforeEach(async () => {
@@ -35,6 +37,29 @@ test('lockGpu is given back by its release, and only by its own', async () => {
   await lock('second');
   await lock('third').catch(() => {});
   expect(await readdir(dir)).toEqual(['gpu-GPU-1b2c.lock']);
+});
+
+test('the folder is made, its parents too, by many at once', async () => {
+  const deep = path.join(dir, 'a', 'b', 'c');
+  await Promise.all(Array.from({ length: 5 }, () => makeStateDir(deep, systemClock)));
+  await makeStateDir(deep, systemClock);
+  expect(await readdir(deep)).toEqual([]);
+});
+
+test.runIf(existsSync('/proc/self'))('a folder of no use is refused with the setting and the reason, never waited for', async () => {
+  await writeFile(path.join(dir, 'file'), '');
+  for (const [folder, reason] of [
+    ['/proc/nope', 'ENOENT'],
+    ['/proc/nope/deeper', 'ENOENT'],
+    [path.join(dir, 'file'), 'EEXIST'],
+    [path.join(dir, 'file', 'below'), 'ENOTDIR'],
+  ] as const) {
+    const clock = new ManualClock();
+    await expect(makeStateDir(folder, clock)).rejects.toThrow(
+      `DMESH_NODE_STATE_DIR: expected a folder that can be written, got ${folder}: ${reason}`,
+    );
+    expect(clock.pendingCount).toBe(0);
+  }
 });
 
 test('lockGpu takes over from a process that is gone', async () => {

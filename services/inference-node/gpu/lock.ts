@@ -6,10 +6,11 @@
  * alone decides). Two nodes that find the same stale file are kept apart by a second such file, held
  * for the moment of the change.
  */
-import { link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { link, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { kill } from 'node:process';
 import type { Clock } from '#core';
+import { makeStateDir } from './state-dir.js';
 
 export interface LockOwner {
   readonly nodeId: string;
@@ -43,10 +44,10 @@ export class LockHeld extends Error {
 const TAKEOVER_STALE_MS = 5000;
 const TAKEOVER_POLL_MS = 20;
 
-/** Resolves with the release. Rejects with LockHeld, or when the folder cannot be written. */
+/** Resolves with the release. Rejects with LockHeld, or when the folder cannot be made. */
 export async function lockGpu(options: LockOptions): Promise<() => Promise<void>> {
   const { dir, nodeId, pid } = options;
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  await makeStateDir(dir, options.clock);
   const file = path.join(dir, `${options.name.replace(/[^A-Za-z0-9_-]/g, '-')}.lock`);
   const owner: LockOwner = { nodeId, pid, processStart: await processStart(pid) };
   if (!(await create(file, owner))) await takeOver(file, owner, options);

@@ -12,6 +12,8 @@ export interface FleetNodeOptions {
   readonly member: Member;
   /** The router's own. */
   readonly zone: string;
+  /** Whether the line to an earlier life was up. */
+  readonly met: boolean;
 }
 
 export class FleetNode {
@@ -20,6 +22,8 @@ export class FleetNode {
   readonly member: Member;
   /** Names one life of the node: what failed on it may work on its next. The member itself moves on to the next life. */
   readonly life: string;
+  /** Its line is or has been up, in this life or an earlier one: it is more than a voice on NATS. */
+  met: boolean;
   readonly #zone: string;
 
   constructor(options: FleetNodeOptions) {
@@ -27,6 +31,7 @@ export class FleetNode {
     this.breaker = options.breaker;
     this.member = options.member;
     this.life = `${options.member.nodeId}/${options.member.beat.incarnation}`;
+    this.met = options.met;
     this.#zone = options.zone;
   }
 

@@ -95,10 +95,10 @@ export class Fleet {
     return [...this.#nodes.values()].filter((node) => node.canTake(ticket));
   }
 
-  /** Somebody may serve it, now or after recovering. */
+  /** Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's. */
   couldServe(ticket: Ticket): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
+      if (node.met && node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
     }
     return false;
   }
@@ -117,7 +117,7 @@ export class Fleet {
     return count;
   }
 
-  /** By name, those of silent nodes included. */
+  /** By name, those of silent nodes included. Anybody can say on NATS to be a node: only those that were reached count. */
   models(): ReadonlyMap<string, NamedModel> {
     this.#models ??= this.#collectModels();
     return this.#models;
@@ -134,6 +134,15 @@ export class Fleet {
     for (const node of this.#nodes.values()) {
       if (node.usable && node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision)))
         return true;
+    }
+    return false;
+  }
+
+  /** Some node says to serve it, and the line to it has not been up yet. */
+  announces(modelName: string): boolean {
+    for (const { beat, member, met } of this.#nodes.values()) {
+      if (met || member.state === 'gone') continue;
+      if (beat.models.some(({ name }) => name === modelName)) return true;
     }
     return false;
   }
@@ -159,7 +168,8 @@ export class Fleet {
 
   #collectModels(): Map<string, NamedModel> {
     const revisions = new Map<string, Map<string, ServedModel>>();
-    for (const { member } of this.#nodes.values()) {
+    for (const { member, met } of this.#nodes.values()) {
+      if (!met) continue;
       for (const info of member.beat.models) {
         const ofName = revisions.get(info.name) ?? new Map<string, ServedModel>();
         revisions.set(info.name, ofName);
@@ -190,6 +200,7 @@ export class Fleet {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });
           evidence(nodeId, true);
+          this.#meet(node);
           node.breaker.recheck();
         }
         announced = link.connected;
@@ -202,10 +213,18 @@ export class Fleet {
       onGrant: (leaseId) => onGrant(node, leaseId),
       onServed,
     });
-    const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone });
+    // Another life or address of a node we know: away for a moment, not a stranger.
+    const met = this.#nodes.get(nodeId)?.met ?? false;
+    const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone, met });
     this.#nodes.set(nodeId, node);
     this.#modelsChanged();
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
+  }
+
+  #meet(node: FleetNode): void {
+    if (node.met) return;
+    node.met = true;
+    this.#modelsChanged();
   }
 
   #drop(nodeId: string, reason: string): void {

@@ -9,14 +9,12 @@ export interface SharedWatchOptions<Picture> {
   /** Changes are told at most this often. */
   readonly intervalMs: number;
   readonly draw: () => Picture;
+  /** Pictures of the same bytes are no news to anybody. */
   readonly serialise: (picture: Picture) => Buffer;
-  /** Pictures of the same key are no news to anybody. */
-  readonly keyOf: (picture: Picture) => string;
 }
 
 interface Latest {
   readonly bytes: Buffer;
-  readonly key: string;
   readonly drawnAt: number;
 }
 
@@ -35,12 +33,12 @@ export class SharedWatch<Picture> {
   async *watch(signal: AbortSignal): AsyncGenerator<Buffer, void> {
     this.#join();
     try {
-      let seen: string | undefined;
+      let seen: Buffer | undefined;
       while (!signal.aborted) {
-        const latest = this.#current();
-        if (latest.key !== seen) {
-          seen = latest.key;
-          yield latest.bytes;
+        const { bytes } = this.#current();
+        if (bytes !== seen) {
+          seen = bytes;
+          yield bytes;
         } else await this.#change(signal);
       }
     } finally {
@@ -56,11 +54,10 @@ export class SharedWatch<Picture> {
   }
 
   #draw(): Latest {
-    const { clock, draw, keyOf, serialise } = this.#options;
-    const picture = draw();
-    const key = keyOf(picture);
-    const known = this.#latest?.key === key ? this.#latest : undefined;
-    this.#latest = { bytes: known?.bytes ?? serialise(picture), key, drawnAt: clock.now() };
+    const { clock, draw, serialise } = this.#options;
+    const drawn = serialise(draw());
+    const known = this.#latest?.bytes.equals(drawn) ? this.#latest.bytes : undefined;
+    this.#latest = { bytes: known ?? drawn, drawnAt: clock.now() };
     if (!known) for (const wake of [...this.#waiting]) wake();
     return this.#latest;
   }

@@ -67,10 +67,18 @@ function traceOf(seed: number): Arrival[] {
   let atMs = 0;
   return Array.from({ length: REQUESTS_PER_SEED }, () => {
     atMs += -Math.log(random()) * meanGapMs;
-    let dice = random();
-    const drawn = MIX.find(({ share }) => (dice -= share) < 0) ?? MIX[0];
-    return { atMs, cost: drawn.cost };
+    return { atMs, cost: costOf(random()) };
   });
+}
+
+/** `dice` from 0 to 1. */
+function costOf(dice: number): number {
+  let below = 0;
+  for (const { cost, share } of MIX) {
+    below += share;
+    if (dice < below) return cost;
+  }
+  return MIX[0].cost;
 }
 
 /** Sends each request at its time, whatever has become of the others. */

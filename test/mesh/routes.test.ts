@@ -1,7 +1,9 @@
 /** Routes over a real mesh: two routers, nodes of two revisions, and what is left of it without JetStream or NATS. */
+import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
 import { findNatsServer, LocalMesh, startNatsServer } from '#local-mesh';
@@ -11,6 +13,7 @@ import { only, TestMesh } from '../support/test-mesh.js';
 
 const MODEL = SCRIPTED_MODEL.name;
 const SIZE = { width: 64, height: 64, steps: 1 };
+const CLI = path.join(packageRoot, 'dist/services/cli/main.js');
 const FOLLOWED_WITHIN_MS = 1000;
 
 let dir = '';
@@ -60,6 +63,24 @@ test('every router follows a change within a second, draws alike, and the answer
   expect(await second.listModels()).toMatchObject([{ name: 'public', leadsTo: [`${MODEL}@1`, `${MODEL}@2026-11-2`] }, { name: MODEL }]);
   const figures = await mesh.figures();
   expect(figures.sum('dmesh_router_routed_total')).toBe(24);
+});
+
+test('dmesh sets and shows routes, and top tells what went through', async () => {
+  const env = { ...process.env, DMESH_ROUTER: mesh.local.address };
+  const dmesh = (...args: string[]) => promisify(execFile)(process.execPath, [CLI, ...args], { env });
+  const set = await dmesh('routes', 'set', `cli=${MODEL}@1:75,${MODEL}@2026-11-2:25`);
+  expect(set.stdout).toMatch(new RegExp(`cli +75 % +${MODEL} +1\n +25 % +${MODEL} +2026-11-2\n`));
+  await expect(dmesh('routes', 'set', `cli=${MODEL}@7`)).rejects.toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining(`cli → ${MODEL}@7`),
+  });
+  expect((await dmesh('models')).stdout).toContain(`${MODEL}@1 ${MODEL}@2026-11-2`);
+  await draw('for-top');
+  const top = JSON.parse((await dmesh('top', '--once', '--json')).stdout);
+  expect(top.rates.answersPerSecond).toBeGreaterThan(0);
+  expect(top.classes).toHaveLength(3);
+  expect((await dmesh('top', '--once')).stdout).toMatch(/2 nodes, \d of 2 slots busy.*canary +alive +closed/s);
+  await dmesh('routes', 'set', 'cli=');
 });
 
 test('of changes through both routers at once one wins, and the other is told', async () => {

@@ -26,6 +26,8 @@ export interface AdminParts {
   readonly routeStore: RouteParts['store'];
 }
 
+/** Ages move all the time and are no news while beats come; a silence that grows is. */
+const SILENCE_STEP_MS = 1500;
 /** Watchers are told of changes at most this often. */
 const WATCH_INTERVAL_MS = 500;
 
@@ -43,7 +45,7 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
     clock,
     intervalMs: WATCH_INTERVAL_MS,
     draw: () => ({
-      nodes: nodes(),
+      nodes: nodes().map((node) => ({ ...node, sinceBeatMs: Math.floor(node.sinceBeatMs / SILENCE_STEP_MS) * SILENCE_STEP_MS })),
       queuedCount: parts.dispatcher.waitingCount,
       runningCount: parts.runningCount(),
       membershipFrozen: parts.membershipFrozen(),
@@ -51,8 +53,6 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
       rates: parts.rates.read(),
     }),
     serialise,
-    // Ages move all the time and are no change by themselves.
-    keyOf: (snapshot) => serialise({ ...snapshot, nodes: snapshot.nodes.map((node) => ({ ...node, sinceBeatMs: 0 })) }).toString('latin1'),
   });
   return {
     listNodes: async () => ({ nodes: nodes() }),

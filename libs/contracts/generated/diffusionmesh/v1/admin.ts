@@ -186,7 +186,10 @@ export interface NodeInfo {
   engineState: string;
   engine: string;
   models: Model[];
-  gpu: Gpu | undefined;
+  gpu:
+    | Gpu
+    | undefined;
+  /** In WatchMesh in steps of 1500: 0 while beats come. */
   sinceBeatMs: number;
   /** Request being drawn, with its progress; empty when idle. */
   runningRequestId: string;

@@ -67,6 +67,8 @@ interface NodeEstimate extends Estimate {
 /** All nodes with one model. */
 interface Fleet {
   readonly nodes: Map<string, NodeEstimate>;
+  /** Over all nodes, by size: what is promised before a node is chosen. */
+  readonly sizes: Map<string, Estimate>;
   /** Median of the nodes. */
   msPerTflop: number;
   observedSince: number;
@@ -89,7 +91,8 @@ export class CostModel {
 
   /** The typical node's time: for promises made before a node is chosen. */
   predictAnyMs(work: Work): number {
-    return this.#fleetMsPerTflop(work.model) * workTflop(work);
+    const usual = this.#fleets.get(work.model)?.sizes.get(sizeKey(work));
+    return (usual?.msPerTflop ?? this.#fleetMsPerTflop(work.model)) * workTflop(work);
   }
 
   /** Learns from a finished request. Impossible figures are ignored. */
@@ -100,12 +103,8 @@ export class CostModel {
     const node = fleet.nodes.get(nodeId);
     if (node) learn(node, rate);
     const { sizes } = node ?? newNode(fleet, nodeId, rate);
-    const key = sizeKey(work);
-    const size = sizes.get(key) ?? { msPerTflop: rate, count: 0, ratio: 1 };
-    learn(size, rate);
-    sizes.delete(key);
-    sizes.set(key, size);
-    for (const oldest of sizes.keys()) if (sizes.size > MAX_SIZE_COUNT) sizes.delete(oldest);
+    learnSize(sizes, sizeKey(work), rate);
+    learnSize(fleet.sizes, sizeKey(work), rate);
     fleet.observedSince++;
   }
 
@@ -129,7 +128,7 @@ export class CostModel {
   #fleetOf(model: string): Fleet {
     const known = this.#fleets.get(model);
     if (known) return known;
-    const fleet: Fleet = { nodes: new Map(), msPerTflop: this.#priorMsPerTflop, observedSince: 0 };
+    const fleet: Fleet = { nodes: new Map(), sizes: new Map(), msPerTflop: this.#priorMsPerTflop, observedSince: 0 };
     this.#fleets.set(model, fleet);
     return fleet;
   }
@@ -151,6 +150,14 @@ function newNode(fleet: Fleet, nodeId: string, msPerTflop: number): NodeEstimate
   const node: NodeEstimate = { msPerTflop, count: 1, ratio: 1, sizes: new Map() };
   fleet.nodes.set(nodeId, node);
   return node;
+}
+
+function learnSize(sizes: Map<string, Estimate>, key: string, rate: number): void {
+  const size = sizes.get(key) ?? { msPerTflop: rate, count: 0, ratio: 1 };
+  learn(size, rate);
+  sizes.delete(key);
+  sizes.set(key, size);
+  for (const oldest of sizes.keys()) if (sizes.size > MAX_SIZE_COUNT) sizes.delete(oldest);
 }
 
 function learn(known: Estimate, rate: number): void {

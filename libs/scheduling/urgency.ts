@@ -5,7 +5,7 @@
 export interface Urgency {
   /** 0 for a class that is owed its share, then 1 for the most urgent class, and so on. */
   readonly rank: number;
-  /** How far its tenant is ahead of its fair share, GPU milliseconds; negative: behind. */
+  /** How far its tenant is ahead of its fair share by more than two requests, GPU milliseconds; negative: behind. */
   readonly leadMs: number;
   /** Its virtual deadline, clock milliseconds. */
   readonly dueAt: number;

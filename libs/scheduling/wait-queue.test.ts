@@ -134,7 +134,7 @@ describe('order', () => {
 describe('several routers', () => {
   test('a tenant served elsewhere waits here, and the other way round', () => {
     const queue = filled([request(1, { tenant: 'a' }), request(2, { tenant: 'b' })]);
-    queue.served({ priority: 'normal', tenant: 'a', costMs: 500 });
+    queue.served({ priority: 'normal', tenant: 'a', costMs: 2500 });
     expect(queue.head?.arrival).toBe(2);
     const [a, b] = [...queue].sort((x, y) => x.arrival - y.arrival) as [Request, Request];
     expect(queue.urgencyOf(a)?.leadMs).toBe(500);
@@ -143,7 +143,7 @@ describe('several routers', () => {
 
   test('who waits while others are served elsewhere falls behind, and its bid says so', () => {
     const here = filled([request(1, { tenant: 'a' })]);
-    for (let n = 0; n < 3; n++) here.served({ priority: 'normal', tenant: 'b', costMs: 1000 });
+    for (let n = 0; n < 5; n++) here.served({ priority: 'normal', tenant: 'b', costMs: 1000 });
     expect(here.urgencyOf(here.head as Request)?.leadMs).toBe(-2000);
   });
 

@@ -186,7 +186,7 @@ export class WaitQueue<Entry extends Waiting> {
     if (!place) return undefined;
     const { line, dueAt } = place;
     const rank = this.#isOwed(line.level) ? 0 : 1 + PRIORITIES.indexOf(line.level.priority);
-    return { rank, leadMs: line.level.clock.leadMs(line.tag), dueAt };
+    return { rank, leadMs: beyond(line.level.clock.leadMs(line.tag), entry.costMs), dueAt };
   }
 
   /** Who is pushed out for a request of `priority`: the newest of the lowest class, if that is a lower one. */
@@ -278,6 +278,14 @@ function newLine<Entry extends Waiting>(level: Level<Entry>, tenant: string): Li
   const line: Line<Entry> = { tenant, level, places: new Heap<Place<Entry>>(placeBefore), tag: level.clock.tagOf(tenant) };
   level.byTenant.set(tenant, line);
   return line;
+}
+
+/**
+ * What `leadMs` has above two requests' cost, either way. Each turn moves a tenant by one, and routers predict
+ * a little differently: what is less says nothing, and must not outweigh a deadline.
+ */
+function beyond(leadMs: number, costMs: number): number {
+  return Math.sign(leadMs) * Math.max(0, Math.abs(leadMs) - 2 * costMs);
 }
 
 /** What two places are compared by. */

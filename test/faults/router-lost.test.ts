@@ -97,6 +97,9 @@ test('two routers: who came first is served first, whichever router holds the re
   const second = await mesh().local.addRouter();
   await mesh().local.waitForNodes(3, { router: second });
   const clients = [mesh().client, mesh().connect(second.grpc)];
+  // Who is due first is predicted: both routers have to know how long such a picture takes.
+  const work = { steps: 16 };
+  for (const client of clients) await new Load(client, { callers: 6, count: 18, firstSeed: 5000, request: work }).finished();
   const waves: Load[] = [];
   const size = 30;
   for (let wave = 0; wave < 4; wave++) {
@@ -104,7 +107,7 @@ test('two routers: who came first is served first, whichever router holds the re
     if (!client) continue;
     // Later than the wave before by more than a message ever takes, but long before that one is served.
     await waves[0]?.more(8);
-    waves.push(new Load(client, { callers: size, count: size, firstSeed: wave * 100, request: { steps: 16 } }));
+    waves.push(new Load(client, { callers: size, count: size, firstSeed: wave * 100, request: work }));
   }
   const ends = await Promise.all(waves.map(async (load) => (await load.finished()).map((outcome) => outcome.endedAt)));
   let pairs = 0;

@@ -118,5 +118,6 @@ test('without JetStream a router serves, says once what is missing, and refuses 
     );
   await expect.poll(set, { timeout: 8000, interval: 50 }).toMatch(/STORE_UNAVAILABLE .*--jetstream/);
   expect(await client.getRoutes()).toEqual({ routes: [], revision: 0n });
-  expect(only(plain.routers[0]).lines.filter((line) => line.includes('nowhere to keep them'))).toHaveLength(1);
+  const said = () => only(plain.routers[0]).lines.filter((line) => line.includes('nowhere to keep them'));
+  await expect.poll(said).toHaveLength(1);
 });

@@ -45,7 +45,10 @@ export interface Bid {
    * owed a part of its guaranteed share, else 1 for HIGH, 2 for NORMAL, 3 for LOW.
    */
   rank: number;
-  /** How far that request's tenant is ahead of its fair share of GPU time, milliseconds; negative: behind. */
+  /**
+   * How far that request's tenant is ahead of its fair share of GPU time by more than two requests,
+   * milliseconds; negative: behind.
+   */
   leadMs: number;
   /** Time until it should be finished: a slack, never a wall clock. Negative: it is late. */
   slackMs: number;

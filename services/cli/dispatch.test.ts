@@ -365,7 +365,7 @@ test('a token is made, shown once, listed without its secret, and revoked; only 
     'tiny',
   ]);
   expect(added).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^dm_[0-9a-f]{12}_[\w-]{32}\n$/) });
-  const [, id = '', secret = ''] = added.out.trim().split('_');
+  const [, id = '', secret = ''] = /^dm_([^_]+)_(.+)$/.exec(added.out.trim()) ?? [];
   await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--admin']);
   await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--burst', '20']);
   expect((await stat(file)).mode & 0o777).toBe(0o600);

@@ -39,7 +39,8 @@ test('an engine killed with kill -9 under load: no caller error, the slot is bac
   const load = new Load(mesh().client, { callers: 20 });
   await untilDrawn(load, 'node-1', 2);
   process.kill(mesh().enginePid('node-1'), 'SIGKILL');
-  await expect.poll(() => restartCount('node-1'), { timeout: 10_000 }).toBe(before + 1);
+  // More than once where a machine stalls for longer than the short step timeout of these nodes.
+  await expect.poll(() => restartCount('node-1'), { timeout: 10_000 }).toBeGreaterThan(before);
   await untilDrawn(load, 'node-1', 3);
   const outcomes = await load.stop();
   expect(failures(outcomes)).toEqual({});
@@ -73,7 +74,7 @@ test('an engine frozen with SIGSTOP is found out by its node and replaced', asyn
   const load = new Load(mesh().client, { callers: 20 });
   await untilDrawn(load, 'node-2', 2);
   process.kill(mesh().enginePid('node-2'), 'SIGSTOP');
-  await expect.poll(() => restartCount('node-2'), { timeout: 15_000 }).toBe(before + 1);
+  await expect.poll(() => restartCount('node-2'), { timeout: 15_000 }).toBeGreaterThan(before);
   await untilDrawn(load, 'node-2', 3);
   const outcomes = await load.stop();
   expect(failures(outcomes)).toEqual({});

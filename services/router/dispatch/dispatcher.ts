@@ -56,8 +56,8 @@ interface Waiter {
   told: number;
 }
 
-/** A refusal for the deadline leaves this long before it, so that the details reach the caller. */
-const DEADLINE_MARGIN_MS = 30;
+/** A refusal for the deadline leaves this long before it, so that the details reach the caller, also on a busy machine. */
+const DEADLINE_MARGIN_MS = 60;
 /** Whoever was refused comes back no sooner. */
 const MIN_RETRY_MS = 500;
 /**

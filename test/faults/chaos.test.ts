@@ -44,7 +44,19 @@ const FAULTS: Readonly<Record<string, (nodeId: string) => Promise<void>>> = {
     await mesh().whole();
   },
   'node drained': async (id) => {
-    await mesh().client.drain(id);
+    // "NATS is away; try again when it is back": it may have been restarted a moment ago.
+    await expect
+      .poll(
+        () =>
+          mesh()
+            .client.drain(id)
+            .then(
+              () => 'drained',
+              (error) => error.reason,
+            ),
+        { timeout: 10_000 },
+      )
+      .toBe('drained');
     await expect.poll(async () => (await mesh().info(id)).draining, { timeout: 10_000 }).toBe(true);
     await mesh().client.resume(id);
     await mesh().whole();

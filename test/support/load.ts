@@ -42,6 +42,8 @@ export interface LoadOptions {
   readonly timeoutMs?: number;
 }
 
+const FAILURE_PAUSE_MS = 10;
+
 export class Load {
   readonly outcomes: Outcome[] = [];
   /** Calls begun and not ended. */
@@ -86,6 +88,8 @@ export class Load {
       const outcome = await draw(this.client, this.#next++, this.options);
       this.inFlight--;
       this.outcomes.push(outcome);
+      // Calls on a closed client fail at once, for ever: nothing else would get a turn.
+      if (!outcome.ok) await systemClock.sleep(FAILURE_PAUSE_MS);
       for (const waiter of this.#waiting) if (this.outcomes.length >= waiter.count) waiter.resolve();
     }
   }

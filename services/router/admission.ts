@@ -8,7 +8,7 @@ import { type generation, priorityName } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, printable, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
-import { type CostModel, PRIORITIES, type Priority } from '#scheduling';
+import { type CostModel, PRIORITIES, type Priority, type Work } from '#scheduling';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
@@ -70,6 +70,7 @@ export class Admission {
       asked: { requestId: request.requestId || call.metadata['x-request-id'] || '', seed: request.seed },
       work,
       revision,
+      kind: kindOf(work, revision, resolved.loras),
       priority,
       tenant: visit.tenant,
       costMs,
@@ -210,6 +211,14 @@ function tooManyWait(limit: number): StatusError {
     retryDelayMs: 1000,
     metadata: { limit: String(limit), waiting: String(limit) },
   });
+}
+
+function kindOf(
+  { model, width, height, steps, imageCount, guidanceScale }: Work,
+  revision: string,
+  loras: readonly { name: string }[],
+): string {
+  return [model, revision, width, height, steps, imageCount, guidanceScale, ...loras.map(({ name }) => name)].join('\n');
 }
 
 function randomId(random: Random): string {

@@ -497,6 +497,17 @@ test('what cannot be finished in time is refused at once, with the predicted fin
   expect(await waiting.outcome).toBe('drawn');
 });
 
+test('a request refused for its deadline pushes nobody out', async () => {
+  const { generate, router, finish, wait } = await startFull({ queue: { ...CONFIG.queue, limits: room(1) } });
+  router.cost.observe('n1', { model: 'fake', width: 128, height: 128, steps: 4, imageCount: 1, guidanceScale: 0 }, 5000);
+  const low = await wait({ priority: LOW });
+  await expect(generate({ priority: HIGH }, { deadlineAt: systemClock.now() + 3000 })).rejects.toMatchObject({
+    reason: Reason.DEADLINE_UNREACHABLE,
+  });
+  await finish();
+  expect(await low.outcome).toBe('drawn');
+});
+
 test('a flood of urgent work leaves the lowest class its share', async () => {
   const { node, finish, wait } = await startFull();
   const waiting = [await wait({ requestId: 'low', priority: LOW })];

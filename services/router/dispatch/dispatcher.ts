@@ -76,6 +76,7 @@ export class Dispatcher {
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
   #cancelSweep: (() => void) | undefined;
+  #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -154,7 +155,14 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && this.#isWorthStarting(waiting, node));
+    const worth = new Map<string, boolean>();
+    const isWorthStarting = (waiting: Ticket) => {
+      const kind = kindOf(waiting);
+      const known = worth.get(kind) ?? this.#isWorthStarting(waiting, node);
+      worth.set(kind, known);
+      return known;
+    };
+    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -171,19 +179,21 @@ export class Dispatcher {
   #startOnIdleNodes(): void {
     const { fleet, queue, cost } = this.#options;
     if (queue.size === 0) return;
-    const passedOver = new Set<Ticket>();
+    // What holds for one request holds for all of its kind: not each of thousands is looked at.
+    const passedOver = new Set<string>();
     for (;;) {
       const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
       if (idle.length === 0) return;
-      const ticket = queue.first((waiting) => !passedOver.has(waiting) && idle.some((node) => node.canTake(waiting)));
+      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)));
       if (!ticket) return;
-      passedOver.add(ticket);
       const eligible = fleet.eligible(ticket);
       const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-      if (placement?.kind !== 'start') continue;
-      const node = fleet.get(placement.nodeId);
+      const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
       const permit = node?.breaker.admit();
-      if (!node || !permit) continue;
+      if (!node || !permit) {
+        passedOver.add(kindOf(ticket));
+        continue;
+      }
       node.link.takeFree();
       this.#start(ticket, node, permit, undefined);
     }
@@ -301,10 +311,9 @@ export class Dispatcher {
     const served = new Map<string, boolean>();
     for (const waiter of [...this.#waiters.values()]) {
       const { ticket } = waiter;
-      // Those who have tried nobody and want the same are served alike.
-      const kind = ticket.tried.size > 0 ? undefined : [ticket.work.model, ticket.revision, ...ticket.loraNames].join('\n');
-      const could = (kind === undefined ? undefined : served.get(kind)) ?? fleet.couldServe(ticket);
-      if (kind !== undefined) served.set(kind, could);
+      const kind = kindOf(ticket);
+      const could = served.get(kind) ?? fleet.couldServe(ticket);
+      served.set(kind, could);
       if (could) waiter.strandedAt = undefined;
       else {
         waiter.strandedAt ??= clock.now();
@@ -355,15 +364,17 @@ export class Dispatcher {
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
-    if (queue.size >= limit) {
-      const weaker = queue.leastUrgentBelow(ticket.priority);
-      if (!weaker) return this.#queueFull(queue.size, limit);
-      this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
+    if (ticket.deadlineAt < Number.POSITIVE_INFINITY && cost.knows(ticket.work.model)) {
+      const finishMs = this.etaMs(ticket);
+      const leftMs = ticket.deadlineAt - clock.now();
+      if (finishMs > leftMs) return deadlineUnreachable(finishMs, leftMs);
     }
-    if (ticket.deadlineAt === Number.POSITIVE_INFINITY || !cost.knows(ticket.work.model)) return undefined;
-    const finishMs = this.etaMs(ticket);
-    const leftMs = ticket.deadlineAt - clock.now();
-    return finishMs > leftMs ? deadlineUnreachable(finishMs, leftMs) : undefined;
+    if (queue.size < limit) return undefined;
+    // Last of all: nobody loses a place to a request that is refused itself.
+    const weaker = queue.leastUrgentBelow(ticket.priority);
+    if (!weaker) return this.#queueFull(queue.size, limit);
+    this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
+    return undefined;
   }
 
   #queueFull(waitingCount: number, limit: number): StatusError {
@@ -378,8 +389,18 @@ export class Dispatcher {
     });
   }
 
+  /** 1 is next. Of a moment ago where many ask at once: the order of thousands is not worked out for each of them. */
+  #positionOf(ticket: Ticket): number {
+    const { clock, queue } = this.#options;
+    const isNew = this.#waiters.has(ticket) && !this.#places.of.has(ticket);
+    if (isNew || clock.now() - this.#places.at > SWEEP_MS) {
+      this.#places = { at: clock.now(), of: new Map([...queue].map((waiting, i) => [waiting, i + 1])) };
+    }
+    return this.#places.of.get(ticket) ?? 0;
+  }
+
   #queueTimeout(ticket: Ticket, waitedMs: number): StatusError {
-    const position = [...this.#options.queue].indexOf(ticket) + 1;
+    const position = this.#positionOf(ticket);
     const waited = String(Math.round(waitedMs));
     return new StatusError({
       code: Code.DEADLINE_EXCEEDED,
@@ -410,6 +431,11 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
     message: `the picture is predicted to be finished in ${Math.round(finishMs)} ms, the caller waits ${Math.round(leftMs)} ms`,
     metadata: { predicted_ms: String(Math.round(finishMs)), left_ms: String(Math.round(leftMs)) },
   });
+}
+
+/** Equal for requests that any node treats alike. */
+function kindOf({ kind, tried }: Ticket): string {
+  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
 }
 
 function soonestFree(a: FleetNode, b: FleetNode): number {

@@ -12,6 +12,8 @@ export interface Ticket extends Waiting {
   readonly work: Work;
   /** The revision of the model it must be drawn with; '' takes any. */
   readonly revision: string;
+  /** Names what it needs of a node: equal for requests that cost the same and are served by the same nodes. */
+  readonly kind: string;
   /** Names of the LoRAs it needs. */
   readonly loraNames: readonly string[];
   /** Node incarnations that failed it; never asked again. */

@@ -5,8 +5,7 @@ import type { Admission } from '../admission.js';
 import type { Ticket } from '../dispatch/ticket.js';
 import type { Executor } from '../execute.js';
 import { forwardUnary } from '../forward.js';
-import type { Flights } from '../join.js';
-import { contentKey } from '../join.js';
+import { contentKey, type Flights } from '../join.js';
 import type { ResultCache } from '../result-cache.js';
 
 /** The answer of a unary execution, once it is there. */

@@ -74,7 +74,7 @@ export function createRouter(options: RouterOptions): Router {
     routerId: config.routerId,
     zone: config.zone,
     clock,
-    keepaliveMs: config.link.keepaliveMs,
+    link: config.link,
     emit,
     breakers,
     cost,

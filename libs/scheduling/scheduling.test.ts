@@ -74,7 +74,10 @@ describe('place()', () => {
   test('waits for a busy node that will finish it much sooner', () => {
     expect(place([candidate({ nodeId: 'slow', runMs: 5000 }), candidate({ nodeId: 'fast', freeInMs: 200, runMs: 1000 })])).toEqual({
       kind: 'wait',
+      soonerCount: 3,
+      nodeId: 'slow',
     });
+    expect(place([candidate({ freeInMs: 200 })])).toEqual({ kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, nodeId: undefined });
   });
 
   test('does not wait for a small gain', () => {

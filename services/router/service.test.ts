@@ -757,3 +757,17 @@ test.each([
   expect(idle.started).toEqual([]);
   expect(events.filter((event) => event.type === 'hedgeStarted')).toEqual([]);
 });
+
+test('with a long queue a slower node draws its part', async () => {
+  const [fast, slow] = [new FakeNode('fast'), new FakeNode('slow')];
+  const { generate, router } = await startRouter([fast, slow]);
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  router.cost.observe('fast', WORK, 20);
+  router.cost.observe('slow', WORK, 60);
+  fast.executingMs = 20;
+  slow.executingMs = 60;
+  fast.draw = () => systemClock.sleep(20);
+  slow.draw = () => systemClock.sleep(60);
+  await Promise.all(Array.from({ length: 40 }, () => generate()));
+  expect(slow.started.length).toBeGreaterThan(4);
+});

@@ -170,14 +170,15 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const worth = new Map<string, boolean>();
-    const isWorthStarting = (waiting: Ticket) => {
+    const sooner = new Map<string, number>();
+    let position = 0;
+    const ticket = this.#options.queue.first((waiting) => {
+      if (!node.canTake(waiting)) return false;
       const kind = kindOf(waiting);
-      const known = worth.get(kind) ?? this.#isWorthStarting(waiting, node);
-      worth.set(kind, known);
-      return known;
-    };
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
+      const soonerCount = sooner.get(kind) ?? this.#soonerElsewhere(waiting, node);
+      sooner.set(kind, soonerCount);
+      return ++position > soonerCount;
+    });
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -194,34 +195,41 @@ export class Dispatcher {
   #startOnIdleNodes(): void {
     const { fleet, queue, cost } = this.#options;
     if (queue.size === 0) return;
-    // What holds for one request holds for all of its kind: not each of thousands is looked at.
-    const passedOver = new Set<string>();
+    // How many of a kind had better wait. What holds for one request holds for all of its kind: not each of thousands is looked at.
+    const sooner = new Map<string, number>();
     for (;;) {
       const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
       if (idle.length === 0) return;
-      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)));
+      let position = 0;
+      const ticket = queue.first((waiting) => {
+        if (!idle.some((node) => node.canTake(waiting))) return false;
+        return ++position > (sooner.get(kindOf(waiting)) ?? 0);
+      });
       if (!ticket) return;
-      const eligible = fleet.eligible(ticket);
-      const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-      const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+      const placement = place(fleet.eligible(ticket).map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
+      const isToStart = placement?.kind === 'start' || (placement?.kind === 'wait' && position > placement.soonerCount);
+      const node = isToStart && placement.nodeId !== undefined ? fleet.get(placement.nodeId) : undefined;
       const permit = node?.breaker.admit();
       if (!node || !permit) {
-        passedOver.add(kindOf(ticket));
+        sooner.set(kindOf(ticket), placement?.kind === 'wait' && !isToStart ? placement.soonerCount : Number.POSITIVE_INFINITY);
         continue;
       }
       node.link.takeFree();
       this.#start(ticket, node, permit, undefined);
+      sooner.clear(); // another node may be the best idle one now
     }
   }
 
-  /** False when a faster node that is busy would still finish it sooner. */
-  #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
+  /** Requests like this one that faster nodes, though busy, finish before `granted` would; Infinity when nobody may take it. */
+  #soonerElsewhere(ticket: Ticket, granted: FleetNode): number {
     const { cost, fleet } = this.#options;
     const candidates = fleet.eligible(ticket).map((node) => {
       const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
       return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
     });
-    return place(candidates)?.kind === 'start';
+    const placement = place(candidates);
+    if (!placement) return Number.POSITIVE_INFINITY;
+    return placement.kind === 'start' ? 0 : placement.soonerCount;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {

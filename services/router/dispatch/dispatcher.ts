@@ -141,7 +141,7 @@ export class Dispatcher {
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
     const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
-    const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
+    const placement = place(idle.map((node) => node.candidate(cost.weighedMs(node.nodeId, ticket.work))));
     const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
     const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
@@ -206,7 +206,7 @@ export class Dispatcher {
         return ++position > (sooner.get(kindOf(waiting)) ?? 0);
       });
       if (!ticket) return;
-      const placement = place(fleet.eligible(ticket).map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
+      const placement = place(fleet.eligible(ticket).map((node) => node.candidate(cost.weighedMs(node.nodeId, ticket.work))));
       const isToStart = placement?.kind === 'start' || (placement?.kind === 'wait' && position > placement.soonerCount);
       const node = isToStart && placement.nodeId !== undefined ? fleet.get(placement.nodeId) : undefined;
       const permit = node?.breaker.admit();
@@ -224,7 +224,7 @@ export class Dispatcher {
   #soonerElsewhere(ticket: Ticket, granted: FleetNode): number {
     const { cost, fleet } = this.#options;
     const candidates = fleet.eligible(ticket).map((node) => {
-      const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
+      const candidate = node.candidate(cost.weighedMs(node.nodeId, ticket.work));
       return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
     });
     const placement = place(candidates);

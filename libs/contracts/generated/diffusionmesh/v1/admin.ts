@@ -195,11 +195,13 @@ export interface NodeInfo {
   runningRequestId: string;
   runningStep: number;
   runningTotal: number;
-  /** Measured time over predicted time of recent requests; 1 is as predicted. */
+  /** What its recent requests took over what they should take there; 1 is as it should be. */
   costRatio: number;
   completedCount: bigint;
   failedCount: bigint;
   engineRestartCount: bigint;
+  /** Why its breaker is not closed: consecutiveFailures, failureRatio, or tooSlow for a node in quarantine. */
+  breakerCause: string;
 }
 
 export interface Gpu {
@@ -1115,6 +1117,7 @@ function createBaseNodeInfo(): NodeInfo {
     completedCount: 0n,
     failedCount: 0n,
     engineRestartCount: 0n,
+    breakerCause: "",
   };
 }
 
@@ -1194,6 +1197,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         throw new globalThis.Error("value provided for field message.engineRestartCount of type uint64 too large");
       }
       writer.uint32(176).uint64(message.engineRestartCount);
+    }
+    if (message.breakerCause !== "") {
+      writer.uint32(202).string(message.breakerCause);
     }
     return writer;
   },
@@ -1387,6 +1393,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.engineRestartCount = reader.uint64() as bigint;
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.breakerCause = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1473,6 +1487,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.engine_restart_count)
         ? BigInt(object.engine_restart_count)
         : 0n,
+      breakerCause: isSet(object.breakerCause)
+        ? globalThis.String(object.breakerCause)
+        : isSet(object.breaker_cause)
+        ? globalThis.String(object.breaker_cause)
+        : "",
     };
   },
 
@@ -1544,6 +1563,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.engineRestartCount !== 0n) {
       obj.engineRestartCount = message.engineRestartCount.toString();
     }
+    if (message.breakerCause !== "") {
+      obj.breakerCause = message.breakerCause;
+    }
     return obj;
   },
 
@@ -1580,6 +1602,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.engineRestartCount = (object.engineRestartCount !== undefined && object.engineRestartCount !== null)
       ? BigInt(object.engineRestartCount)
       : 0n;
+    message.breakerCause = object.breakerCause ?? "";
     return message;
   },
 };

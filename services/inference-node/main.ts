@@ -48,7 +48,7 @@ await runProgram<NodeConfig>(
       });
       return node.lifecycle;
     },
-    onReady: () => logger?.info({ ...node?.addresses() }, 'ready'),
+    onReady: () => logger?.announce({ ...node?.addresses() }, 'ready'),
     onFailed: (message, error) => logger?.error({ error }, message),
   },
   host,

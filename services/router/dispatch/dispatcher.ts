@@ -10,7 +10,7 @@ import { type CostModel, type Lease, type LeaseTable, type Priority, place, type
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
-import type { Ticket } from './ticket.js';
+import { kindOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
 export interface Slot {
@@ -47,6 +47,13 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
+/** A node to bid at, and what we hold for it. */
+interface Bidding {
+  readonly node: FleetNode;
+  readonly best: Urgency;
+  readonly freeInMs: number;
+}
+
 interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
@@ -75,6 +82,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
+  #pumpSoonScheduled = false;
   #cancelSweep: (() => void) | undefined;
   #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
@@ -142,7 +150,7 @@ export class Dispatcher {
     if (this.#options.leases.release(slot.lease)) this.pump();
   }
 
-  /** Looks for work that can start; called at every change of slots, nodes or queue. Coalesced. */
+  /** Looks for work that can start. What happens in one turn of the event loop is one look. */
   pump(): void {
     if (this.#pumpScheduled) return;
     this.#pumpScheduled = true;
@@ -153,16 +161,19 @@ export class Dispatcher {
     });
   }
 
+  /** The same after all news that have come by now: a thousand nodes say a lot at once. */
+  pumpSoon(): void {
+    if (this.#pumpSoonScheduled) return;
+    this.#pumpSoonScheduled = true;
+    setImmediate(() => {
+      this.#pumpSoonScheduled = false;
+      this.pump();
+    });
+  }
+
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const worth = new Map<string, boolean>();
-    const isWorthStarting = (waiting: Ticket) => {
-      const kind = kindOf(waiting);
-      const known = worth.get(kind) ?? this.#isWorthStarting(waiting, node);
-      worth.set(kind, known);
-      return known;
-    };
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
+    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && this.#isWorthStarting(waiting, node));
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -177,35 +188,42 @@ export class Dispatcher {
   }
 
   #startOnIdleNodes(): void {
-    const { fleet, queue, cost } = this.#options;
+    const { fleet, queue } = this.#options;
     if (queue.size === 0) return;
+    const idle = new Set<FleetNode>();
+    for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
     // What holds for one request holds for all of its kind: not each of thousands is looked at.
     const passedOver = new Set<string>();
-    for (;;) {
-      const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
-      if (idle.length === 0) return;
-      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)));
+    while (idle.size > 0) {
+      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
       if (!ticket) return;
-      const eligible = fleet.eligible(ticket);
-      const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-      const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+      const node = this.#placeOf(ticket);
       const permit = node?.breaker.admit();
       if (!node || !permit) {
         passedOver.add(kindOf(ticket));
         continue;
       }
       node.link.takeFree();
+      if (node.link.freeCount === 0) idle.delete(node);
       this.#start(ticket, node, permit, undefined);
     }
+  }
+
+  /** The idle node to start it on; undefined when waiting for a busy one is better. */
+  #placeOf(ticket: Ticket): FleetNode | undefined {
+    const { cost, fleet } = this.#options;
+    const predictMs = cost.predictor(ticket.work);
+    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(predictMs(node.nodeId))));
+    return placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
   }
 
   /** False when a faster node that is busy would still finish it sooner. */
   #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
     const { cost, fleet } = this.#options;
-    const candidates = fleet.eligible(ticket).map((node) => {
-      const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
-      return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
-    });
+    const predictMs = cost.predictor(ticket.work);
+    const others = fleet.candidates(ticket).filter((node) => node !== granted);
+    const candidates = others.map((node) => node.candidate(predictMs(node.nodeId)));
+    candidates.push({ ...granted.candidate(predictMs(granted.nodeId)), freeInMs: 0 });
     return place(candidates)?.kind === 'start';
   }
 
@@ -235,38 +253,36 @@ export class Dispatcher {
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
-    const { head } = queue;
-    const headUrgency = head && queue.urgencyOf(head);
-    // Nearly always every node could take the head: looked up once, not for each of a thousand nodes.
-    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headUrgency : this.#bestFor(node));
+    const kinds = [...queue.oneOfEachKind()];
+    // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
+    const known = new Map<string, Urgency | undefined>();
+    const bestFor = (node: FleetNode) => {
+      const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
+      if (!known.has(takes)) known.set(takes, this.#bestFor(node));
+      return known.get(takes);
+    };
     let standing = 0;
-    const bidding: FleetNode[] = [];
-    const open: FleetNode[] = [];
+    const moreUrgent: Bidding[] = [];
+    const open: Bidding[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) bidding.push(node);
-      // An idle node that was passed over has a faster one behind it: not worth a bid.
-      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
-    }
-    bidding.sort(soonestFree);
-    let urgentNews = URGENT_NEWS_COUNT;
-    for (const node of bidding) {
-      const best = bestFor(node);
-      if (!best) node.link.withdraw();
-      else {
-        standing++;
-        const changed = this.#changeOf(node, best);
-        if (changed === 'less' || (changed === 'more' && urgentNews-- > 0)) node.link.bid(queue.size, best);
+      const { link } = node;
+      if (link.bidding) {
+        const best = bestFor(node);
+        if (!best) link.withdraw();
+        else {
+          standing++;
+          const changed = this.#changeOf(node, best);
+          if (changed === 'less') link.bid(queue.size, best);
+          else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
+        }
+      } else if (kinds.length > 0 && link.freeCount === 0 && node.usable) {
+        // An idle node that was passed over has a faster one behind it: not worth a bid.
+        const best = bestFor(node);
+        if (best) open.push({ node, best, freeInMs: link.freeInMs });
       }
     }
-    if (standing >= queue.size) return;
-    open.sort(soonestFree);
-    for (const node of open) {
-      if (standing >= queue.size) return;
-      const best = bestFor(node);
-      if (!best) continue;
-      node.link.bid(queue.size, best);
-      standing++;
-    }
+    for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
+    for (const { node, best } of soonestFree(open, queue.size - standing)) node.link.bid(queue.size, best);
   }
 
   #bestFor(node: FleetNode): Urgency | undefined {
@@ -342,7 +358,7 @@ export class Dispatcher {
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    if (fleet.idleCount() > queue.size) return ticket.costMs;
+    if (fleet.hasIdleBeyond(queue.size)) return ticket.costMs;
     return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
   }
 
@@ -360,7 +376,7 @@ export class Dispatcher {
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
     const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.idleCount() > queue.size) return undefined;
+    if (fleet.hasIdleBeyond(queue.size)) return undefined;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
@@ -433,11 +449,13 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-/** Equal for requests that any node treats alike. */
-function kindOf({ kind, tried }: Ticket): string {
-  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
+function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
+  for (const node of nodes) if (node.canTake(ticket)) return true;
+  return false;
 }
 
-function soonestFree(a: FleetNode, b: FleetNode): number {
-  return a.link.freeInMs - b.link.freeInMs;
+/** At most so many, the soonest first; in no order when that is all of them. */
+function soonestFree(nodes: Bidding[], count: number): readonly Bidding[] {
+  if (nodes.length <= count) return nodes;
+  return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

@@ -36,7 +36,7 @@ const CONFIG: RouterOptions['config'] = {
   cost: { priorMs: 1000 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
   breaker: { openMs: 30_000 },
-  link: { keepaliveMs: 1000 },
+  link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
 };
 
 async function issue(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {

@@ -5,18 +5,11 @@
  */
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import type { CostModel, RetryBudget, Service } from '#scheduling';
+import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service } from '#scheduling';
 import type { Dispatcher, Slot } from './dispatch/dispatcher.js';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
-
-export interface ExecutionLimits {
-  /** An attempt may take this many times its prediction, within floor and cap. */
-  readonly factor: number;
-  readonly floorMs: number;
-  readonly capMs: number;
-}
 
 export interface ExecuteOptions {
   readonly clock: Clock;
@@ -104,7 +97,7 @@ export class Executor {
   ): Promise<{ result: Result } | { error: StatusError }> {
     const { clock, cost, dispatcher, emit, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
-    const allowedMs = Math.min(Math.max(limits.factor * predictedMs, limits.floorMs), limits.capMs);
+    const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
     const attemptDeadlineAt = clock.now() + allowedMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {

@@ -36,7 +36,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
       cacheBytes: 0,
       retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
       breaker: { openMs: 30_000 },
-      link: { keepaliveMs: 1000 },
+      link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
     },
     access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
     clock: systemClock,

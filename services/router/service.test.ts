@@ -1,4 +1,6 @@
+import { type AddressInfo, connect as connectSocket, createServer, type Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import type { BreakerEvent } from '#breaker';
 import type { MembershipEvent } from '#bus';
 import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
@@ -6,6 +8,7 @@ import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { Access } from './access.js';
+import type { RouterEvent } from './events.js';
 import { createRouter, type RouterOptions } from './service.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -26,7 +29,7 @@ const CONFIG: RouterOptions['config'] = {
   cost: { priorMs: 1000 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
   breaker: { openMs: 30_000 },
-  link: { keepaliveMs: 1000 },
+  link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
 };
 
 async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOptions['config']> = {}) {
@@ -34,11 +37,12 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
     await node.start();
     cleanups.push(() => node.stop());
   }
+  const events: (RouterEvent | BreakerEvent)[] = [];
   const router = createRouter({
     config: { ...CONFIG, ...config },
     clock: systemClock,
     random: Math.random,
-    emit: () => {},
+    emit: (event) => void events.push(event),
     access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
     evidence: () => {},
   });
@@ -57,7 +61,7 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
   });
   const generate = (fields: Partial<generation.GenerateRequest> = {}, options = {}) =>
     channel.unary(Service.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), options);
-  return { router, channel, generate };
+  return { router, channel, generate, events };
 }
 
 function joined(node: FakeNode): MembershipEvent & { type: 'memberJoined' } {
@@ -244,6 +248,49 @@ test('a node that stops answering ends with EXECUTION_TIMEOUT and another one dr
   const { generate } = await startRouter([stuck, sound], { execution: { factor: 1, floorMs: 100, capMs: 100 } });
   const answers = await Promise.all([generate(), generate()]);
   expect(answers.map(({ response }) => response.nodeId)).toEqual(['n2', 'n2']);
+});
+
+/** Hands the first connection on; later ones are taken and left without a word. */
+async function onlyOneConnection(address: string): Promise<string> {
+  const sockets: Socket[] = [];
+  const open = (socket: Socket) => {
+    sockets.push(socket);
+    return socket.on('error', () => {}); // cut below
+  };
+  const server = createServer((socket) => {
+    open(socket);
+    if (sockets.length > 1) return;
+    const onward = open(connectSocket(Number(address.split(':')[1]), '127.0.0.1'));
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanups.push(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+test('a node that takes a connection and never speaks on it: another one is asked after the connect timeout, and the reason is told', async () => {
+  const [mute, sound] = [new FakeNode('n1'), new FakeNode('n2')];
+  const link = { connectTimeoutMs: 150, keepaliveMs: 60_000 };
+  const { generate, router, events } = await startRouter([mute], { link });
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  const { member } = joined(mute);
+  // The line is the first connection, the calls are the second.
+  const address = await onlyOneConnection(mute.beat.address);
+  router.fleet.follow({ type: 'memberChanged', member: { ...member, beat: { ...member.beat, address } }, aspects: ['address'] });
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  const answer = generate();
+  await expect.poll(() => router.leases.size).toBe(1);
+  await sound.start();
+  cleanups.unshift(() => sound.stop());
+  router.fleet.follow(joined(sound));
+  expect((await answer).response.nodeId).toBe('n2');
+  const failed = events.filter((event) => event.type === 'attemptFailed');
+  expect(failed).toMatchObject([{ nodeId: 'n1', again: true, error: { code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED } }]);
+  expect(failed[0]?.error.message).toContain('no word within 150 ms');
+  expect(mute.started).toEqual([]);
 });
 
 test('two routers share one node in one order', async () => {

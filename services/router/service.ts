@@ -75,7 +75,7 @@ export function createRouter(options: RouterOptions): Router {
     zone: config.zone,
     clock,
     random,
-    keepaliveMs: config.link.keepaliveMs,
+    link: config.link,
     emit,
     breakers,
     cost,

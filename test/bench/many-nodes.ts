@@ -18,7 +18,7 @@ const NODES = Number(process.env.BENCH_NODES ?? 1000);
 const SWARMS = 2;
 const ROUTERS = 4;
 const PICTURE_MS = 8000;
-const LOAD = 0.95;
+const LOAD = Number(process.env.BENCH_LOAD ?? 0.95);
 const WARM_UP_MS = 2 * PICTURE_MS;
 const MEASURED_MS = Number(process.env.BENCH_MS ?? 30_000);
 /** What libuv's sampling adds to every figure of nodejs_eventloop_lag. */

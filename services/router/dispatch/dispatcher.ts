@@ -47,8 +47,8 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
-/** A node to bid at, and what we hold for it. */
-interface Bidding {
+/** A node that may be bid at, and what we hold for it. */
+interface Busy {
   readonly node: FleetNode;
   readonly best: Urgency;
   readonly freeInMs: number;
@@ -73,6 +73,8 @@ const MIN_RETRY_MS = 500;
  */
 const BID_NEWS_MS = 25;
 const BID_NEWS_MS_PER_NODE = 0.25;
+/** What a node that frees later was told may grow old: it is put right at a later look, SWEEP_MS apart, before the node grants ahead. */
+const NEWS_HORIZON_MS = 250;
 /** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
 const URGENT_NEWS_COUNT = 4;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
@@ -248,8 +250,9 @@ export class Dispatcher {
   }
 
   /**
-   * Bids where slots free soonest, one bid for each waiting request at most: a thousand nodes do not
-   * mean a thousand messages.
+   * Bids where slots free soonest, at as many nodes as requests wait: a thousand nodes do not mean a thousand
+   * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
+   * older bid stays, for nobody knows who wins next.
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
@@ -261,28 +264,24 @@ export class Dispatcher {
       if (!known.has(takes)) known.set(takes, this.#bestFor(node));
       return known.get(takes);
     };
-    let standing = 0;
-    const moreUrgent: Bidding[] = [];
-    const open: Bidding[] = [];
+    const moreUrgent: Busy[] = [];
+    const busy: Busy[] = [];
     for (const node of fleet) {
       const { link } = node;
-      if (link.bidding) {
-        const best = bestFor(node);
-        if (!best) link.withdraw();
-        else {
-          standing++;
-          const changed = this.#changeOf(node, best);
-          if (changed === 'less') link.bid(queue.size, best);
-          else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
-        }
-      } else if (kinds.length > 0 && link.freeCount === 0 && node.usable) {
-        // An idle node that was passed over has a faster one behind it: not worth a bid.
-        const best = bestFor(node);
-        if (best) open.push({ node, best, freeInMs: link.freeInMs });
+      // An idle node that was passed over has a faster one behind it: not worth a bid.
+      if (!link.bidding && (kinds.length === 0 || link.freeCount > 0 || !node.usable)) continue;
+      const best = bestFor(node);
+      if (best) busy.push({ node, best, freeInMs: link.freeInMs });
+      if (!link.bidding) continue;
+      if (!best) link.withdraw();
+      else {
+        const changed = this.#changeOf(node, best);
+        if (changed === 'less' && link.freeInMs < NEWS_HORIZON_MS) link.bid(queue.size, best);
+        else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
       }
     }
     for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
-    for (const { node, best } of soonestFree(open, queue.size - standing)) node.link.bid(queue.size, best);
+    for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
   #bestFor(node: FleetNode): Urgency | undefined {
@@ -455,7 +454,7 @@ function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
 }
 
 /** At most so many, the soonest first; in no order when that is all of them. */
-function soonestFree(nodes: Bidding[], count: number): readonly Bidding[] {
+function soonestFree(nodes: Busy[], count: number): readonly Busy[] {
   if (nodes.length <= count) return nodes;
   return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

@@ -17,6 +17,7 @@ export interface ScriptableEngineOptions {
   readonly clock: Clock;
   readonly script: Script;
   readonly loadMs: number;
+  readonly laterLoadMs: number;
   readonly determinismClass: string;
   /** Mixed into every picture; 0n draws the right ones. */
   readonly drift: bigint;
@@ -38,6 +39,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
   const find = ({ model, revision }: { model: string; revision: string }) =>
     [...models.values()].findLast((info) => info.name === model && (revision === '' || info.revision === revision));
   let loading = false;
+  let loadCount = 0;
   let running: { requestId: string; step: number; total: number; progressAt: number } | undefined;
   let completedCount = 0n;
   let lastRequestId = '';
@@ -45,7 +47,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
   async function load(call: Call<engine.LoadRequest>): Promise<engine.LoadResponse> {
     const startedAt = clock.now();
     loading = true;
-    await clock.sleep(options.loadMs, call.signal).finally(() => {
+    await clock.sleep(loadCount++ === 0 ? options.loadMs : options.laterLoadMs, call.signal).finally(() => {
       loading = false;
     });
     const model = options.readModel(call.request.modelDir);

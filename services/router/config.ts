@@ -86,6 +86,22 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       ratio: read.number('DMESH_ROUTER_RETRY_RATIO', 0.2, { min: 0, max: 1 }, 'Retries under way, as a share of live requests.'),
       floorCount: read.integer('DMESH_ROUTER_RETRY_FLOOR', 3, { min: 0, max: 1000 }, 'Retries always allowed, however quiet the mesh.'),
     },
+    hedge: {
+      // A second GPU is spent on a suspicion: for those who said that they are in a hurry.
+      who: read.choice(
+        'DMESH_ROUTER_HEDGE',
+        'high',
+        ['high', 'off'],
+        'high: HIGH whose node falls silent is drawn on an idle one as well.',
+      ),
+      factor: read.number(
+        'DMESH_ROUTER_HEDGE_FACTOR',
+        2,
+        { min: 1, max: 100 },
+        'Silent: nothing heard for this many times the predicted time of a step, or of an answer that comes in one piece …',
+      ),
+      floorMs: read.durationMs('DMESH_ROUTER_HEDGE_FLOOR', 1000, '… and at least for this long; looked at again as often.'),
+    },
     breaker: {
       openMs: read.durationMs('DMESH_ROUTER_BREAKER_OPEN', 30_000, 'First ejection of a failing node; doubles on repeat up to 5m.'),
     },

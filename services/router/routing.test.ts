@@ -35,6 +35,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
       cost: { priorMs: 1000 },
       cacheBytes: 0,
       retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+      hedge: { who: 'off', factor: 2, floorMs: 1000 },
       breaker: { openMs: 30_000 },
       link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
     },

@@ -150,7 +150,7 @@ export class Dispatcher {
   /** An idle slot for a request that runs elsewhere already, unless somebody waits for it; counted as another `service`. */
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
-    const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
+    const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
     const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
     const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;

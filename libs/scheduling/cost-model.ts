@@ -102,14 +102,25 @@ export class CostModel {
 
   /** Milliseconds of GPU time. */
   predictMs(nodeId: string, work: Work): number {
-    const node = this.#fleets.get(work.model)?.nodes.get(nodeId);
-    const own = node?.sizes.get(sizeKey(work)) ?? node;
-    return (own?.msPerTflop ?? this.#fleetMsPerTflop(work.model)) * workTflop(work);
+    return this.predictor(work)(nodeId);
   }
 
-  /** The same for choosing a node: a slow one is left aside a little more than its time says. */
-  weighedMs(nodeId: string, work: Work): number {
-    return this.predictMs(nodeId, work) * Math.max(1, this.slowness(nodeId, work.model) / this.#options.slowRatio);
+  /** By node id: for whoever asks about many nodes in one turn. */
+  predictor(work: Work): (nodeId: string) => number {
+    const [nodes, key, tflop] = [this.#fleets.get(work.model)?.nodes, sizeKey(work), workTflop(work)];
+    const typical = this.#fleetMsPerTflop(work.model);
+    return (nodeId) => {
+      const node = nodes?.get(nodeId);
+      return ((node?.sizes.get(key) ?? node)?.msPerTflop ?? typical) * tflop;
+    };
+  }
+
+  /** The same for choosing a node: a slow one looks slower still. */
+  weigher(work: Work): (nodeId: string) => number {
+    const predictMs = this.predictor(work);
+    const nodes = this.#fleets.get(work.model)?.nodes;
+    const slowFrom = this.fleetPace(work.model) * this.#options.slowRatio;
+    return (nodeId) => predictMs(nodeId) * Math.max(1, (nodes?.get(nodeId)?.pace.now ?? 1) / slowFrom);
   }
 
   /** The typical node's time: for promises made before a node is chosen. */

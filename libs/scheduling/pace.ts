@@ -23,21 +23,24 @@ const MIN_COUNT = 3;
 
 export class Pace {
   #recent: number[] = [];
+  #now = 1;
 
   /** 1 is as it should be. */
   get now(): number {
-    return this.#recent.length < MIN_COUNT ? 1 : (medianOf(this.#recent) ?? 1);
+    return this.#now;
   }
 
   /** Of one more request. */
   note(pace: number): void {
     this.#recent.push(pace);
     if (this.#recent.length > RECENT_COUNT) this.#recent.shift();
+    if (this.#recent.length >= MIN_COUNT) this.#now = medianOf(this.#recent) ?? 1;
   }
 
   /** What was recent says nothing any more. */
   clear(): void {
     this.#recent = [];
+    this.#now = 1;
   }
 }
 

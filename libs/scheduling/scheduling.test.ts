@@ -127,9 +127,9 @@ describe('slowness', () => {
     const model = newModel();
     for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
     seen(model, 'c', ...well.map((ms) => 3 * ms));
-    const [predictedMs, weighedMs] = [model.predictMs('c', work), model.weighedMs('c', work)];
+    const [predictedMs, weighedMs] = [model.predictMs('c', work), model.weigher(work)('c')];
     expect(weighedMs / predictedMs).toBeGreaterThan(1.7);
-    expect(model.weighedMs('a', work)).toBe(model.predictMs('a', work));
+    expect(model.weigher(work)('a')).toBe(model.predictMs('a', work));
   });
 });
 

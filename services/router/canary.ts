@@ -18,7 +18,8 @@ export async function drawCanary(
   { emit, slowNodes }: { emit: Emit<RouterEvent>; slowNodes: SlowNodes },
   signal: AbortSignal,
 ): Promise<void> {
-  const model = node?.beat.models[0];
+  // One that is loaded: a load would say little about the node's health, and put out what callers use.
+  const model = node?.beat.models.find(({ loaded = true }) => loaded) ?? node?.beat.models[0];
   if (!node || !model) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
   const yardstick = slowNodes.yardstick(node);
   const request = generation.GenerateRequest.fromPartial({

@@ -53,7 +53,6 @@ export interface Watch {
 
 export interface Drawn {
   readonly executingMs: number;
-  readonly determinismClass: string;
 }
 
 export interface Progress {
@@ -138,7 +137,7 @@ export class Executor {
       estimate.learn(drawable, meter.sample());
       const executingMs = ended();
       lease.release();
-      return { executingMs, determinismClass: engine.determinismClass };
+      return { executingMs };
     } catch (thrown) {
       const error = engineFailure(signal.aborted ? signal.reason : thrown);
       ended(error);

@@ -10,7 +10,7 @@ import { type CostModel, type Lease, type LeaseTable, type Priority, place, type
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
-import type { Ticket } from './ticket.js';
+import { kindOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
 export interface Slot {
@@ -47,6 +47,13 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
+/** A node that may be bid at, and what we hold for it. */
+interface Busy {
+  readonly node: FleetNode;
+  readonly best: Urgency;
+  readonly freeInMs: number;
+}
+
 interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
@@ -66,6 +73,8 @@ const MIN_RETRY_MS = 500;
  */
 const BID_NEWS_MS = 25;
 const BID_NEWS_MS_PER_NODE = 0.25;
+/** What a node that frees later was told may grow old: it is put right at a later look, SWEEP_MS apart, before the node grants ahead. */
+const NEWS_HORIZON_MS = 250;
 /** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
 const URGENT_NEWS_COUNT = 4;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
@@ -75,6 +84,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
+  #pumpSoonScheduled = false;
   #cancelSweep: (() => void) | undefined;
   #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
@@ -140,8 +150,9 @@ export class Dispatcher {
   /** An idle slot for a request that runs elsewhere already, unless somebody waits for it; counted as another `service`. */
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
-    const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
-    const placement = place(idle.map((node) => node.candidate(cost.weighedMs(node.nodeId, ticket.work))));
+    const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
+    const weighedMs = cost.weigher(ticket.work);
+    const placement = place(idle.map((node) => node.candidate(weighedMs(node.nodeId))));
     const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
     const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
@@ -157,7 +168,7 @@ export class Dispatcher {
     if (this.#options.leases.release(slot.lease)) this.pump();
   }
 
-  /** Looks for work that can start; called at every change of slots, nodes or queue. Coalesced. */
+  /** Looks for work that can start. What happens in one turn of the event loop is one look. */
   pump(): void {
     if (this.#pumpScheduled) return;
     this.#pumpScheduled = true;
@@ -168,17 +179,29 @@ export class Dispatcher {
     });
   }
 
+  /** The same after all news that have come by now: a thousand nodes say a lot at once. */
+  pumpSoon(): void {
+    if (this.#pumpSoonScheduled) return;
+    this.#pumpSoonScheduled = true;
+    setImmediate(() => {
+      this.#pumpSoonScheduled = false;
+      this.pump();
+    });
+  }
+
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const sooner = new Map<string, number>();
-    let position = 0;
-    const ticket = this.#options.queue.first((waiting) => {
-      if (!node.canTake(waiting)) return false;
-      const kind = kindOf(waiting);
-      const soonerCount = sooner.get(kind) ?? this.#soonerElsewhere(waiting, node);
-      sooner.set(kind, soonerCount);
-      return ++position > soonerCount;
-    });
+    const { queue } = this.#options;
+    let soonerCount = Number.POSITIVE_INFINITY;
+    const canTake = (waiting: Ticket) => node.canTake(waiting);
+    const isWorthStarting = (waiting: Ticket) => {
+      const count = this.#soonerElsewhere(waiting, node);
+      soonerCount = Math.min(soonerCount, count);
+      return count === 0;
+    };
+    const first = queue.first((waiting) => canTake(waiting) && isWorthStarting(waiting));
+    const later = first ? undefined : this.#waitingAt(soonerCount + 1, canTake);
+    const ticket = first ?? (later && this.#soonerElsewhere(later, node) <= soonerCount ? later : undefined);
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -193,43 +216,59 @@ export class Dispatcher {
   }
 
   #startOnIdleNodes(): void {
-    const { fleet, queue, cost } = this.#options;
+    const { fleet, queue } = this.#options;
     if (queue.size === 0) return;
-    // How many of a kind had better wait. What holds for one request holds for all of its kind: not each of thousands is looked at.
-    const sooner = new Map<string, number>();
-    for (;;) {
-      const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
-      if (idle.length === 0) return;
-      let position = 0;
-      const ticket = queue.first((waiting) => {
-        if (!idle.some((node) => node.canTake(waiting))) return false;
-        return ++position > (sooner.get(kindOf(waiting)) ?? 0);
-      });
-      if (!ticket) return;
-      const placement = place(fleet.eligible(ticket).map((node) => node.candidate(cost.weighedMs(node.nodeId, ticket.work))));
-      const isToStart = placement?.kind === 'start' || (placement?.kind === 'wait' && position > placement.soonerCount);
-      const node = isToStart && placement.nodeId !== undefined ? fleet.get(placement.nodeId) : undefined;
+    const idle = new Set<FleetNode>();
+    for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
+    // What holds for one request holds for all of its kind: not each of thousands is looked at.
+    const passedOver = new Set<string>();
+    while (idle.size > 0) {
+      const first = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
+      if (!first) return;
+      const chosen = this.#placeOf(first, 1);
+      // It had better wait, but not everybody behind it.
+      const position = chosen.node ? 1 : chosen.soonerCount + 1;
+      const ticket = chosen.node ? first : this.#waitingAt(position, (waiting) => anyCanTake(idle, waiting));
+      const node = chosen.node ?? (ticket && this.#placeOf(ticket, position).node);
       const permit = node?.breaker.admit();
-      if (!node || !permit) {
-        sooner.set(kindOf(ticket), placement?.kind === 'wait' && !isToStart ? placement.soonerCount : Number.POSITIVE_INFINITY);
+      if (!ticket || !node || !permit) {
+        passedOver.add(kindOf(first));
         continue;
       }
       node.link.takeFree();
+      if (node.link.freeCount === 0) idle.delete(node);
       this.#start(ticket, node, permit, undefined);
-      sooner.clear(); // another node may be the best idle one now
     }
   }
 
-  /** Requests like this one that faster nodes, though busy, finish before `granted` would; Infinity when nobody may take it. */
+  /** The idle node to start it on, as the `position`th in the queue; none when it is served sooner by a busy one, as `soonerCount` are. */
+  #placeOf(ticket: Ticket, position: number): { node: FleetNode | undefined; soonerCount: number } {
+    const { cost, fleet } = this.#options;
+    const weighedMs = cost.weigher(ticket.work);
+    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(weighedMs(node.nodeId))));
+    const soonerCount = placement?.kind === 'wait' ? placement.soonerCount : 0;
+    const node = placement?.nodeId !== undefined && position > soonerCount ? fleet.get(placement.nodeId) : undefined;
+    return { node, soonerCount: placement ? soonerCount : Number.POSITIVE_INFINITY };
+  }
+
+  /** Requests like this one that faster nodes, though busy, finish before `granted` would. */
   #soonerElsewhere(ticket: Ticket, granted: FleetNode): number {
     const { cost, fleet } = this.#options;
-    const candidates = fleet.eligible(ticket).map((node) => {
-      const candidate = node.candidate(cost.weighedMs(node.nodeId, ticket.work));
-      return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
-    });
+    const weighedMs = cost.weigher(ticket.work);
+    const others = fleet.candidates(ticket).filter((node) => node !== granted);
+    const candidates = others.map((node) => node.candidate(weighedMs(node.nodeId)));
+    candidates.push({ ...granted.candidate(weighedMs(granted.nodeId)), freeInMs: 0 });
     const placement = place(candidates);
-    if (!placement) return Number.POSITIVE_INFINITY;
-    return placement.kind === 'start' ? 0 : placement.soonerCount;
+    return placement?.kind === 'wait' ? placement.soonerCount : 0;
+  }
+
+  /** Who stands at this place, counted among those that may be started; 1 is the first. */
+  #waitingAt(position: number, canTake: (ticket: Ticket) => boolean): Ticket | undefined {
+    const { queue } = this.#options;
+    if (queue.size < position) return undefined;
+    let place = 0;
+    for (const waiting of queue) if (canTake(waiting) && ++place >= position) return waiting;
+    return undefined;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
@@ -259,43 +298,38 @@ export class Dispatcher {
   }
 
   /**
-   * Bids where slots free soonest, one bid for each waiting request at most: a thousand nodes do not
-   * mean a thousand messages.
+   * Bids where slots free soonest, at as many nodes as requests wait: a thousand nodes do not mean a thousand
+   * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
+   * older bid stays, for nobody knows who wins next.
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
-    const { head } = queue;
-    const headUrgency = head && queue.urgencyOf(head);
-    // Nearly always every node could take the head: looked up once, not for each of a thousand nodes.
-    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headUrgency : this.#bestFor(node));
-    let standing = 0;
-    const bidding: FleetNode[] = [];
-    const open: FleetNode[] = [];
+    const kinds = [...queue.oneOfEachKind()];
+    // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
+    const known = new Map<string, Urgency | undefined>();
+    const bestFor = (node: FleetNode) => {
+      const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
+      if (!known.has(takes)) known.set(takes, this.#bestFor(node));
+      return known.get(takes);
+    };
+    const moreUrgent: Busy[] = [];
+    const busy: Busy[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) bidding.push(node);
+      const { link } = node;
       // An idle node that was passed over has a faster one behind it: not worth a bid.
-      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
-    }
-    bidding.sort(soonestFree);
-    let urgentNews = URGENT_NEWS_COUNT;
-    for (const node of bidding) {
+      if (!link.bidding && (kinds.length === 0 || link.freeCount > 0 || !node.usable)) continue;
       const best = bestFor(node);
-      if (!best) node.link.withdraw();
+      if (best) busy.push({ node, best, freeInMs: link.freeInMs });
+      if (!link.bidding) continue;
+      if (!best) link.withdraw();
       else {
-        standing++;
         const changed = this.#changeOf(node, best);
-        if (changed === 'less' || (changed === 'more' && urgentNews-- > 0)) node.link.bid(queue.size, best);
+        if (changed === 'less' && link.freeInMs < NEWS_HORIZON_MS) link.bid(queue.size, best);
+        else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
       }
     }
-    if (standing >= queue.size) return;
-    open.sort(soonestFree);
-    for (const node of open) {
-      if (standing >= queue.size) return;
-      const best = bestFor(node);
-      if (!best) continue;
-      node.link.bid(queue.size, best);
-      standing++;
-    }
+    for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
+    for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
   #bestFor(node: FleetNode): Urgency | undefined {
@@ -371,7 +405,7 @@ export class Dispatcher {
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    if (fleet.idleCount() > queue.size) return ticket.costMs;
+    if (fleet.hasIdleBeyond(queue.size)) return ticket.costMs;
     return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
   }
 
@@ -389,7 +423,7 @@ export class Dispatcher {
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
     const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.idleCount() > queue.size) return undefined;
+    if (fleet.hasIdleBeyond(queue.size)) return undefined;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
@@ -462,11 +496,13 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-/** Equal for requests that any node treats alike. */
-function kindOf({ kind, tried }: Ticket): string {
-  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
+function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
+  for (const node of nodes) if (node.canTake(ticket)) return true;
+  return false;
 }
 
-function soonestFree(a: FleetNode, b: FleetNode): number {
-  return a.link.freeInMs - b.link.freeInMs;
+/** At most so many, the soonest first; in no order when that is all of them. */
+function soonestFree(nodes: Busy[], count: number): readonly Busy[] {
+  if (nodes.length <= count) return nodes;
+  return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

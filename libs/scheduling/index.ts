@@ -2,6 +2,15 @@ export { ClassShares, PRIORITIES, type Priority, type Shares } from './class-sha
 export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
 export { type Lease, LeaseTable } from './lease-table.js';
 export { type Candidate, type Placement, place } from './placement.js';
+export {
+  type Bid,
+  mayUse,
+  type Pausable,
+  type Preemption,
+  type PreemptionMode,
+  type PreemptionPolicy,
+  preemptionFor,
+} from './preemption.js';
 export { RetryBudget, type RetryBudgetOptions } from './retry-budget.js';
 export { isMoreUrgent, type Urgency } from './urgency.js';
 export { type Service, type Waiting, WaitQueue, type WaitQueueOptions } from './wait-queue.js';

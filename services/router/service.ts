@@ -80,7 +80,7 @@ export function createRouter(options: RouterOptions): Router {
     cost,
     evidence,
     onChange: () => dispatcher.pump(),
-    onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
+    onGrant: (node, grantId, preemption) => dispatcher.onGrant(node, grantId, preemption),
     onServed: (service) => {
       queue.served(service);
       access.served(service);

@@ -50,6 +50,8 @@ export interface LiveEngine {
   readonly name: string;
   readonly version: string;
   readonly determinismClass: string;
+  /** Takes a running request aside and goes on with it later. */
+  readonly canPause: boolean;
   /** Aborts with ENGINE_CRASHED when the process is gone. */
   readonly gone: AbortSignal;
 }
@@ -211,8 +213,8 @@ export class Supervisor {
     const loaded = await connection.load(modelDir, { timeoutMs: loadTimeoutMs, signal });
     const model = loaded.model && modelInfoOf(loaded.model);
     if (!model) throw new LifeEnded('the engine loaded a model without defaults or limits', 'died');
-    const { engine: name, version, determinismClass } = await connection.status(signal);
-    return { connection, model, name, version, determinismClass, gone };
+    const { engine: name, version, determinismClass, canPause } = await connection.status(signal);
+    return { connection, model, name, version, determinismClass, canPause, gone };
   }
 
   async #untilListening(signal: AbortSignal): Promise<void> {

@@ -8,7 +8,14 @@ import { perform } from './perform.js';
 
 test('an observer that throws leaves the slot free', async () => {
   const clock = new ManualClock();
-  const slot = new Slot({ clock, grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
+  const slot = new Slot({
+    clock,
+    grantTtlMs: 500,
+    stagingWindowMs: 30,
+    preemption: { mode: 'off', maxPauseCount: 0, maxPauseMs: 0 },
+    firstLeaseId: 1n,
+    onChange: () => {},
+  });
   slot.setReady(true);
   const [model] = sampleBeat().models;
   const parts = { nodeId: 'n1', clock, random: () => 0, emit: () => {}, slot, estimate: new CostEstimate(), onServed: () => {} };

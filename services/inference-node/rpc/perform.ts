@@ -2,7 +2,7 @@
  * What both generate methods do: validate → take the slot → draw → encode. The slot is free again
  * when the engine has handed over its pixels; encoding overlaps with the next request.
  */
-import type { engine, generation } from '#contracts';
+import { type engine, type generation, priorityName } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { PRIORITIES, type Service } from '#scheduling';
@@ -114,6 +114,8 @@ async function draw(
   };
   const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
+    deadlineAt: call.deadlineAt,
+    priority: serviceOf(call.metadata)?.priority ?? priorityName(call.request.priority) ?? 'normal',
     onStep: (step) => observer.onStep?.(step),
     onImage: (rgb) => {
       const image = encode(rgb);

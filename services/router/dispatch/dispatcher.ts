@@ -6,7 +6,18 @@
  */
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { type CostModel, type Lease, type LeaseTable, type Priority, place, type Service, type Urgency, type WaitQueue } from '#scheduling';
+import {
+  type Bid,
+  type CostModel,
+  type Lease,
+  type LeaseTable,
+  mayUse,
+  type Preemption,
+  type Priority,
+  place,
+  type Service,
+  type WaitQueue,
+} from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
@@ -153,8 +164,8 @@ export class Dispatcher {
     });
   }
 
-  /** A node grants its next slot: it goes to whatever is our best request now. */
-  onGrant(node: FleetNode, grantId: bigint): void {
+  /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
+  onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
     const worth = new Map<string, boolean>();
     const isWorthStarting = (waiting: Ticket) => {
       const kind = kindOf(waiting);
@@ -162,7 +173,8 @@ export class Dispatcher {
       worth.set(kind, known);
       return known;
     };
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
+    const isMeant = (waiting: Ticket) => preemption === undefined || mayUse(waiting, preemption);
+    const ticket = this.#options.queue.first((waiting) => isMeant(waiting) && node.canTake(waiting) && isWorthStarting(waiting));
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -236,9 +248,9 @@ export class Dispatcher {
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
     const { head } = queue;
-    const headUrgency = head && queue.urgencyOf(head);
+    const headBid = head && queue.bidOf(head);
     // Nearly always every node could take the head: looked up once, not for each of a thousand nodes.
-    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headUrgency : this.#bestFor(node));
+    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headBid : this.#bestFor(node));
     let standing = 0;
     const bidding: FleetNode[] = [];
     const open: FleetNode[] = [];
@@ -269,17 +281,17 @@ export class Dispatcher {
     }
   }
 
-  #bestFor(node: FleetNode): Urgency | undefined {
+  #bestFor(node: FleetNode): Bid | undefined {
     const { queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    return best && queue.urgencyOf(best);
+    return best && queue.bidOf(best);
   }
 
   /**
    * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
    * take a slot from a more urgent request of another router. Small differences are not news.
    */
-  #changeOf(node: FleetNode, now: Urgency): 'less' | 'more' | undefined {
+  #changeOf(node: FleetNode, now: Bid): 'less' | 'more' | undefined {
     const told = node.link.standingBid;
     const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
     if (!told) return 'less';

@@ -71,7 +71,11 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     execution: {
       factor: read.number('DMESH_NODE_EXECUTION_FACTOR', 5, { min: 1, max: 100 }, 'A request may take this many times its prediction …'),
       floorMs: read.durationMs('DMESH_NODE_EXECUTION_FLOOR', 10_000, '… but never less than this …'),
-      capMs: read.durationMs('DMESH_NODE_EXECUTION_CAP', 600_000, '… and never more; then EXECUTION_TIMEOUT.'),
+      capMs: read.durationMs(
+        'DMESH_NODE_EXECUTION_CAP',
+        120_000,
+        '… and never more, larger pictures than the default in proportion; then EXECUTION_TIMEOUT.',
+      ),
       cancelGraceMs: read.durationMs('DMESH_NODE_CANCEL_GRACE', 2000, 'An engine that does not stop within this, or 10 steps, is killed.'),
       stepTimeoutMs: read.durationMs('DMESH_NODE_STEP_TIMEOUT', 30_000, 'An engine without progress for this, or 10 steps, is killed.'),
     },

@@ -16,9 +16,8 @@
  */
 import type { engine } from '#contracts';
 import { type Clock, Code, codeName, type Emit, Reason, StatusError } from '#core';
-import type { Priority } from '#scheduling';
+import { allowedExecutionMs, type ExecutionLimits, type Priority } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
-import { allowedExecutionMs, type ExecutionLimits } from '../domain/execution-deadline.js';
 import type { Lease, PauseControl } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 import { collect, type Rgb } from './collect.js';
@@ -45,6 +44,8 @@ export interface ExecutorOptions {
 export interface Work {
   readonly drawable: Drawable;
   readonly order: engine.EngineGenerateRequest;
+  /** Against the model's defaults; what may take longer than these. */
+  readonly sizeRatio: number;
 }
 
 export interface Watch {
@@ -101,7 +102,7 @@ export class Executor {
   }
 
   /** Uses up the lease in every case. */
-  async run({ drawable, order }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
+  async run({ drawable, order, sizeRatio }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
     const { clock, emit, estimate, limits, supervisor } = this.#options;
     const engine = supervisor.engine;
     if (!engine) {
@@ -121,7 +122,7 @@ export class Executor {
       return tookMs;
     };
     const giveUp = new AbortController();
-    const allowedMs = allowedExecutionMs(predictedMs, limits);
+    const allowedMs = allowedExecutionMs(predictedMs, sizeRatio, limits);
     const cancelTimeout = work.schedule(allowedMs, () => giveUp.abort(executionTimeout(predictedMs, allowedMs)));
     const stallMs = Math.max(this.#options.stepTimeoutMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
     const watchdog = new Watchdog(work, stallMs, () => giveUp.abort(engineStalled(stallMs)));

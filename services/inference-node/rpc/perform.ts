@@ -5,7 +5,7 @@
 import { type engine, type generation, priorityName } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
-import { PRIORITIES, type Service } from '#scheduling';
+import { PRIORITIES, type Service, sizeRatio } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease, Slot } from '../domain/slot.js';
 import { type EncodedImage, encodeImage } from '../encode.js';
@@ -70,7 +70,11 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
     lease.release(); // from here on the executor does
     throw thrown;
   }
-  const { encoding, executingMs, determinismClass } = await draw({ drawable, order }, lease, { call, parts, observer });
+  const { encoding, executingMs, determinismClass } = await draw(
+    { drawable, order, sizeRatio: sizeRatio(drawable, model.defaults) },
+    lease,
+    { call, parts, observer },
+  );
   const images = await Promise.all(encoding);
   call.notes.executing_ms = Math.round(executingMs);
   const { seed, width, height, steps, guidanceScale, loras } = drawable;

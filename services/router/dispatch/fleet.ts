@@ -10,14 +10,15 @@ import type { ModelInfo } from '#model-package';
 import type { CostModel, Preemption, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
-import { NodeLink } from './node-link.js';
+import { NodeLink, type NodeLinkOptions } from './node-link.js';
 import type { Ticket } from './ticket.js';
 
 export interface FleetOptions {
   readonly routerId: string;
   readonly zone: string;
   readonly clock: Clock;
-  readonly keepaliveMs: number;
+  /** Of the lines to nodes. */
+  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs'>;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
   readonly cost: CostModel;
@@ -187,7 +188,7 @@ export class Fleet {
   }
 
   #add(member: Member): void {
-    const { breakers, clock, emit, evidence, keepaliveMs, routerId, zone, onChange, onGrant, onServed } = this.options;
+    const { breakers, clock, emit, evidence, routerId, zone, onChange, onGrant, onServed } = this.options;
     const { nodeId } = member;
     const { address, incarnation } = member.beat;
     let announced = false;
@@ -195,7 +196,7 @@ export class Fleet {
       routerId,
       address,
       clock,
-      keepaliveMs,
+      ...this.options.link,
       onChange: () => {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });

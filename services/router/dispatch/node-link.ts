@@ -17,6 +17,7 @@ export interface NodeLinkOptions {
   readonly routerId: string;
   readonly address: string;
   readonly clock: Clock;
+  readonly connectTimeoutMs: number;
   /** Pings this often; lost after as long again. */
   readonly keepaliveMs: number;
   /** Slots or connection changed. */
@@ -46,7 +47,8 @@ export class NodeLink {
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
-    this.channel = new Channel(options.address, { clock: options.clock, keepaliveMs: options.keepaliveMs });
+    const { address, clock, connectTimeoutMs, keepaliveMs } = options;
+    this.channel = new Channel(address, { clock, connectTimeoutMs, keepaliveMs });
     void this.#attachForEver();
   }
 

@@ -13,7 +13,7 @@ export interface Program<Config> {
   /** Starts every setting's name, such as DMESH_ROUTER_. */
   readonly envPrefix: string;
   readonly parse: (read: EnvReader) => Config;
-  /** Builds everything without starting it. */
+  /** Builds everything without starting it. May throw ConfigError for what only a look at files tells. */
   readonly build: (config: Config) => Promise<Lifecycle>;
   /** Says that it runs; addresses are known now. */
   readonly onReady?: () => void;
@@ -38,16 +38,18 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     host.stdout(`${program.name}: ${program.summary}\n\nSettings (environment):\n${describeSettings(describe.settings)}\n`);
     return host.exit(0);
   }
-  let config: Config;
+  let lifecycle: Lifecycle;
   try {
-    config = program.parse(read);
+    lifecycle = await program.build(program.parse(read));
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
+    if (!(error instanceof ConfigError)) {
+      program.onFailed(`${program.name} failed`, error);
+      return host.exit(1);
+    }
     host.stderr(`${program.name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
     return host.exit(64);
   }
   try {
-    const lifecycle = await program.build(config);
     const starting = lifecycle.start();
     const stopping = host.stopRequested.then(() => 'stop' as const);
     if ((await Promise.race([starting, stopping])) === 'stop')

@@ -17,10 +17,11 @@ export interface DrawOrder extends Drawing {
   readonly loras: readonly AdapterUse[];
 }
 
+/** `model` is its full name. */
 export type ToWorker =
   | { readonly type: 'load'; readonly job: number; readonly modelDir: string }
-  | { readonly type: 'unload'; readonly job: number }
-  | { readonly type: 'draw'; readonly job: number; readonly order: DrawOrder }
+  | { readonly type: 'unload'; readonly job: number; readonly model: string }
+  | { readonly type: 'draw'; readonly job: number; readonly model: string; readonly order: DrawOrder }
   /** To a job that is paused. */
   | { readonly type: 'continue'; readonly job: number }
   | { readonly type: 'drop'; readonly job: number };

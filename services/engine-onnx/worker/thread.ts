@@ -5,6 +5,7 @@
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { Code, cancelled, Reason, StatusError } from '#core';
+import { fullName } from '#model-package';
 import { systemClock } from '#runtime';
 import { Pipeline } from '../pipeline/pipeline.js';
 import { determinismClass } from './determinism.js';
@@ -15,7 +16,8 @@ const settings = workerData as WorkerSettings;
 const stopCell = new Int32Array(settings.stopCell);
 const pauseCell = new Int32Array(settings.pauseCell);
 let paused: { readonly job: number; readonly go: () => void; readonly drop: () => void } | undefined;
-let pipeline: Pipeline | undefined;
+/** By the model's full name. */
+const pipelines = new Map<string, Pipeline>();
 
 const say = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
 
@@ -28,15 +30,20 @@ async function answer(message: ToWorker): Promise<void> {
   const { job } = message;
   switch (message.type) {
     case 'load': {
-      await unload(); // first, so that two models are never in memory together
-      pipeline = await Pipeline.load(message.modelDir, settings);
-      return say({ type: 'loaded', job, loaded: { info: pipeline.model.info, determinismClass: determinismClass(pipeline.model) } });
+      const pipeline = await Pipeline.load(message.modelDir, settings);
+      const { info } = pipeline.model;
+      await unload(fullName(info)); // of the same name and revision, when it is loaded again
+      pipelines.set(fullName(info), pipeline);
+      return say({ type: 'loaded', job, loaded: { info, determinismClass: determinismClass(pipeline.model) } });
     }
     case 'unload':
-      await unload();
+      await unload(message.model);
       return say({ type: 'unloaded', job });
     case 'draw': {
-      if (!pipeline) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
+      const pipeline = pipelines.get(message.model);
+      if (!pipeline) {
+        throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: `${message.model} is not loaded` });
+      }
       let pausedMs = 0;
       const drawn = await pipeline.draw(message.order, {
         now: () => systemClock.now() - pausedMs,
@@ -74,9 +81,9 @@ async function pause(job: number): Promise<number> {
   return systemClock.now() - startedAt;
 }
 
-async function unload(): Promise<void> {
-  const leaving = pipeline;
-  pipeline = undefined;
+async function unload(model: string): Promise<void> {
+  const leaving = pipelines.get(model);
+  pipelines.delete(model);
   await leaving?.release();
 }
 

@@ -70,12 +70,13 @@ export class ComputeWorker {
     return message.loaded;
   }
 
-  async unload(): Promise<void> {
-    await this.#run({ type: 'unload' });
+  /** `model` is its full name; one that is not loaded is no error. */
+  async unload(model: string): Promise<void> {
+    await this.#run({ type: 'unload', model });
   }
 
-  draw(order: DrawOrder, listener: DrawListener): DrawJob {
-    const { number, answer } = this.#begin({ type: 'draw', order }, listener);
+  draw(model: string, order: DrawOrder, listener: DrawListener): DrawJob {
+    const { number, answer } = this.#begin({ type: 'draw', model, order }, listener);
     const drawn = answer.then((message) => {
       if (message.type !== 'drawn') throw new TypeError(`expected "drawn", got "${message.type}"`);
       return message.drawn;

@@ -585,6 +585,16 @@ describe('a pause', () => {
     await expect(taking).resolves.toMatchObject({ waitedMs: 300 });
   });
 
+  test('is not begun for a call that is not ready', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    const taking = slot.take(a.last(), never, false);
+    low.release();
+    await expect(taking).resolves.toBeDefined();
+    expect(said).toEqual([]);
+  });
+
   test('that comes too late is none: the request has ended', async () => {
     let answer: (paused: boolean) => void = () => {};
     const low = await runLow(

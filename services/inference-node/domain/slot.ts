@@ -194,9 +194,10 @@ export class Slot {
 
   /**
    * Takes the slot for a call, `leaseId` being the grant it came with. Waits only when granted ahead
-   * of time. Throws NODE_BUSY, DRAINING or ENGINE_NOT_READY; rejects with the signal's reason.
+   * of time. A call that is not `ready`, as its model has yet to be loaded, pauses nobody: the load could push
+   * out the model of who is paused. Throws NODE_BUSY, DRAINING or ENGINE_NOT_READY; rejects with the signal's reason.
    */
-  async take(leaseId: bigint | undefined, signal: AbortSignal): Promise<Lease> {
+  async take(leaseId: bigint | undefined, signal: AbortSignal, ready = true): Promise<Lease> {
     this.check(leaseId);
     signal.throwIfAborted();
     const granted = this.#isPromised(leaseId);
@@ -205,7 +206,7 @@ export class Slot {
     const id = granted && leaseId !== undefined ? leaseId : this.#nextLeaseId++;
     if (!this.#taken) return this.#run(id, 0);
     const staged = this.#stage(id, signal);
-    if (preempts) void this.#pauseRunning();
+    if (preempts && ready) void this.#pauseRunning();
     return staged;
   }
 

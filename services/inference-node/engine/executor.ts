@@ -61,7 +61,6 @@ export interface Watch {
 export interface Drawn {
   /** Without pauses. */
   readonly executingMs: number;
-  readonly determinismClass: string;
 }
 
 export interface Progress {
@@ -175,7 +174,7 @@ export class Executor {
       estimate.learn(drawable, meter.sample());
       const executingMs = ended();
       lease.release();
-      return { executingMs, determinismClass: engine.determinismClass };
+      return { executingMs };
     } catch (thrown) {
       const { stopped: paused } = work;
       const stoppedByUs = watch.signal.aborted || giveUp.signal.aborted;

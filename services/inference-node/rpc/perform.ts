@@ -1,5 +1,5 @@
 /**
- * What both generate methods do: validate → take the slot → draw → encode. The slot is free again
+ * What both generate methods do: validate → take the slot → load the model, if need be → draw → encode. The slot is free again
  * when the engine has handed over its pixels; encoding overlaps with the next request.
  */
 import { type engine, type generation, priorityName } from '#contracts';
@@ -9,9 +9,11 @@ import { PRIORITIES, type Service, sizeRatio } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease, Slot } from '../domain/slot.js';
 import { type EncodedImage, encodeImage } from '../encode.js';
+import type { Catalogue, CatalogueModel } from '../engine/catalogue.js';
 import type { Rgb } from '../engine/collect.js';
 import { type Drawable, engineRequest, seedOfImage } from '../engine/engine-request.js';
 import type { Executor, Work } from '../engine/executor.js';
+import type { Loader } from '../engine/loader.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { NodeEvent } from '../events.js';
 import { admit } from './admit.js';
@@ -23,6 +25,8 @@ export interface GenerationParts {
   readonly emit: Emit<NodeEvent>;
   readonly slot: Slot;
   readonly supervisor: Supervisor;
+  readonly catalogue: Catalogue;
+  readonly loader: Loader;
   readonly executor: Executor;
   readonly estimate: CostEstimate;
   /** A router's request has begun: the other routers hear what it counts as. */
@@ -51,16 +55,16 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   call.trailers['x-mesh-node'] = parts.nodeId;
   call.trailers['x-mesh-attempts'] = String(attempts);
   call.trailers['x-mesh-queue-ms'] = '0';
-  const engine = parts.supervisor.known;
-  if (!engine) throw notReady();
-  const { model } = engine;
+  if (!parts.supervisor.known) throw notReady();
+  const wanted = parts.catalogue.find(call.request.model, call.metadata['x-mesh-revision'] ?? '');
+  const model = wanted.info;
   const drawable = admit(call.request, { model, random: parts.random, fallbackId: call.metadata['x-request-id'] });
   call.notes.request_id = drawable.requestId;
   const leaseId = leaseIdOf(call.metadata);
   parts.slot.check(leaseId);
   // Noise takes milliseconds a megapixel: made before the slot is ours, while another request may run.
   const order = engineRequest(drawable);
-  const lease = await parts.slot.take(leaseId, call.signal);
+  const lease = await parts.slot.take(leaseId, call.signal, wanted.loaded);
   const service = serviceOf(call.metadata);
   if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', service);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
@@ -73,7 +77,7 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   const { encoding, executingMs, determinismClass } = await draw(
     { drawable, order, sizeRatio: sizeRatio(drawable, model.defaults) },
     lease,
-    { call, parts, observer },
+    { wanted, call, parts, observer },
   );
   const images = await Promise.all(encoding);
   call.notes.executing_ms = Math.round(executingMs);
@@ -98,12 +102,13 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   };
 }
 
-/** Starts to encode each picture as soon as its pixels are there. */
+/** Starts to encode each picture as soon as its pixels are there. Uses up the lease. */
 async function draw(
   work: Work,
   lease: Lease,
-  { call, parts, observer }: { call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
+  by: { wanted: CatalogueModel; call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
 ) {
+  const { wanted, call, parts, observer } = by;
   const encoding: Promise<EncodedImage>[] = [];
   const encode = async (rgb: Rgb) => {
     const startedAt = parts.clock.now();
@@ -116,6 +121,9 @@ async function draw(
     });
     return image;
   };
+  const runMs = parts.estimate.predictMs(work.drawable) ?? 0;
+  await parts.loader.load(wanted, lease, { signal: call.signal, runMs });
+  const { determinismClass } = parts.catalogue.find(wanted.info.name, wanted.info.revision);
   const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
     deadlineAt: call.deadlineAt,
@@ -127,7 +135,7 @@ async function draw(
       encoding.push(image);
     },
   });
-  return { ...drawn, encoding };
+  return { ...drawn, determinismClass, encoding };
 }
 
 function attemptOf(metadata: Readonly<Record<string, string>>): number {

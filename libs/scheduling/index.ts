@@ -6,6 +6,7 @@ export { type Candidate, type Placement, place } from './placement.js';
 export {
   type Bid,
   mayUse,
+  NO_PREEMPTION,
   type Pausable,
   type Preemption,
   type PreemptionMode,

@@ -24,6 +24,9 @@ export interface PreemptionPolicy {
   readonly maxPauseMs: number;
 }
 
+/** Whoever runs is never paused. */
+export const NO_PREEMPTION: PreemptionPolicy = { mode: 'off', maxPauseCount: 0, maxPauseMs: 0 };
+
 /** What a router bids with: how urgent its best request is, and what that is. */
 export interface Bid extends Urgency {
   /** Its own class, whatever it was promoted to. */

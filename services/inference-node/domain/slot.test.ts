@@ -1,12 +1,11 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
-import type { Bid, PreemptionPolicy } from '#scheduling';
+import { type Bid, NO_PREEMPTION, type PreemptionPolicy } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { type Bidder, type Grant, type Lease, Slot } from './slot.js';
 
 const TTL_MS = 500;
 const WINDOW_MS = 30;
-const OFF: PreemptionPolicy = { mode: 'off', maxPauseCount: 2, maxPauseMs: 30_000 };
 const BUSY = { code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY };
 const NOT_READY = { code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY };
 const DRAINING = { code: Code.UNAVAILABLE, reason: Reason.DRAINING };
@@ -23,7 +22,7 @@ beforeEach(() => {
     clock,
     grantTtlMs: TTL_MS,
     stagingWindowMs: WINDOW_MS,
-    preemption: OFF,
+    preemption: NO_PREEMPTION,
     firstLeaseId: 100n,
     onChange: () => changeCount++,
   });

@@ -3,6 +3,7 @@ import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import type { node } from '#contracts';
 import { Code, Reason } from '#core';
+import { NO_PREEMPTION } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { Slot } from '../domain/slot.js';
 import { AttachedRouters, attach } from './attach.js';
@@ -22,7 +23,7 @@ function start() {
     clock,
     grantTtlMs: 500,
     stagingWindowMs: 30,
-    preemption: { mode: 'off', maxPauseCount: 0, maxPauseMs: 0 },
+    preemption: NO_PREEMPTION,
     firstLeaseId: 1n,
     onChange: () => {},
   });

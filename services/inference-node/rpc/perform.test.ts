@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { generation } from '#contracts';
+import { NO_PREEMPTION } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { sampleBeat } from '../../../test/support/sample-beat.js';
 import { CostEstimate } from '../domain/cost-estimate.js';
@@ -12,7 +13,7 @@ test('an observer that throws leaves the slot free', async () => {
     clock,
     grantTtlMs: 500,
     stagingWindowMs: 30,
-    preemption: { mode: 'off', maxPauseCount: 0, maxPauseMs: 0 },
+    preemption: NO_PREEMPTION,
     firstLeaseId: 1n,
     onChange: () => {},
   });

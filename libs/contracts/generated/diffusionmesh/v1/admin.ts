@@ -200,6 +200,8 @@ export interface NodeInfo {
   completedCount: bigint;
   failedCount: bigint;
   engineRestartCount: bigint;
+  /** Request that is paused for a more urgent or much shorter one; empty when none is. */
+  pausedRequestId: string;
   /** Why its breaker is not closed: consecutiveFailures, failureRatio, or tooSlow for a node in quarantine. */
   breakerCause: string;
 }
@@ -1117,6 +1119,7 @@ function createBaseNodeInfo(): NodeInfo {
     completedCount: 0n,
     failedCount: 0n,
     engineRestartCount: 0n,
+    pausedRequestId: "",
     breakerCause: "",
   };
 }
@@ -1197,6 +1200,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         throw new globalThis.Error("value provided for field message.engineRestartCount of type uint64 too large");
       }
       writer.uint32(176).uint64(message.engineRestartCount);
+    }
+    if (message.pausedRequestId !== "") {
+      writer.uint32(186).string(message.pausedRequestId);
     }
     if (message.breakerCause !== "") {
       writer.uint32(202).string(message.breakerCause);
@@ -1393,6 +1399,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.engineRestartCount = reader.uint64() as bigint;
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.pausedRequestId = reader.string();
+            continue;
+          }
           case 25: {
             if (tag !== 202) {
               break;
@@ -1487,6 +1501,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.engine_restart_count)
         ? BigInt(object.engine_restart_count)
         : 0n,
+      pausedRequestId: isSet(object.pausedRequestId)
+        ? globalThis.String(object.pausedRequestId)
+        : isSet(object.paused_request_id)
+        ? globalThis.String(object.paused_request_id)
+        : "",
       breakerCause: isSet(object.breakerCause)
         ? globalThis.String(object.breakerCause)
         : isSet(object.breaker_cause)
@@ -1563,6 +1582,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.engineRestartCount !== 0n) {
       obj.engineRestartCount = message.engineRestartCount.toString();
     }
+    if (message.pausedRequestId !== "") {
+      obj.pausedRequestId = message.pausedRequestId;
+    }
     if (message.breakerCause !== "") {
       obj.breakerCause = message.breakerCause;
     }
@@ -1602,6 +1624,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.engineRestartCount = (object.engineRestartCount !== undefined && object.engineRestartCount !== null)
       ? BigInt(object.engineRestartCount)
       : 0n;
+    message.pausedRequestId = object.pausedRequestId ?? "";
     message.breakerCause = object.breakerCause ?? "";
     return message;
   },

@@ -6,7 +6,18 @@
  */
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { type CostModel, type Lease, type LeaseTable, type Priority, place, type Service, type Urgency, type WaitQueue } from '#scheduling';
+import {
+  type Bid,
+  type CostModel,
+  type Lease,
+  type LeaseTable,
+  mayUse,
+  type Preemption,
+  type Priority,
+  place,
+  type Service,
+  type WaitQueue,
+} from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
@@ -50,7 +61,7 @@ export interface DispatcherOptions {
 /** A node that may be bid at, and what we hold for it. */
 interface Busy {
   readonly node: FleetNode;
-  readonly best: Urgency;
+  readonly best: Bid;
   readonly freeInMs: number;
 }
 
@@ -188,9 +199,11 @@ export class Dispatcher {
     });
   }
 
-  /** A node grants its next slot: it goes to whatever is our best request now. */
-  onGrant(node: FleetNode, grantId: bigint): void {
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && this.#isWorthStarting(waiting, node));
+  /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
+  onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
+    const isMeant = (waiting: Ticket) => preemption === undefined || mayUse(waiting, preemption);
+    const isWorthIt = (waiting: Ticket) => isMeant(waiting) && node.canTake(waiting) && this.#isWorthStarting(waiting, node);
+    const ticket = this.#options.queue.first(isWorthIt);
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -279,7 +292,7 @@ export class Dispatcher {
     const { fleet, queue } = this.#options;
     const kinds = [...queue.oneOfEachKind()];
     // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
-    const known = new Map<string, Urgency | undefined>();
+    const known = new Map<string, Bid | undefined>();
     const bestFor = (node: FleetNode) => {
       const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
       if (!known.has(takes)) known.set(takes, this.#bestFor(node));
@@ -305,17 +318,17 @@ export class Dispatcher {
     for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
-  #bestFor(node: FleetNode): Urgency | undefined {
+  #bestFor(node: FleetNode): Bid | undefined {
     const { queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    return best && queue.urgencyOf(best);
+    return best && queue.bidOf(best);
   }
 
   /**
    * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
    * take a slot from a more urgent request of another router. Small differences are not news.
    */
-  #changeOf(node: FleetNode, now: Urgency): 'less' | 'more' | undefined {
+  #changeOf(node: FleetNode, now: Bid): 'less' | 'more' | undefined {
     const told = node.link.standingBid;
     const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
     if (!told) return 'less';

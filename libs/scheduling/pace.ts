@@ -6,7 +6,7 @@
  *   typical   what nodes with the same device take: shows a node that was never well, also to a new router
  *
  * Pace is the median of the last five requests over that, so that neither one stall nor two make a node slow.
- * A node that stays slow for some hundred requests is taken for what it is. Decision 0013.
+ * A node that stays slow for some hundred requests is taken for what it is. Decision 0014.
  */
 
 const DOWN_RATIO = 0.2;

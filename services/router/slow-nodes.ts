@@ -1,7 +1,7 @@
 /**
  * A node that takes many times what it should is in quarantine: its breaker is open, it draws nothing but canaries,
  * and it is back as soon as one of them is in range. Never the last node of a model, and never so many that fewer
- * than half are left (libs/breaker/pool.ts): a slow picture is better than none. Decision 0013.
+ * than half are left (libs/breaker/pool.ts): a slow picture is better than none. Decision 0014.
  */
 import { DEFAULT_SETTINGS } from '#breaker';
 import { Code, type Emit, Reason, StatusError } from '#core';

@@ -1,7 +1,7 @@
 /**
  * The frame of every main.ts: config → build → start → wait for a signal → drain → exit code. A signal
  * that comes while starting is obeyed at once.
- * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE).
+ * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE), the files it names included.
  */
 import { ConfigError, describeSettings, type Env, EnvReader } from './env.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -43,8 +43,7 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     config = program.parse(read);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    host.stderr(`${program.name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
-    return host.exit(64);
+    return refuse(program.name, error, host);
   }
   try {
     const lifecycle = await program.build(config);
@@ -57,9 +56,16 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     await lifecycle.stop();
     host.exit(0);
   } catch (error) {
+    // A file that a setting names is read only now.
+    if (error instanceof ConfigError) return refuse(program.name, error, host);
     program.onFailed(`${program.name} failed`, error);
     host.exit(1);
   }
+}
+
+function refuse(name: string, { faults }: ConfigError, host: Host): void {
+  host.stderr(`${name}: bad configuration\n${faults.map((fault) => `  ${fault}`).join('\n')}\n`);
+  host.exit(64);
 }
 
 /** The real process. A second signal does not hurry the drain; the grace period bounds it. */

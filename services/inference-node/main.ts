@@ -35,9 +35,9 @@ await runProgram<NodeConfig>(
     parse: (read) => parseConfig(read, defaults),
     build: async (config) => {
       logger = createLogger({ service: 'inference-node', ...config.telemetry, fields: { node_id: config.nodeId } });
-      const { telemetry: _telemetry, natsUrl, ...settings } = config;
-      logger.info({ config: { ...settings, natsUrl: shownUrl(natsUrl) } }, 'starting');
-      node = buildNode({
+      const { telemetry: _telemetry, nats, ...settings } = config;
+      logger.info({ config: { ...settings, nats: { ...nats, url: shownUrl(nats.url) } } }, 'starting');
+      node = await buildNode({
         config,
         clock: systemClock,
         random: systemRandom,

@@ -8,6 +8,7 @@ import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { CostModel, Service } from '#scheduling';
+import type { ClientTls } from '#tls';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
 import { NodeLink } from './node-link.js';
@@ -18,6 +19,8 @@ export interface FleetOptions {
   readonly zone: string;
   readonly clock: Clock;
   readonly keepaliveMs: number;
+  /** How nodes are called; absent: plain. */
+  readonly tls?: ClientTls | undefined;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
   readonly cost: CostModel;
@@ -187,7 +190,7 @@ export class Fleet {
   }
 
   #add(member: Member): void {
-    const { breakers, clock, emit, evidence, keepaliveMs, routerId, zone, onChange, onGrant, onServed } = this.options;
+    const { breakers, clock, emit, evidence, keepaliveMs, tls, routerId, zone, onChange, onGrant, onServed } = this.options;
     const { nodeId } = member;
     const { address, incarnation } = member.beat;
     let announced = false;
@@ -196,6 +199,7 @@ export class Fleet {
       address,
       clock,
       keepaliveMs,
+      tls,
       onChange: () => {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });
@@ -210,6 +214,7 @@ export class Fleet {
         emit({ type: 'nodeLost', nodeId, reason });
         evidence(nodeId, false);
       },
+      onUnreached: (reason) => emit({ type: 'nodeUnreached', nodeId, address, reason }),
       onGrant: (leaseId) => onGrant(node, leaseId),
       onServed,
     });

@@ -9,6 +9,7 @@ import { node as nodeContract, priorityName } from '#contracts';
 import type { Clock } from '#core';
 import { Channel, type Duplex, statusFromGrpc } from '#grpc';
 import type { Service, Urgency } from '#scheduling';
+import type { ClientTls } from '#tls';
 
 type ToNode = nodeContract.AttachRequest;
 type FromNode = nodeContract.AttachResponse;
@@ -19,10 +20,14 @@ export interface NodeLinkOptions {
   readonly clock: Clock;
   /** Pings this often; lost after as long again. */
   readonly keepaliveMs: number;
+  /** Absent: plain. */
+  readonly tls?: ClientTls | undefined;
   /** Slots or connection changed. */
   readonly onChange: () => void;
   /** Called with the connection's end and its reason. */
   readonly onLost: (reason: string) => void;
+  /** Called when no connection comes about, once for each reason. */
+  readonly onUnreached: (reason: string) => void;
   readonly onGrant: (leaseId: bigint) => void;
   /** GPU time of this node went to another router's request. */
   readonly onServed: (service: Service) => void;
@@ -42,10 +47,11 @@ export class NodeLink {
   #freeCount = 0;
   #nextFreeAt = 0;
   #standingBid: Urgency | undefined;
+  #complaint = '';
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
-    this.channel = new Channel(options.address, { clock: options.clock, keepaliveMs: options.keepaliveMs });
+    this.channel = new Channel(options.address, { clock: options.clock, keepaliveMs: options.keepaliveMs, tls: options.tls });
     void this.#attachForEver();
   }
 
@@ -153,6 +159,7 @@ export class NodeLink {
       case 'slots': {
         const slots = message.value;
         this.#connected = true;
+        this.#complaint = '';
         this.#accepting = slots.accepting;
         this.#slotCount = slots.slotCount;
         this.#freeCount = Math.max(0, slots.slotCount - slots.busyCount);
@@ -180,7 +187,11 @@ export class NodeLink {
     this.#accepting = false;
     this.#freeCount = 0;
     this.#standingBid = undefined;
-    if (was && !this.#closing.signal.aborted) this.#options.onLost(reason);
+    if (!this.#closing.signal.aborted) {
+      if (was) this.#options.onLost(reason);
+      else if (reason !== this.#complaint) this.#options.onUnreached(reason);
+      this.#complaint = reason;
+    }
     if (was) this.#options.onChange();
   }
 }

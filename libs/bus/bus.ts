@@ -11,7 +11,7 @@
  * not those a cluster tells of. Name them all.
  */
 import { createSecureContext } from 'node:tls';
-import { connect, DebugEvents, Events, type NatsConnection, type TlsOptions } from 'nats';
+import { connect, DebugEvents, ErrorCode, Events, type NatsConnection, NatsError, type TlsOptions } from 'nats';
 import type { Clock, Emit, Random } from '#core';
 import { type ClientTls, explainTlsFailure, peerOptions } from '#tls';
 import { type BusCredentials, credentialOptions } from './credentials.js';
@@ -264,5 +264,9 @@ class MeshBus implements Bus {
 /** What the vendor or OpenSSL said, in words for an operator where TLS had a part in it. */
 function causeOf(reason: unknown, tls: boolean): string {
   const text = reason instanceof Error ? reason.message : String(reason);
-  return tls ? (explainTlsFailure(text, true) ?? text) : text;
+  const why = explainTlsFailure(text, true);
+  if (tls)
+    return reason instanceof NatsError && reason.code === ErrorCode.ServerOptionNotAvailable ? 'it does not speak TLS' : (why ?? text);
+  // The vendor goes over to TLS by itself when the server demands it, and trusts only the CAs that Node knows.
+  return /certificate/.test(why ?? '') ? `it demands TLS (${why}): NATS_URL has to begin with tls://` : text;
 }

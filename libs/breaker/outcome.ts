@@ -36,7 +36,6 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.STORE_UNAVAILABLE]: CALLERS_OWN,
   [Reason.PROMPT_TOO_LONG]: CALLERS_OWN, // the limit is the model's
   [Reason.LORA_UNUSABLE]: CALLERS_OWN, // the same file on every node
-  [Reason.MODEL_UNUSABLE]: CALLERS_OWN, // the same folder on every node
   [Reason.MESSAGE_TOO_LARGE]: CALLERS_OWN, // as large elsewhere
   [Reason.CANCELLED]: CALLERS_OWN, // nobody waits
   [Reason.DEADLINE]: CALLERS_OWN, // the caller's deadline: says nothing about the node, and leaves no time
@@ -51,6 +50,7 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.ENGINE_NOT_READY]: NOT_BEGUN, // loading or restarting; its beat will say when it is back
   [Reason.UNKNOWN_MODEL]: NOT_HERE, // the router asks only for what beats list: this node knows another revision
   [Reason.UNKNOWN_LORA]: NOT_HERE,
+  [Reason.MODEL_UNUSABLE]: NOT_HERE, // its own copy of the folder, or its own memory; it offers that model no more
   [Reason.QUEUE_FULL]: NOT_HERE, // a mesh behind us sheds load; not free, or shedding would add load
   [Reason.RATE_LIMITED]: NOT_HERE, // the same
   [Reason.NO_NODES]: NOT_HERE,

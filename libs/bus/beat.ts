@@ -14,7 +14,7 @@ export interface Beat {
   readonly address: string;
   readonly zone: string;
   readonly engine: EngineReport;
-  readonly models: readonly ModelInfo[];
+  readonly models: readonly ModelReport[];
   readonly slotCount: number;
   readonly busyCount: number;
   /** Requests that run, with progress. */
@@ -38,6 +38,14 @@ export interface EngineReport {
   readonly state: 'starting' | 'ready' | 'restarting' | 'failed';
   readonly determinismClass: string;
   readonly restartCount: number;
+}
+
+/** A model that the node draws with. */
+export interface ModelReport extends ModelInfo {
+  /** In the engine's memory, or on its way there. Absent: it is. */
+  readonly loaded?: boolean;
+  /** How long a request that needs it waits until it is loaded: measured the last time, or guessed. Milliseconds; absent: 0. */
+  readonly loadMs?: number;
 }
 
 export interface RunningReport {

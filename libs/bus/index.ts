@@ -1,4 +1,4 @@
-export type { Beat, EngineReport, GpuReport, Leave, RunningReport } from './beat.js';
+export type { Beat, EngineReport, GpuReport, Leave, ModelReport, RunningReport } from './beat.js';
 export { BeatPublisher, type BeatPublisherOptions } from './beat-publisher.js';
 export { type Bus, type BusMessage, type BusOptions, connectBus } from './bus.js';
 export { type BusConfig, readBusConfig } from './config.js';

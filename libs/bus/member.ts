@@ -7,7 +7,6 @@
  *
  * A leave removes a member at once from any of them.
  */
-import type { ModelInfo } from '#model-package';
 import type { Beat } from './beat.js';
 
 export type MemberState = 'alive' | 'suspect' | 'gone';
@@ -50,12 +49,13 @@ function engineChanged(before: Beat['engine'], after: Beat['engine']): boolean {
   );
 }
 
-/** A model's limits change with its revision only, so name, revision and LoRAs tell. */
-function modelsChanged(before: readonly ModelInfo[], after: readonly ModelInfo[]): boolean {
+/** A model's limits change with its revision only, so name, revision and LoRAs tell; and whether it is loaded. */
+function modelsChanged(before: Beat['models'], after: Beat['models']): boolean {
   if (before.length !== after.length) return true;
   return before.some((model, i) => {
     const other = after[i];
     if (!other || model.name !== other.name || model.revision !== other.revision) return true;
+    if (model.loaded !== other.loaded || model.loadMs !== other.loadMs) return true;
     return model.loras.length !== other.loras.length || model.loras.some((lora, j) => lora.name !== other.loras[j]?.name);
   });
 }

@@ -102,6 +102,8 @@ function isModel(value: unknown): boolean {
     numbers(value, 'limits', LIMITS) &&
     flag(value, 'negativePrompt') &&
     listOf(value, 'loras', isLora) &&
+    (value.loaded === undefined || flag(value, 'loaded')) &&
+    (value.loadMs === undefined || (number(value, 'loadMs') && (value.loadMs as number) >= 0) || wrong('loadMs')) &&
     makesSense(value as Pick<ModelInfo, 'defaults' | 'limits'> & Fields)
   );
 }

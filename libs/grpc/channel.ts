@@ -17,6 +17,8 @@ export interface ChannelOptions {
   readonly clock: Clock;
   /** Larger answers are RESOURCE_EXHAUSTED/MESSAGE_TOO_LARGE. */
   readonly maxResponseBytes?: number;
+  /** A raw call fails with CONNECT_FAILED when there is no HTTP/2 connection by then; with pings, after twice `keepaliveMs` at the latest. Default 10 s. */
+  readonly connectTimeoutMs?: number;
   /**
    * Sends HTTP/2 pings this often and gives up after as long again, also while idle; the proof of
    * life of a long stream. Absent: no pings.
@@ -50,6 +52,8 @@ type Outgoing<Req> = Pick<Method<Req, never>, 'path' | 'requestSerialize'>;
 
 /** 64 MiB: four lossless 2048² pictures. */
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
+/** Hundreds of round trips, TLS included. */
+const CONNECT_TIMEOUT_MS = 10_000;
 /** Doubles the rate of 1.5 MB answers against the default 64 KiB. */
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
@@ -64,11 +68,12 @@ export class Channel {
     readonly address: string,
     options: ChannelOptions,
   ) {
-    const { clock, keepaliveMs, tls, maxResponseBytes = MAX_RESPONSE_BYTES } = options;
+    const { clock, connectTimeoutMs = CONNECT_TIMEOUT_MS, keepaliveMs, tls, maxResponseBytes = MAX_RESPONSE_BYTES } = options;
     this.#clock = clock;
     this.#tls = tls !== undefined;
-    this.#raw = new RawLeg(address, { clock, keepaliveMs, tls, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES });
-    this.#client = new Client(address, channelCredentials(address, tls), {
+    const limits = { connectTimeoutMs, keepaliveMs, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES };
+    this.#raw = new RawLeg(address, { clock, tls, ...limits });
+    this.#client = new Client(address, channelCredentials(address, tls && { ...tls, clock, connectTimeoutMs }), {
       'grpc.max_receive_message_length': maxResponseBytes,
       'grpc.max_send_message_length': -1,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,

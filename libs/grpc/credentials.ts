@@ -4,7 +4,14 @@
  * grpc-js (1.14, pinned) asks its credentials; credentials.test.ts tells when a new version asks otherwise.
  */
 import { CallCredentials, ChannelCredentials, ServerCredentials } from '@grpc/grpc-js';
+import type { Clock } from '#core';
 import { type ClientTls, hostOf, type ServerTls, secured } from '#tls';
+
+/** Also how long a handshake may take: grpc-js waits for ever. */
+export interface ChannelTls extends ClientTls {
+  readonly clock: Clock;
+  readonly connectTimeoutMs: number;
+}
 
 type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 
@@ -22,7 +29,7 @@ class FollowingServerCredentials extends ServerCredentials {
 class FollowingChannelCredentials extends ChannelCredentials {
   constructor(
     private readonly address: string,
-    private readonly tls: ClientTls,
+    private readonly tls: ChannelTls,
   ) {
     super();
   }
@@ -41,9 +48,18 @@ class FollowingChannelCredentials extends ChannelCredentials {
       connect: (plain) =>
         new Promise((resolve, reject) => {
           const socket = secured(plain, hostOf(address), tls);
-          socket.once('secureConnect', () => resolve({ socket, secure: true }));
+          const { clock, connectTimeoutMs } = tls;
+          const late = () => socket.destroy(new Error(`no TLS handshake within ${connectTimeoutMs} ms`));
+          const cancelTimer = clock.schedule(connectTimeoutMs, late);
+          socket.once('secureConnect', () => {
+            cancelTimer();
+            resolve({ socket, secure: true });
+          });
           socket.on('error', reject); // stays: a socket that is given up may still report
-          socket.once('close', () => reject(new Error('closed during the TLS handshake')));
+          socket.once('close', () => {
+            cancelTimer();
+            reject(new Error('closed during the TLS handshake'));
+          });
         }),
       waitForReady: () => Promise.resolve(),
       getCallCredentials: () => callCredentials ?? CallCredentials.createEmpty(),
@@ -56,6 +72,6 @@ export function serverCredentials(tls: ServerTls | undefined): ServerCredentials
   return tls ? new FollowingServerCredentials(tls) : ServerCredentials.createInsecure();
 }
 
-export function channelCredentials(address: string, tls: ClientTls | undefined): ChannelCredentials {
+export function channelCredentials(address: string, tls: ChannelTls | undefined): ChannelCredentials {
   return tls ? new FollowingChannelCredentials(address, tls) : ChannelCredentials.createInsecure();
 }

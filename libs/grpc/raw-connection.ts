@@ -11,6 +11,7 @@ export interface ConnectionOptions {
   /** What a peer may send before it is read, for each call and for all of them. */
   readonly windowBytes: number;
   /** As in ChannelOptions. */
+  readonly connectTimeoutMs: number;
   readonly keepaliveMs?: number | undefined;
   readonly tls?: ClientTls | undefined;
 }
@@ -22,11 +23,8 @@ export interface Connection {
   open: boolean;
 }
 
-/** For a peer that accepts and says nothing; shorter where pings are. */
-const CONNECT_TIMEOUT_MS = 20_000;
-
 export function openConnection(address: string, options: ConnectionOptions): Connection {
-  const { clock, keepaliveMs, tls, windowBytes } = options;
+  const { clock, connectTimeoutMs, keepaliveMs = Number.POSITIVE_INFINITY, tls, windowBytes } = options;
   const socket = dial(address, tls);
   const session = connect(`${tls ? 'https' : 'http'}://${authorityOf(address)}`, {
     settings: { initialWindowSize: windowBytes, enablePush: false },
@@ -43,7 +41,8 @@ export function openConnection(address: string, options: ConnectionOptions): Con
   });
   session.once('connect', () => session.setLocalWindowSize(windowBytes));
   const ready = new Promise<void>((resolve, reject) => {
-    const patienceMs = keepaliveMs === undefined ? CONNECT_TIMEOUT_MS : keepaliveMs * 2;
+    // A peer that has never spoken is given no more time than one that falls silent later.
+    const patienceMs = Math.min(connectTimeoutMs, keepaliveMs * 2);
     const cancelTimer = clock.schedule(patienceMs, () => session.destroy(new Error(`no word within ${patienceMs} ms`)));
     const onClose = () => {
       cancelTimer();
@@ -55,7 +54,7 @@ export function openConnection(address: string, options: ConnectionOptions): Con
     session.once('remoteSettings', () => {
       cancelTimer();
       connection.open = true;
-      if (keepaliveMs !== undefined) keepAlive(session, keepaliveMs, clock);
+      if (Number.isFinite(keepaliveMs)) keepAlive(session, keepaliveMs, clock);
       resolve();
     });
   });

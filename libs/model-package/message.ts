@@ -2,8 +2,15 @@
 import type { generation } from '#contracts';
 import type { ModelInfo } from './model-info.js';
 
+export interface Loading {
+  /** Of the nodes that serve it, those that have it in memory. */
+  readonly loadedCount: number;
+  /** Predicted time to load it elsewhere, milliseconds. */
+  readonly loadMs: number;
+}
+
 /** `nodeCount`: nodes that serve it now. */
-export function modelMessage(info: ModelInfo, nodeCount: number): generation.Model {
+export function modelMessage(info: ModelInfo, nodeCount: number, loading?: Loading): generation.Model {
   return {
     name: info.name,
     revision: info.revision,
@@ -15,6 +22,8 @@ export function modelMessage(info: ModelInfo, nodeCount: number): generation.Mod
     loras: info.loras.map((lora) => ({ ...lora })),
     nodes: nodeCount,
     leadsTo: [],
+    loadedNodes: loading?.loadedCount ?? nodeCount,
+    loadMs: loading?.loadMs ?? 0,
   };
 }
 

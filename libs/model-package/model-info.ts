@@ -36,3 +36,8 @@ export interface ModelInfo {
   readonly negativePrompt: boolean;
   readonly loras: readonly { readonly name: string; readonly description: string }[];
 }
+
+/** "z-image-tiny@3": one model of one revision. */
+export function fullName({ name, revision }: Pick<ModelInfo, 'name' | 'revision'>): string {
+  return `${name}@${revision}`;
+}

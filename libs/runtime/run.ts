@@ -13,7 +13,7 @@ export interface Program<Config> {
   /** Starts every setting's name, such as DMESH_ROUTER_. */
   readonly envPrefix: string;
   readonly parse: (read: EnvReader) => Config;
-  /** Builds everything without starting it. */
+  /** Builds everything without starting it. May throw ConfigError for what only a look at files tells. */
   readonly build: (config: Config) => Promise<Lifecycle>;
   /** Says that it runs; addresses are known now. */
   readonly onReady?: () => void;
@@ -38,15 +38,13 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     host.stdout(`${program.name}: ${program.summary}\n\nSettings (environment):\n${describeSettings(describe.settings)}\n`);
     return host.exit(0);
   }
-  let config: Config;
+  let lifecycle: Lifecycle;
   try {
-    config = program.parse(read);
+    lifecycle = await program.build(program.parse(read));
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    return refuse(program.name, error, host);
+    return fail(program, error, host);
   }
   try {
-    const lifecycle = await program.build(config);
     const starting = lifecycle.start();
     const stopping = host.stopRequested.then(() => 'stop' as const);
     if ((await Promise.race([starting, stopping])) === 'stop')
@@ -56,15 +54,17 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     await lifecycle.stop();
     host.exit(0);
   } catch (error) {
-    // A file that a setting names is read only now.
-    if (error instanceof ConfigError) return refuse(program.name, error, host);
-    program.onFailed(`${program.name} failed`, error);
-    host.exit(1);
+    fail(program, error, host);
   }
 }
 
-function refuse(name: string, { faults }: ConfigError, host: Host): void {
-  host.stderr(`${name}: bad configuration\n${faults.map((fault) => `  ${fault}`).join('\n')}\n`);
+/** A ConfigError may come late: files that settings name are read when their part starts. */
+function fail<Config>({ name, onFailed }: Program<Config>, error: unknown, host: Host): void {
+  if (!(error instanceof ConfigError)) {
+    onFailed(`${name} failed`, error);
+    return host.exit(1);
+  }
+  host.stderr(`${name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
   host.exit(64);
 }
 

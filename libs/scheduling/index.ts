@@ -1,5 +1,6 @@
 export { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
 export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
+export { allowedExecutionMs, type ExecutionLimits, sizeRatio } from './execution-limit.js';
 export { type Lease, LeaseTable } from './lease-table.js';
 export { type Candidate, type Placement, place } from './placement.js';
 export { RetryBudget, type RetryBudgetOptions } from './retry-budget.js';

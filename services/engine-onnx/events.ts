@@ -11,7 +11,7 @@ export type EngineEvent =
       readonly determinismClass: string;
       readonly loadMs: number;
     }
-  | { readonly type: 'modelUnloaded'; readonly model: string }
+  | { readonly type: 'modelUnloaded'; readonly model: string; readonly revision: string }
   /** A request ended well. */
   | ({ readonly type: 'pictureDrawn'; readonly requestId: string; readonly imageCount: number } & Drawn)
   /** The process that started this one is gone, so this one leaves as well. */

@@ -10,9 +10,6 @@ import type { DrawOrder } from './worker/messages.js';
 const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
 
 export function orderOf(request: engine.EngineGenerateRequest, model: ModelInfo): DrawOrder {
-  if (request.model !== model.name) {
-    throw notFound(Reason.UNKNOWN_MODEL, { type: 'model', name: request.model, exists: [model.name] });
-  }
   const resolution = resolveRequest({ ...request, imageCount: request.items.length, format: 0, priority: 0 }, model);
   const unset: Violation[] = (['width', 'height', 'steps'] as const)
     .filter((field) => request[field] === 0)
@@ -27,6 +24,10 @@ export function orderOf(request: engine.EngineGenerateRequest, model: ModelInfo)
   }
   const { prompt, width, height, steps, loras } = resolution.resolved;
   return { prompt, width, height, steps, loras, noises: request.items.map((item) => floatsOf(item.latents)) };
+}
+
+export function unknownModel(name: string, exists: readonly string[]): StatusError {
+  return notFound(Reason.UNKNOWN_MODEL, { type: 'model', name, exists });
 }
 
 function latentViolations({ items, width, height }: engine.EngineGenerateRequest): Violation[] {

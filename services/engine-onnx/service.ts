@@ -1,8 +1,8 @@
 /**
- * EngineService: one model, one request at a time. The main thread answers at once whatever the
+ * EngineService: several models, one request at a time. The main thread answers at once whatever the
  * worker thread is computing.
  *
- *   empty → loading → idle ⇄ busy; loading → empty on a failure; idle → empty on Unload.
+ *   idle ⇄ loading (Load, Unload), idle ⇄ busy (Generate); an idle engine without a model reports itself as empty.
  *
  * A cancelled request keeps the engine busy until the worker has noticed, at most one step later; a
  * request that comes in that moment waits for it instead of being turned away.
@@ -10,9 +10,9 @@
 import { engine } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import type { Call, HandlersOf, Writer } from '#grpc';
-import { modelMessage } from '#model-package';
+import { fullName, modelMessage } from '#model-package';
 import type { EngineEvent } from './events.js';
-import { orderOf } from './order.js';
+import { orderOf, unknownModel } from './order.js';
 import { ENGINE_VERSION } from './version.js';
 import type { Loaded } from './worker/messages.js';
 import type { ComputeWorker } from './worker/worker.js';
@@ -34,18 +34,16 @@ interface Running {
   ended: Promise<void>;
 }
 
-type State =
-  | { readonly kind: 'empty' }
-  | { readonly kind: 'loading' }
-  | { readonly kind: 'idle'; readonly loaded: Loaded }
-  | { readonly kind: 'busy'; readonly loaded: Loaded; readonly running: Running };
+type State = { readonly kind: 'idle' } | { readonly kind: 'loading' } | { readonly kind: 'busy'; readonly running: Running };
 
 type GenerateCall = Call<engine.EngineGenerateRequest>;
 type GenerateWriter = Writer<engine.EngineGenerateEvent>;
 
 export class EngineService {
   readonly #options: EngineServiceOptions;
-  #state: State = { kind: 'empty' };
+  /** By full name, in the order of loading. */
+  readonly #loaded = new Map<string, Loaded>();
+  #state: State = { kind: 'idle' };
   #completedCount = 0n;
   #lastRequestId = '';
   #stopping = false;
@@ -56,7 +54,7 @@ export class EngineService {
 
   readonly handlers: HandlersOf<typeof engine.EngineServiceService> = {
     load: (call) => this.#load(call.request.modelDir),
-    unload: (call) => this.#unload(call.request.model),
+    unload: (call) => this.#unload(call.request),
     generate: (call, out) => this.#generate(call, out),
     status: async () => this.#status(),
   };
@@ -83,7 +81,8 @@ export class EngineService {
     this.#state = { kind: 'loading' };
     try {
       const loaded = await worker.load(modelDir);
-      this.#state = { kind: 'idle', loaded };
+      this.#loaded.delete(fullName(loaded.info)); // loaded again, it is the last one
+      this.#loaded.set(fullName(loaded.info), loaded);
       const loadMs = clock.now() - startedAt;
       emit({
         type: 'modelLoaded',
@@ -93,29 +92,38 @@ export class EngineService {
         loadMs,
       });
       return { model: modelMessage(loaded.info, 1), loadMs };
-    } catch (reason) {
-      this.#state = { kind: 'empty' };
-      throw reason;
+    } finally {
+      this.#state = { kind: 'idle' };
     }
   }
 
-  async #unload(model: string): Promise<engine.UnloadResponse> {
+  async #unload(request: engine.UnloadRequest): Promise<engine.UnloadResponse> {
     if (this.#state.kind === 'busy' || this.#state.kind === 'loading') throw busy('it is at work');
-    if (this.#state.kind === 'empty' || this.#state.loaded.info.name !== model) return {};
     this.#state = { kind: 'loading' };
-    await this.#options.worker.unload().finally(() => {
-      this.#state = { kind: 'empty' };
-    });
-    this.#options.emit({ type: 'modelUnloaded', model });
+    try {
+      for (let leaving = this.#find(request); leaving; leaving = this.#find(request)) {
+        this.#loaded.delete(fullName(leaving.info));
+        await this.#options.worker.unload(fullName(leaving.info));
+        this.#options.emit({ type: 'modelUnloaded', model: leaving.info.name, revision: leaving.info.revision });
+      }
+    } finally {
+      this.#state = { kind: 'idle' };
+    }
     return {};
+  }
+
+  /** The one loaded last, where no revision is named. */
+  #find({ model, revision }: { readonly model: string; readonly revision: string }): Loaded | undefined {
+    return [...this.#loaded.values()].findLast(({ info }) => info.name === model && (revision === '' || info.revision === revision));
   }
 
   async #generate(call: GenerateCall, out: GenerateWriter): Promise<void> {
     while (this.#state.kind === 'busy' && this.#state.running.cancelled) await this.#state.running.ended;
     call.signal.throwIfAborted();
     if (this.#state.kind === 'busy') throw busy(`it draws ${this.#state.running.requestId}`);
-    if (this.#state.kind !== 'idle') throw notReady(this.#state.kind);
-    const { loaded } = this.#state;
+    if (this.#state.kind !== 'idle' || this.#loaded.size === 0) throw notReady(this.#state.kind === 'idle' ? 'empty' : this.#state.kind);
+    const loaded = this.#find(call.request);
+    if (!loaded) throw unknownModel(wanted(call.request), [...this.#loaded.keys()]);
     const order = orderOf(call.request, loaded.info);
 
     const { clock, emit, worker } = this.#options;
@@ -129,7 +137,7 @@ export class EngineService {
       ended: Promise.resolve(),
     };
     const onAbort = () => this.#cancel(running);
-    const drawing = worker.draw(order, {
+    const drawing = worker.draw(fullName(loaded.info), order, {
       onStep: ({ step, total, imageIndex, stepMs }) => {
         running.step = step;
         running.progressAt = clock.now();
@@ -141,10 +149,10 @@ export class EngineService {
       },
     });
     running.ended = drawing.then(
-      () => this.#free(running, loaded),
-      () => this.#free(running, loaded),
+      () => this.#free(running),
+      () => this.#free(running),
     );
-    this.#state = { kind: 'busy', loaded, running };
+    this.#state = { kind: 'busy', running };
     call.signal.addEventListener('abort', onAbort, { once: true });
     try {
       const drawn = await drawing.catch((reason) => {
@@ -165,22 +173,22 @@ export class EngineService {
     this.#options.worker.stop();
   }
 
-  #free(running: Running, loaded: Loaded): void {
+  #free(running: Running): void {
     this.#lastRequestId = running.requestId;
-    this.#state = { kind: 'idle', loaded };
+    this.#state = { kind: 'idle' };
   }
 
   #status(): engine.StatusResponse {
     const state = this.#state;
-    const loaded = state.kind === 'idle' || state.kind === 'busy' ? state.loaded : undefined;
+    const loaded = [...this.#loaded.values()];
     const running = state.kind === 'busy' ? state.running : undefined;
     const { usedBytes, totalBytes } = this.#options.memory();
     return {
       engine: 'onnx',
       version: ENGINE_VERSION,
-      state: STATES[state.kind],
-      determinismClass: loaded?.determinismClass ?? '',
-      models: loaded ? [modelMessage(loaded.info, 1)] : [],
+      state: state.kind === 'idle' && loaded.length === 0 ? engine.EngineState.EMPTY : STATES[state.kind],
+      determinismClass: loaded.at(-1)?.determinismClass ?? '',
+      models: loaded.map(({ info }) => modelMessage(info, 1)),
       requestId: running?.requestId ?? '',
       step: running?.step ?? 0,
       total: running?.total ?? 0,
@@ -195,11 +203,14 @@ export class EngineService {
 }
 
 const STATES: Readonly<Record<State['kind'], engine.EngineState>> = {
-  empty: engine.EngineState.EMPTY,
   loading: engine.EngineState.LOADING,
   idle: engine.EngineState.IDLE,
   busy: engine.EngineState.BUSY,
 };
+
+function wanted({ model, revision }: engine.EngineGenerateRequest): string {
+  return revision === '' ? model : fullName({ name: model, revision });
+}
 
 /** A caller that has left is noticed through the call's signal; its writes fail for the same reason. */
 function send(out: GenerateWriter, event: engine.EngineGenerateEvent['event']): void {

@@ -19,6 +19,17 @@ export interface ConfigDefaults {
 const MAX_STATE_DIR_BYTES = 107 - '/engine-4194304-zzzzzzzzz-999999.sock'.length;
 const SHA256 = /^[0-9a-f]{64}$/;
 
+function readModelDirs(read: EnvReader, fallback: string): string[] {
+  const text = read.string('DMESH_NODE_MODEL_DIR', fallback, 'Model folders to serve, separated as PATH is; the first is loaded at start.');
+  const dirs = text.split(path.delimiter);
+  if (dirs.includes(''))
+    read.fault(`DMESH_NODE_MODEL_DIR: expected folders with "${path.delimiter}" between them, got ${JSON.stringify(text)}`);
+  const resolved = dirs.map((dir) => path.resolve(dir));
+  const twice = resolved.filter((dir, i) => resolved.indexOf(dir) < i);
+  if (twice.length > 0) read.fault(`DMESH_NODE_MODEL_DIR: expected each folder once, got ${twice.join(', ')} twice`);
+  return resolved;
+}
+
 export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
   const MiB = 1024 * 1024;
   const gpu = read.optionalString('DMESH_NODE_GPU', 'UUID or index of the GPU this node owns; none: one slot on the CPU.');
@@ -26,7 +37,10 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
   const gpuName = gpu === undefined ? 'cpu' : `gpu-${gpu.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 20)}`;
   const nodeId = read.string('DMESH_NODE_ID', `${hostName}-${gpuName}`, 'Name of this node: letters, digits, - and _; unique in the mesh.');
   if (!isNodeId(nodeId)) read.fault(`DMESH_NODE_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(nodeId)}`);
-  const canaryDigest = read.optionalString('DMESH_NODE_CANARY_SHA256', 'Digest every canary must have; none: that of the first one.');
+  const canaryDigest = read.optionalString(
+    'DMESH_NODE_CANARY_SHA256',
+    'Digest every canary of the first folder must have; none: that of the first canary.',
+  );
   if (canaryDigest !== undefined && !SHA256.test(canaryDigest)) {
     read.fault(`DMESH_NODE_CANARY_SHA256: expected 64 hexadecimal digits, got ${JSON.stringify(canaryDigest)}`);
   }
@@ -48,7 +62,15 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     nats: readBusConfig(read),
     tls: readTlsPaths(read),
     zone: read.string('DMESH_NODE_ZONE', 'default', 'Routers of the same zone prefer this node when all else is equal.'),
-    modelDir: path.resolve(read.string('DMESH_NODE_MODEL_DIR', defaults.modelDir, 'Model folder to serve.')),
+    models: {
+      dirs: readModelDirs(read, defaults.modelDir),
+      loadedLimit: read.integer(
+        'DMESH_NODE_LOADED_MODELS',
+        1,
+        { min: 1, max: 64 },
+        'So many models are kept loaded, as the memory of the engine allows; the longest unused one makes room.',
+      ),
+    },
     engine: read.string('DMESH_NODE_ENGINE', 'onnx', 'onnx, or a command line that starts an engine; words are separated by spaces.'),
     maxRequestBytes: read.bytes('DMESH_NODE_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_NODE_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
@@ -63,13 +85,17 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     execution: {
       factor: read.number('DMESH_NODE_EXECUTION_FACTOR', 5, { min: 1, max: 100 }, 'A request may take this many times its prediction …'),
       floorMs: read.durationMs('DMESH_NODE_EXECUTION_FLOOR', 10_000, '… but never less than this …'),
-      capMs: read.durationMs('DMESH_NODE_EXECUTION_CAP', 600_000, '… and never more; then EXECUTION_TIMEOUT.'),
+      capMs: read.durationMs(
+        'DMESH_NODE_EXECUTION_CAP',
+        120_000,
+        '… and never more, larger pictures than the default in proportion; then EXECUTION_TIMEOUT.',
+      ),
       cancelGraceMs: read.durationMs('DMESH_NODE_CANCEL_GRACE', 2000, 'An engine that does not stop within this, or 10 steps, is killed.'),
       stepTimeoutMs: read.durationMs('DMESH_NODE_STEP_TIMEOUT', 30_000, 'An engine without progress for this, or 10 steps, is killed.'),
     },
     engineLife: {
       startTimeoutMs: read.durationMs('DMESH_NODE_ENGINE_START_TIMEOUT', 120_000, 'Longest time from start to listening.'),
-      loadTimeoutMs: read.durationMs('DMESH_NODE_ENGINE_LOAD_TIMEOUT', 600_000, 'Longest time to load the model.'),
+      loadTimeoutMs: read.durationMs('DMESH_NODE_ENGINE_LOAD_TIMEOUT', 600_000, 'Longest time to load a model; then the engine is killed.'),
       canaryTimeoutMs: read.durationMs(
         'DMESH_NODE_CANARY_TIMEOUT',
         120_000,

@@ -6,6 +6,12 @@ export type NodeEvent =
   | { readonly type: 'engineStarted'; readonly pid: number; readonly startCount: number }
   /** Loaded, and its canary drew what it should. */
   | { readonly type: 'engineReady'; readonly engine: string; readonly model: string; readonly tookMs: number }
+  /** A model is in the engine's memory, and its canary drew what it should. */
+  | { readonly type: 'modelLoaded'; readonly model: string; readonly revision: string; readonly tookMs: number }
+  /** A model made room for another. */
+  | { readonly type: 'modelUnloaded'; readonly model: string; readonly revision: string }
+  /** A folder that this node does not offer, or does not offer any more. */
+  | { readonly type: 'modelUnusable'; readonly dir: string; readonly why: string }
   /** An engine's life ended without being asked to; it is started again after the delay. */
   | { readonly type: 'engineLost'; readonly why: string; readonly failureCount: number; readonly delayMs: number }
   /** SIGKILL: it did not stop, or did not move. */

@@ -3,9 +3,10 @@
 import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { shownUrl } from '#bus';
-import { expectLargeBuffers, packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
+import { ConfigError, expectLargeBuffers, packageRoot, processHost, runProgram, systemClock, systemRandom, thisProcess } from '#runtime';
 import { createLogger, type Logger } from '#telemetry';
 import { type NodeConfig, parseConfig } from './config.js';
+import { twinFaults } from './engine/catalogue.js';
 import { buildNode, type InferenceNode } from './service.js';
 
 const host = processHost();
@@ -34,6 +35,8 @@ await runProgram<NodeConfig>(
     envPrefix: 'DMESH_NODE_',
     parse: (read) => parseConfig(read, defaults),
     build: async (config) => {
+      const twins = await twinFaults(config.models.dirs);
+      if (twins.length > 0) throw new ConfigError(twins.map((fault) => `DMESH_NODE_MODEL_DIR: ${fault}`));
       logger = createLogger({ service: 'inference-node', ...config.telemetry, fields: { node_id: config.nodeId } });
       const { telemetry: _telemetry, nats, ...settings } = config;
       logger.info({ config: { ...settings, nats: { ...nats, url: shownUrl(nats.url) } } }, 'starting');

@@ -17,6 +17,7 @@ import { type Part, part } from '#runtime';
 import type { ClientTls } from '#tls';
 import type { NodeConfig } from './config.js';
 import type { Slot } from './domain/slot.js';
+import type { Catalogue } from './engine/catalogue.js';
 import type { Executor } from './engine/executor.js';
 import type { EnginePhase, Supervisor } from './engine/supervisor.js';
 import type { NodeEvent } from './events.js';
@@ -36,6 +37,7 @@ export interface MembershipOptions {
   readonly gpu: () => GpuReport | null;
   readonly slot: Slot;
   readonly supervisor: Supervisor;
+  readonly catalogue: Catalogue;
   readonly executor: Executor;
   readonly intake: Intake;
 }
@@ -90,7 +92,7 @@ function obey(action: ControlAction, { emit, intake }: MembershipOptions): void 
 }
 
 function beatOf(options: MembershipOptions, incarnation: string): Omit<Beat, 'seq'> {
-  const { config, clock, slot, supervisor, executor, intake } = options;
+  const { config, catalogue, clock, slot, supervisor, executor, intake } = options;
   const { slotCount, busyCount } = slot.snapshot;
   const { progress } = executor;
   const known = supervisor.known;
@@ -103,10 +105,10 @@ function beatOf(options: MembershipOptions, incarnation: string): Omit<Beat, 'se
       name: known?.name ?? '',
       version: known?.version ?? '',
       state: STATE_OF_PHASE[supervisor.phase],
-      determinismClass: known?.determinismClass ?? '',
+      determinismClass: catalogue.newest?.determinismClass ?? '',
       restartCount: supervisor.restartCount,
     },
-    models: known ? [known.model] : [],
+    models: known ? catalogue.models.map(({ info, loaded, loadMs }) => ({ ...info, loaded, loadMs })) : [],
     slotCount,
     busyCount,
     running: progress

@@ -8,6 +8,8 @@ export interface Sources {
   readonly slotBusy: () => boolean;
   readonly enginePhase: () => string;
   readonly routerCount: () => number;
+  readonly models: () => readonly { readonly loaded: boolean }[];
+  readonly unusableModelCount: () => number;
 }
 
 const PHASES = ['starting', 'checking', 'ready', 'restarting', 'failed', 'stopped'] as const;
@@ -24,6 +26,12 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
         return logger.info({ pid: event.pid, start: event.startCount }, 'engine started');
       case 'engineReady':
         return logger.info({ engine: event.engine, model: event.model, took_ms: round(event.tookMs) }, 'engine ready');
+      case 'modelLoaded':
+        return logger.info({ model: event.model, revision: event.revision, took_ms: round(event.tookMs) }, 'model loaded');
+      case 'modelUnloaded':
+        return logger.info({ model: event.model, revision: event.revision }, 'model unloaded');
+      case 'modelUnusable':
+        return logger.error({ dir: event.dir, why: event.why }, 'model unusable: not offered');
       case 'engineLost':
         return logger.error({ why: event.why, failures: event.failureCount, restart_in_ms: round(event.delayMs) }, 'engine lost');
       case 'engineKilled':
@@ -127,6 +135,29 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
     labels: ['passed'],
   });
   const grants = metrics.counter({ name: 'dmesh_node_grants_total', help: 'Slots granted to bids.' });
+  const loads = metrics.histogram({
+    name: 'dmesh_node_model_load_duration_seconds',
+    help: 'Time from the decision to load a model until its canary was right, by model and revision; its count is the number of loads.',
+    labels: ['model', 'revision'],
+    buckets: DURATION_BUCKETS_SECONDS,
+  });
+  const loadFailures = metrics.counter({
+    name: 'dmesh_node_model_failures_total',
+    help: 'Model folders found unusable, by folder.',
+    labels: ['dir'],
+  });
+  metrics.gauge({
+    name: 'dmesh_node_models',
+    help: 'Model folders: loaded, offered (could be loaded), unusable.',
+    labels: ['state'],
+    collect: (gauge) => {
+      const models = sources()?.models() ?? [];
+      const loadedCount = models.filter(({ loaded }) => loaded).length;
+      gauge.with({ state: 'loaded' }).set(loadedCount);
+      gauge.with({ state: 'offered' }).set(models.length - loadedCount);
+      gauge.with({ state: 'unusable' }).set(sources()?.unusableModelCount() ?? 0);
+    },
+  });
   metrics.gauge({
     name: 'dmesh_node_slot_busy',
     help: '1 when the slot runs a request or is promised.',
@@ -158,6 +189,10 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
         return;
       case 'imageEncoded':
         return encodings.with({ type: event.mimeType }).observe(event.tookMs / 1000);
+      case 'modelLoaded':
+        return loads.with({ model: event.model, revision: event.revision }).observe(event.tookMs / 1000);
+      case 'modelUnusable':
+        return loadFailures.with({ dir: event.dir }).add();
       case 'engineStarted':
         return starts.with().add();
       case 'engineLost':

@@ -16,8 +16,10 @@ import { TlsSource } from '#tls';
 import type { NodeConfig } from './config.js';
 import { CostEstimate } from './domain/cost-estimate.js';
 import { Slot } from './domain/slot.js';
+import { Catalogue } from './engine/catalogue.js';
 import { removeDeadSockets } from './engine/dead-sockets.js';
 import { Executor } from './engine/executor.js';
+import { Loader } from './engine/loader.js';
 import { Supervisor } from './engine/supervisor.js';
 import type { NodeEvent } from './events.js';
 import { lockGpu } from './gpu/lock.js';
@@ -80,13 +82,14 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
     firstLeaseId: BigInt(Math.floor(options.startedAtEpochMs) * LEASES_PER_MS),
     onChange: () => changed(),
   });
+  const catalogue = new Catalogue({ ...config.models, emit, onChange: () => changed() });
   const supervisor = new Supervisor({
     ...config.engineLife,
     command: options.engineCommand,
     env: () => engineEnv(options, gpu?.latest?.uuid),
     // Process ids alone may repeat: over time, and in containers that share the folder.
     socketPath: (startCount) => path.join(config.stateDir, `engine-${options.process.pid}-${lifeName}-${startCount}.sock`),
-    modelDir: config.modelDir,
+    catalogue,
     clock,
     random,
     emit,
@@ -95,6 +98,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   });
   const { cancelGraceMs, stepTimeoutMs, ...limits } = config.execution;
   const executor = new Executor({ clock, emit, supervisor, estimate, limits, cancelGraceMs, stepTimeoutMs });
+  const loader = new Loader({ clock, catalogue, supervisor });
   const intake = new Intake({ slot, supervisor, executor, emit });
 
   const server = new Server({
@@ -112,6 +116,8 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
     emit,
     slot,
     supervisor,
+    catalogue,
+    loader,
     executor,
     estimate,
     onServed: (routerId, service) => routers.served(routerId, service),
@@ -119,7 +125,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   server.add(generation.ImageGenerationServiceService, {
     generate: intake.counted(generate(parts)),
     generateStream: intake.counted(generateStream(parts)),
-    listModels: listModels(supervisor),
+    listModels: listModels({ catalogue, supervisor }),
   });
   server.add(node.InferenceNodeServiceService, { attach: attach({ slot, clock, emit, routers }) }, { endless: ['attach'] });
   addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.InferenceNodeService']);
@@ -137,6 +143,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
     gpu: () => gpu?.latest ?? null,
     slot,
     supervisor,
+    catalogue,
     executor,
     intake,
   });
@@ -144,6 +151,8 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   const sources = {
     slotBusy: () => slot.snapshot.busyCount > 0,
     enginePhase: () => supervisor.phase,
+    models: () => catalogue.models,
+    unusableModelCount: () => catalogue.unusableCount,
     routerCount: () => routers.count,
   };
 

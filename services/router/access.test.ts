@@ -35,8 +35,9 @@ const CONFIG: RouterOptions['config'] = {
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
   cost: { priorMs: 1000 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+  hedge: { who: 'off', factor: 2, floorMs: 1000 },
   breaker: { openMs: 30_000 },
-  link: { keepaliveMs: 1000 },
+  link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
 };
 
 async function issue(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {

@@ -8,7 +8,7 @@ import { type generation, priorityName } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, printable, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { type ModelInfo, resolveRequest } from '#model-package';
-import { type CostModel, PRIORITIES, type Priority, type Work } from '#scheduling';
+import { type CostModel, PRIORITIES, type Priority, sizeRatio, type Work } from '#scheduling';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
@@ -69,6 +69,7 @@ export class Admission {
       },
       asked: { requestId: request.requestId || call.metadata['x-request-id'] || '', seed: request.seed },
       work,
+      sizeRatio: sizeRatio(work, info.defaults),
       revision,
       kind: kindOf(work, revision, resolved.loras),
       priority,

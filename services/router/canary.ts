@@ -12,7 +12,8 @@ const CANARY_STEPS = 2;
 
 /** Resolves when the node drew it; rejects with its answer. */
 export async function drawCanary(node: FleetNode | undefined, emit: Emit<RouterEvent>, signal: AbortSignal): Promise<void> {
-  const model = node?.beat.models[0];
+  // One that is loaded: a load would say little about the node's health, and put out what callers use.
+  const model = node?.beat.models.find(({ loaded = true }) => loaded) ?? node?.beat.models[0];
   if (!node || !model) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
   const { limits } = model;
   const request = generation.GenerateRequest.fromPartial({

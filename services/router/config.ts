@@ -89,7 +89,11 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     execution: {
       factor: read.number('DMESH_ROUTER_EXECUTION_FACTOR', 5, { min: 1, max: 100 }, 'An attempt may take this many times its prediction …'),
       floorMs: read.durationMs('DMESH_ROUTER_EXECUTION_FLOOR', 30_000, '… but never less than this …'),
-      capMs: read.durationMs('DMESH_ROUTER_EXECUTION_CAP', 600_000, '… and never more; then EXECUTION_TIMEOUT.'),
+      capMs: read.durationMs(
+        'DMESH_ROUTER_EXECUTION_CAP',
+        120_000,
+        '… and never more, larger pictures than the default in proportion; then EXECUTION_TIMEOUT.',
+      ),
     },
     cost: {
       priorMs: read.durationMs('DMESH_ROUTER_COST_PRIOR', 3000, 'Assumed time of a 1024², 8-step picture before any was seen.'),
@@ -99,10 +103,31 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       ratio: read.number('DMESH_ROUTER_RETRY_RATIO', 0.2, { min: 0, max: 1 }, 'Retries under way, as a share of live requests.'),
       floorCount: read.integer('DMESH_ROUTER_RETRY_FLOOR', 3, { min: 0, max: 1000 }, 'Retries always allowed, however quiet the mesh.'),
     },
+    hedge: {
+      // A second GPU is spent on a suspicion: for those who said that they are in a hurry.
+      who: read.choice(
+        'DMESH_ROUTER_HEDGE',
+        'high',
+        ['high', 'off'],
+        'high: HIGH whose node falls silent is drawn on an idle one as well.',
+      ),
+      factor: read.number(
+        'DMESH_ROUTER_HEDGE_FACTOR',
+        2,
+        { min: 1, max: 100 },
+        'Silent: nothing heard for this many times the predicted time of a step, or of an answer that comes in one piece …',
+      ),
+      floorMs: read.durationMs('DMESH_ROUTER_HEDGE_FLOOR', 1000, '… and at least for this long; looked at again as often.'),
+    },
     breaker: {
       openMs: read.durationMs('DMESH_ROUTER_BREAKER_OPEN', 30_000, 'First ejection of a failing node; doubles on repeat up to 5m.'),
     },
     link: {
+      connectTimeoutMs: read.durationMs(
+        'DMESH_ROUTER_CONNECT_TIMEOUT',
+        10_000,
+        'Longest time to connect to a node, twice DMESH_ROUTER_KEEPALIVE if that is less; then another is asked.',
+      ),
       keepaliveMs: read.durationMs('DMESH_ROUTER_KEEPALIVE', 1000, 'Ping interval to nodes; a frozen node is lost after twice this.'),
     },
     stopGraceMs: read.durationMs('DMESH_ROUTER_STOP_GRACE', 120_000, 'On SIGTERM: running requests may finish for this long.'),

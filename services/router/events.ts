@@ -51,6 +51,21 @@ export type RouterEvent =
       readonly error: StatusError;
       readonly again: boolean;
     }
+  /** An urgent request's node fell silent, and an idle one draws the same picture. */
+  | {
+      readonly type: 'hedgeStarted';
+      readonly requestId: string;
+      readonly nodeId: string;
+      readonly silentNodeId: string;
+      readonly silentMs: number;
+    }
+  /** That second attempt is over: it was the sooner one, the first was, or it failed. */
+  | {
+      readonly type: 'hedgeEnded';
+      readonly requestId: string;
+      readonly nodeId: string;
+      readonly result: 'won' | 'lost' | 'failed';
+    }
   /** The line to a node is up, or lost. */
   | { readonly type: 'nodeConnected'; readonly nodeId: string; readonly address: string }
   | { readonly type: 'nodeLost'; readonly nodeId: string; readonly reason: string }

@@ -5,18 +5,12 @@
  */
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import type { CostModel, RetryBudget, Service } from '#scheduling';
+import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service } from '#scheduling';
 import type { Dispatcher, Slot } from './dispatch/dispatcher.js';
 import type { Fleet } from './dispatch/fleet.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
-
-export interface ExecutionLimits {
-  /** An attempt may take this many times its prediction, within floor and cap. */
-  readonly factor: number;
-  readonly floorMs: number;
-  readonly capMs: number;
-}
+import { type HedgeSettings, Race, type Racer, soleVoice, type Voice, watchSilence } from './hedge.js';
 
 export interface ExecuteOptions {
   readonly clock: Clock;
@@ -31,6 +25,7 @@ export interface ExecuteOptions {
   readonly correct: (service: Service) => void;
   /** Nodes a request is tried on at most. */
   readonly maxNodes: number;
+  readonly hedge: HedgeSettings;
 }
 
 /** One try on one node. */
@@ -39,7 +34,7 @@ export interface Attempt {
   /** Goes to the node with the request. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly deadlineAt: number;
-  readonly signal: AbortSignal;
+  readonly voice: Voice;
 }
 
 /** What a node's answer tells about itself. */
@@ -50,6 +45,8 @@ export interface Outcome<Result> {
 }
 
 export type Run<Result> = (attempt: Attempt) => Promise<Outcome<Result>>;
+
+type Ended<Result> = { readonly result: Result } | { readonly error: StatusError };
 
 /** A node's refusal for its own reasons may be asked again this often before it counts as an attempt. */
 const FREE_RETRIES = 100;
@@ -75,9 +72,9 @@ export class Executor {
     try {
       for (let free = 0; ; ) {
         const slot = await this.options.dispatcher.acquire(ticket, signal);
-        const failure = await this.#attempt(ticket, slot, signal, trace, run);
-        if ('result' in failure) return failure.result;
-        const { error } = failure;
+        const ended = await this.#attempts(ticket, slot, signal, (taken, voice) => this.#attempt(ticket, taken, voice, trace, run));
+        if ('result' in ended) return ended.result;
+        const { error } = ended;
         const { retry } = outcomeOf(error);
         giveBack?.();
         giveBack = undefined;
@@ -95,16 +92,68 @@ export class Executor {
     }
   }
 
-  async #attempt<Result>(
+  /** An attempt, and for an urgent request a second one on an idle node while the first is silent. The first good answer counts. */
+  async #attempts<Result>(
     ticket: Ticket,
     slot: Slot,
     signal: AbortSignal,
+    attempt: (slot: Slot, voice: Voice) => Promise<Ended<Result>>,
+  ): Promise<Ended<Result>> {
+    const { clock, cost, emit, hedge } = this.options;
+    if (ticket.priority !== hedge.who || !cost.knows(ticket.work.model)) return attempt(slot, soleVoice(signal));
+    const race = new Race(clock, signal);
+    const first = race.enter();
+    let second: Promise<Ended<Result>> | undefined;
+    const stopWatching = watchSilence(race, {
+      clock,
+      settings: hedge,
+      predictedMs: slot.predictedMs,
+      stepCount: ticket.work.steps * ticket.work.imageCount,
+      onSilent: () => {
+        if (second) return;
+        const begun = this.#hedge(ticket, slot);
+        if (!begun) return;
+        const { requestId } = ticket;
+        const { nodeId } = begun.slot.node;
+        emit({ type: 'hedgeStarted', requestId, nodeId, silentNodeId: slot.node.nodeId, silentMs: race.silentMs });
+        const racer = race.enter();
+        second = attempt(begun.slot, racer).finally(begun.giveBack);
+        void second.then((ended) => {
+          emit({ type: 'hedgeEnded', requestId, nodeId, result: 'result' in ended ? 'won' : racer.lost ? 'lost' : 'failed' });
+          // It never ran: another may.
+          if ('error' in ended && !racer.lost && outcomeOf(ended.error).retry === 'free') second = undefined;
+        });
+      },
+    });
+    const one = await attempt(slot, first).finally(stopWatching);
+    if ('result' in one || !second) return one;
+    if (!first.lost && outcomeOf(one.error).retry === 'never') race.end(); // the other would say the same, or nobody waits
+    const two = await second;
+    return 'result' in two || first.lost ? two : one;
+  }
+
+  /** An idle node's slot for a request that runs already, and its place in the retry budget. */
+  #hedge(ticket: Ticket, { node, service }: Slot): { slot: Slot; giveBack: () => void } | undefined {
+    const { budget, dispatcher, maxNodes } = this.options;
+    if (ticket.attempts >= maxNodes) return undefined;
+    const giveBack = budget.withdraw(this.#liveCount);
+    if (!giveBack) return undefined;
+    const slot = dispatcher.takeIdle(ticket, { besides: node, service });
+    if (slot) return { slot, giveBack };
+    giveBack();
+    return undefined;
+  }
+
+  async #attempt<Result>(
+    ticket: Ticket,
+    slot: Slot,
+    voice: Voice | Racer,
     trace: Record<string, string>,
     run: Run<Result>,
-  ): Promise<{ result: Result } | { error: StatusError }> {
+  ): Promise<Ended<Result>> {
     const { clock, cost, dispatcher, emit, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
-    const allowedMs = Math.min(Math.max(limits.factor * predictedMs, limits.floorMs), limits.capMs);
+    const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
     const attemptDeadlineAt = clock.now() + allowedMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {
@@ -115,10 +164,12 @@ export class Executor {
       'x-mesh-tenant': service.tenant,
       'x-mesh-priority': service.priority,
       'x-mesh-cost-ms': String(service.costMs),
+      // A node may hold several revisions of one model.
+      ...(ticket.revision === '' ? {} : { 'x-mesh-revision': ticket.revision }),
       ...(slot.grantId === undefined ? {} : { 'x-mesh-lease': String(slot.grantId) }),
     };
     try {
-      const outcome = await run({ slot, metadata, deadlineAt: Math.min(ticket.deadlineAt, attemptDeadlineAt), signal });
+      const outcome = await run({ slot, metadata, deadlineAt: Math.min(ticket.deadlineAt, attemptDeadlineAt), voice });
       permit.settle('success');
       ticket.servedBy = node.nodeId;
       if (outcome.executingMs !== undefined) {
@@ -128,6 +179,12 @@ export class Executor {
       }
       return { result: outcome.result };
     } catch (thrown) {
+      if ('lost' in voice && voice.lost) {
+        permit.settle('neutral');
+        // The silent one would have taken at least as long.
+        if (!voice.joined) cost.observe(node.nodeId, ticket.work, clock.now() - slot.lease.startedAt);
+        return { error: StatusError.from(thrown) };
+      }
       const error = this.#classify(StatusError.from(thrown), ticket, attemptDeadlineAt, { predictedMs, allowedMs });
       const outcome = outcomeOf(error);
       permit.settle(outcome.breaker === 'failure' ? 'failure' : 'neutral');

@@ -13,8 +13,10 @@ const Service = generation.ImageGenerationServiceService;
 
 /** For Generate: resolves with the serialised GenerateResponse. */
 export function forwardUnary(ticket: Ticket): Run<Pieces> {
-  return async ({ slot, metadata, deadlineAt, signal }) => {
-    const { response } = await slot.node.link.channel.unaryRaw(Service.generate, ticket.request, { metadata, deadlineAt, signal });
+  return async ({ slot, metadata, deadlineAt, voice }) => {
+    const options = { metadata, deadlineAt, signal: voice.signal };
+    const { response } = await slot.node.link.channel.unaryRaw(Service.generate, ticket.request, options);
+    voice.answers();
     const figures = { queuedMs: ticket.queuedMs, attempts: ticket.attempts };
     return { result: appendRouterFigures(response, figures), executingMs: readExecutingMs(response) };
   };
@@ -29,7 +31,7 @@ export function forwardStream(ticket: Ticket, clock: Clock, out: Writer<generati
     const drawing = new AbortController();
     const drawn = clock.schedule(attempt.deadlineAt - clock.now(), () => drawing.abort(deadlineError()));
     try {
-      return await forwardEvents(ticket, out, { ...attempt, signal: AbortSignal.any([attempt.signal, drawing.signal]) }, drawn);
+      return await forwardEvents(ticket, out, { ...attempt, signal: AbortSignal.any([attempt.voice.signal, drawing.signal]) }, drawn);
     } finally {
       drawn();
     }
@@ -39,19 +41,22 @@ export function forwardStream(ticket: Ticket, clock: Clock, out: Writer<generati
 async function forwardEvents(
   ticket: Ticket,
   out: Writer<generation.GenerateEvent>,
-  { slot, metadata, signal }: Attempt,
+  { slot, metadata, signal, voice }: Attempt & { readonly signal: AbortSignal },
   drawn: () => void,
 ): Promise<Outcome<void>> {
-  await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
+  if (!voice.joined) await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
   const { channel } = slot.node.link;
   const options = { metadata, deadlineAt: ticket.deadlineAt, signal };
   for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, options)) {
     const kind = eventKind(message);
-    if (kind === 'image' || kind === 'completed') drawn();
+    if (kind === 'image' || kind === 'completed') {
+      drawn();
+      voice.answers();
+    }
     switch (kind) {
       case 'step':
         // Small and few: nobody who reads slowly holds up the node. One who is gone is noticed by the signal.
-        out.write(message).catch(() => {});
+        if (voice.stepped()) out.write(message).catch(() => {});
         break;
       case 'image':
         await out.write(message);
@@ -63,7 +68,8 @@ async function forwardEvents(
         await out.write({ event: { $case: 'completed', value } });
         return { result: undefined, executingMs: value.executingMs };
       }
-      default: // accepted, queued and started are the router's own to say
+      default:
+        voice.heard(); // accepted, queued and started are the router's own to say
     }
   }
   throw new StatusError({

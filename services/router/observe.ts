@@ -46,6 +46,11 @@ export function observe(options: {
     help: 'Attempts that failed, by reason; retried says whether another node was asked.',
     labels: ['reason', 'retried'],
   });
+  const hedges = metrics.counter({
+    name: 'dmesh_router_hedges_total',
+    help: 'Second attempts at urgent requests whose node fell silent: won, lost or failed.',
+    labels: ['result'],
+  });
   const prediction = metrics.histogram({
     name: 'dmesh_router_cost_ratio',
     help: 'Actual over predicted engine time; 1 is a perfect prediction.',
@@ -185,6 +190,14 @@ export function observe(options: {
         if (outcomeOf(error).retry === 'free') return logger.debug(fields, 'node did not begin, asking again');
         return event.again ? logger.warn(fields, 'attempt failed, trying again') : logger.info(fields, 'attempt failed');
       }
+      case 'hedgeStarted':
+        return logger.warn(
+          { request_id: event.requestId, node_id: event.nodeId, silent_node_id: event.silentNodeId, silent_ms: Math.round(event.silentMs) },
+          'node silent, another draws the same',
+        );
+      case 'hedgeEnded':
+        hedges.with({ result: event.result }).add();
+        return logger.info({ request_id: event.requestId, node_id: event.nodeId, result: event.result }, 'second attempt over');
       case 'nodeAdded':
         nodeChanges.with({ change: 'added' }).add();
         return logger.info({ node_id: event.nodeId, address: event.address, incarnation: event.incarnation }, 'node found');

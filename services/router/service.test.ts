@@ -1,4 +1,6 @@
+import { type AddressInfo, connect as connectSocket, createServer, type Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import type { BreakerEvent } from '#breaker';
 import type { MembershipEvent } from '#bus';
 import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
@@ -6,6 +8,7 @@ import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { Access } from './access.js';
+import type { RouterEvent } from './events.js';
 import { createRouter, type RouterOptions } from './service.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -25,8 +28,9 @@ const CONFIG: RouterOptions['config'] = {
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
   cost: { priorMs: 1000 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
+  hedge: { who: 'off', factor: 2, floorMs: 1000 },
   breaker: { openMs: 30_000 },
-  link: { keepaliveMs: 1000 },
+  link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
 };
 
 async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOptions['config']> = {}) {
@@ -34,11 +38,12 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
     await node.start();
     cleanups.push(() => node.stop());
   }
+  const events: (RouterEvent | BreakerEvent)[] = [];
   const router = createRouter({
     config: { ...CONFIG, ...config },
     clock: systemClock,
     random: Math.random,
-    emit: () => {},
+    emit: (event) => void events.push(event),
     access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
     evidence: () => {},
   });
@@ -57,7 +62,7 @@ async function startRouter(nodes: readonly FakeNode[], config: Partial<RouterOpt
   });
   const generate = (fields: Partial<generation.GenerateRequest> = {}, options = {}) =>
     channel.unary(Service.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), options);
-  return { router, channel, generate };
+  return { router, channel, generate, events };
 }
 
 function joined(node: FakeNode): MembershipEvent & { type: 'memberJoined' } {
@@ -244,6 +249,49 @@ test('a node that stops answering ends with EXECUTION_TIMEOUT and another one dr
   const { generate } = await startRouter([stuck, sound], { execution: { factor: 1, floorMs: 100, capMs: 100 } });
   const answers = await Promise.all([generate(), generate()]);
   expect(answers.map(({ response }) => response.nodeId)).toEqual(['n2', 'n2']);
+});
+
+/** Hands the first connection on; later ones are taken and left without a word. */
+async function onlyOneConnection(address: string): Promise<string> {
+  const sockets: Socket[] = [];
+  const open = (socket: Socket) => {
+    sockets.push(socket);
+    return socket.on('error', () => {}); // cut below
+  };
+  const server = createServer((socket) => {
+    open(socket);
+    if (sockets.length > 1) return;
+    const onward = open(connectSocket(Number(address.split(':')[1]), '127.0.0.1'));
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanups.push(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+test('a node that takes a connection and never speaks on it: another one is asked after the connect timeout, and the reason is told', async () => {
+  const [mute, sound] = [new FakeNode('n1'), new FakeNode('n2')];
+  const link = { connectTimeoutMs: 150, keepaliveMs: 60_000 };
+  const { generate, router, events } = await startRouter([mute], { link });
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  const { member } = joined(mute);
+  // The line is the first connection, the calls are the second.
+  const address = await onlyOneConnection(mute.beat.address);
+  router.fleet.follow({ type: 'memberChanged', member: { ...member, beat: { ...member.beat, address } }, aspects: ['address'] });
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  const answer = generate();
+  await expect.poll(() => router.leases.size).toBe(1);
+  await sound.start();
+  cleanups.unshift(() => sound.stop());
+  router.fleet.follow(joined(sound));
+  expect((await answer).response.nodeId).toBe('n2');
+  const failed = events.filter((event) => event.type === 'attemptFailed');
+  expect(failed).toMatchObject([{ nodeId: 'n1', again: true, error: { code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED } }]);
+  expect(failed[0]?.error.message).toContain('no word within 150 ms');
+  expect(mute.started).toEqual([]);
 });
 
 test('two routers share one node in one order', async () => {
@@ -588,4 +636,124 @@ test('a cache, when there is one, answers what was drawn before', async () => {
   await generate({});
   await generate({});
   expect(node.started.length).toBe(3);
+});
+
+const WORK = { model: 'fake', width: 128, height: 128, steps: 4, imageCount: 1, guidanceScale: 0 };
+const HEDGE = { who: 'high', factor: 2, floorMs: 40 } as const;
+
+/** n1 draws HIGH and falls silent, n2 is idle. */
+async function startSilent(config: Partial<RouterOptions['config']> = {}) {
+  const [silent, idle] = [new FakeNode('n1'), new FakeNode('n2')];
+  const wakes = gate();
+  const cancelled: string[] = [];
+  const stall = async (call: Parameters<FakeNode['draw']>[0]) => {
+    call.signal.addEventListener('abort', () => cancelled.push('n1'));
+    await busyWith(wakes.opened)(call);
+  };
+  const started = await startRouter([silent], { hedge: HEDGE, ...config });
+  const { router } = started;
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  router.cost.observe('n1', WORK, 10);
+  const joinIdle = async () => {
+    await idle.start();
+    cleanups.unshift(() => idle.stop());
+    router.fleet.follow(joined(idle));
+  };
+  const ended = () => started.events.filter((event) => event.type === 'hedgeEnded').map(({ result }) => result);
+  return { ...started, silent, idle, wakes, stall, cancelled, joinIdle, ended };
+}
+
+test('HIGH whose node falls silent is drawn on an idle one as well; the first answer counts, the other attempt is cancelled', async () => {
+  const { generate, router, silent, idle, stall, cancelled, joinIdle, ended, events } = await startSilent();
+  silent.draw = stall;
+  const answer = generate({ requestId: 'r1', priority: HIGH });
+  await expect.poll(() => silent.started).toEqual(['r1']);
+  await joinIdle();
+  expect((await answer).response).toMatchObject({ nodeId: 'n2', attempts: 2 });
+  expect(idle.started).toEqual(['r1']);
+  await expect.poll(() => cancelled).toEqual(['n1']);
+  await expect.poll(() => router.leases.size).toBe(0);
+  expect(ended()).toEqual(['won']);
+  // Nothing is held against the silent node, and its slot is free.
+  expect(events.filter((event) => event.type === 'attemptFailed')).toEqual([]);
+  expect(router.fleet.get('n1')?.breaker.state).toBe('closed');
+  await expect.poll(() => router.fleet.idleCount()).toBe(2);
+});
+
+test('a node that wakes up first keeps its picture; the second attempt is cancelled and is no failure', async () => {
+  const { generate, router, silent, idle, wakes, stall, joinIdle, ended } = await startSilent();
+  silent.draw = stall;
+  idle.draw = busyWith(new Promise(() => {}));
+  const answer = generate({ requestId: 'r1', priority: HIGH });
+  await expect.poll(() => silent.started).toEqual(['r1']);
+  await joinIdle();
+  await expect.poll(() => idle.started).toEqual(['r1']);
+  wakes.open();
+  expect((await answer).response.nodeId).toBe('n1');
+  await expect.poll(ended).toEqual(['lost']);
+  await expect.poll(() => router.leases.size).toBe(0);
+});
+
+test('a stream that falls silent half-way: each step is told once, in order, and the picture comes from one node', async () => {
+  const { channel, silent, idle, stall, joinIdle, ended } = await startSilent();
+  silent.betweenSteps = stall;
+  const told: unknown[] = [];
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x', requestId: 'r1', priority: HIGH });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'started') told.push(event.value);
+    if (event?.$case === 'completed') told.push(event.value.nodeId);
+    if (event?.$case !== 'step') continue;
+    told.push(event.value.step);
+    if (event.value.step === 1) await joinIdle();
+  }
+  expect(told).toEqual([{ nodeId: 'n1', attempt: 1 }, 1, 2, 'n2']);
+  expect(idle.started).toEqual(['r1']);
+  await expect.poll(ended).toEqual(['won']);
+});
+
+test('when the second attempt fails the first one still counts, and the other way round', async () => {
+  const broken = new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: 'broken' });
+  const { generate, silent, idle, wakes, stall, joinIdle, ended } = await startSilent();
+  silent.draw = stall;
+  idle.draw = () => Promise.reject(broken);
+  const first = generate({ requestId: 'r1', priority: HIGH });
+  await expect.poll(() => silent.started).toEqual(['r1']);
+  await joinIdle();
+  await expect.poll(ended).toEqual(['failed']);
+  wakes.open();
+  expect((await first).response.nodeId).toBe('n1');
+
+  const release = gate();
+  const [again, breaks] = [gate(), gate()];
+  silent.draw = async (call) => {
+    again.open();
+    await busyWith(breaks.opened)(call);
+    throw broken;
+  };
+  idle.draw = busyWith(release.opened);
+  // Whichever draws first: the other joins it.
+  const second = generate({ requestId: 'r2', priority: HIGH });
+  await again.opened;
+  await expect.poll(() => idle.started.includes('r2')).toBe(true);
+  breaks.open();
+  release.open();
+  expect((await second).response.nodeId).toBe('n2');
+});
+
+test.each([
+  ['for NORMAL', {}, generation.Priority.NORMAL],
+  ['when it is off', { hedge: { ...HEDGE, who: 'off' as const } }, HIGH],
+  ['when the retry budget is spent', { retry: { maxNodes: 3, ratio: 0, floorCount: 0 } }, HIGH],
+  ['when a request is tried on one node only', { retry: { ...CONFIG.retry, maxNodes: 1 } }, HIGH],
+])('no second attempt %s', async (_, config, priority) => {
+  const { generate, silent, idle, wakes, stall, joinIdle, events } = await startSilent(config);
+  silent.draw = stall;
+  const answer = generate({ priority });
+  await expect.poll(() => silent.started.length).toBe(1);
+  await joinIdle();
+  await systemClock.sleep(150); // time for several wrong attempts
+  wakes.open();
+  expect((await answer).response.nodeId).toBe('n1');
+  expect(idle.started).toEqual([]);
+  expect(events.filter((event) => event.type === 'hedgeStarted')).toEqual([]);
 });

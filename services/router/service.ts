@@ -4,7 +4,7 @@
  *   libs/grpc Server   decode, deadline, cancellation, one event per ended call
  *   Access             whose token is it, and has its tenant had its share of this second and minute
  *   Admission          validate everything at once, fill defaults, pin the seed, predict the cost
- *   Executor           live count, attempts, retry budget, failure table
+ *   Executor           live count, attempts, retry budget, failure table, a second attempt for the urgent
  *     Dispatcher       wait in the one queue; an idle slot or a node's grant ends the wait
  *       Fleet          who serves it: beats (NATS), lines (Attach), breakers
  *     forward          call the node; its answer passes as the bytes that came
@@ -36,7 +36,7 @@ import { listModels } from './rpc/list-models.js';
 export interface RouterOptions {
   readonly config: Pick<
     RouterConfig,
-    'routerId' | 'zone' | 'cacheBytes' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'breaker' | 'link'
+    'routerId' | 'zone' | 'cacheBytes' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'hedge' | 'breaker' | 'link'
   >;
   readonly clock: Clock;
   readonly random: Random;
@@ -77,8 +77,7 @@ export function createRouter(options: RouterOptions): Router {
     routerId: config.routerId,
     zone: config.zone,
     clock,
-    keepaliveMs: config.link.keepaliveMs,
-    tls: nodeTls,
+    link: { ...config.link, tls: nodeTls },
     emit,
     breakers,
     cost,
@@ -113,6 +112,7 @@ export function createRouter(options: RouterOptions): Router {
     routerId: config.routerId,
     correct: (service) => queue.correct(service),
     maxNodes: config.retry.maxNodes,
+    hedge: config.hedge,
   });
   const routes = new RouteBook(emit);
   const admission = new Admission({

@@ -7,13 +7,15 @@
  * What an engine cannot do is said in `can`; the tests of it are then skipped, not passed.
  */
 import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { engine, type generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { latentShape } from '#model-package';
 import { torchNoise } from '#noise';
 import { type EngineProcess, type EngineStart, startEngine } from '../support/engine-process.js';
+import { copyOfModel } from '../support/model-folder.js';
 
 export interface EngineUnderTest {
   readonly command: EngineStart['command'];
@@ -215,15 +217,41 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
 
     test('before Load and after Unload it is empty and says so', async () => {
       const { process, model } = await startLoaded();
-      await process.channel.unary(Service.unload, { model: model.name });
+      await process.channel.unary(Service.unload, { model: model.name, revision: '' });
       expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY, models: [] });
       await expect(collect(process.generate(requestFor(model, {})))).rejects.toMatchObject({
         code: Code.UNAVAILABLE,
         reason: Reason.ENGINE_NOT_READY,
       });
-      await process.channel.unary(Service.unload, { model: model.name });
+      await process.channel.unary(Service.unload, { model: model.name, revision: '' });
       await process.load(under.modelDir);
       expect((await pictures(process, requestFor(model, {}))).length).toBe(1);
+    });
+
+    test('two models and two revisions of one are loaded at once, drawn by name and revision, and unloaded one by one', async () => {
+      const { process, model } = await startLoaded();
+      const dirs = [
+        await copyOfModel(under.modelDir, { name: 'other', revision: '1' }),
+        await copyOfModel(under.modelDir, { revision: 'next' }),
+      ];
+      onTestFinished(() => Promise.all(dirs.map((dir) => rm(dir, { recursive: true }))).then(() => {}));
+      const [before] = await pictures(process, requestFor(model, {}));
+      for (const dir of dirs) await process.load(dir);
+      const loaded = async () => (await process.status()).models.map(({ name, revision }) => `${name}@${revision}`);
+      const own = `${model.name}@${model.revision}`;
+      expect(await loaded()).toEqual([own, 'other@1', `${model.name}@next`]);
+      const drawn = async (changes: Partial<engine.EngineGenerateRequest>) =>
+        digest((await pictures(process, requestFor(model, changes)))[0]);
+      expect(await drawn({ model: 'other' })).toBe(digest(before)); // the same weights
+      expect(await drawn({ revision: 'next' })).toBe(digest(before));
+      await process.channel.unary(Service.unload, { model: 'other', revision: '' });
+      await process.channel.unary(Service.unload, { model: model.name, revision: 'next' });
+      expect(await loaded()).toEqual([own]);
+      const refused = { code: Code.NOT_FOUND, reason: Reason.UNKNOWN_MODEL };
+      await expect(drawn({ model: 'other' })).rejects.toMatchObject(refused);
+      await expect(drawn({ revision: 'next' })).rejects.toMatchObject(refused);
+      await expect(process.load(tmpdir())).rejects.toMatchObject({ reason: Reason.MODEL_UNUSABLE });
+      expect(await drawn({ revision: model.revision })).toBe(digest(before));
     });
 
     test('a folder that is no model is MODEL_UNUSABLE, and a good one is taken after it', async () => {
@@ -265,6 +293,7 @@ function requestFor(model: generation.Model, changes: Partial<engine.EngineGener
   return {
     requestId: 'conformance',
     model: model.name,
+    revision: '',
     prompt: PROMPT,
     negativePrompt: '',
     width,

@@ -95,7 +95,7 @@ async function draw(engine: EngineProcess, model: Drawable, { caption, seed }: H
   const noise = torchNoise(BigInt(seed), latentShape(width, height).elementCount);
   const latents = new Uint8Array(noise.buffer, noise.byteOffset, noise.byteLength);
   const items = [{ seed: BigInt(seed), latents }];
-  const request = { requestId: `heldout-${seed}`, model: name, prompt: caption, negativePrompt: '', width, height, steps };
+  const request = { requestId: `heldout-${seed}`, model: name, revision: '', prompt: caption, negativePrompt: '', width, height, steps };
   let picture: Uint8Array | undefined;
   // To the end: leaving the loop earlier would be a cancel, and the engine busy with it for a moment.
   for await (const { event } of engine.generate({ ...request, guidanceScale: 0, items, loras: [] })) {

@@ -54,6 +54,8 @@ export class FakeNode {
   readonly grantsUsed: bigint[] = [];
   /** What a request does while it holds the slot. */
   draw: Draw = async () => {};
+  /** What a streamed one does between its two steps. */
+  betweenSteps: Draw = async () => {};
   accepting = true;
   #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   #busyCount = 0;
@@ -106,8 +108,12 @@ export class FakeNode {
       },
       generateStream: async (call, out) => {
         await out.write({ event: { $case: 'accepted', value: { requestId: call.request.requestId, seed: 0n, etaMs: 1 } } });
-        await this.#run(call);
-        for (const step of [1, 2]) await out.write({ event: { $case: 'step', value: { step, total: 2, imageIndex: 0 } } });
+        const tell = (step: number) => out.write({ event: { $case: 'step', value: { step, total: 2, imageIndex: 0 } } });
+        await this.#run(call, async () => {
+          await tell(1);
+          await this.betweenSteps(call);
+          await tell(2);
+        });
         const value = generation.Completed.fromPartial({ requestId: call.request.requestId, nodeId: this.nodeId, executingMs: 5 });
         await out.write({ event: { $case: 'completed', value } });
       },
@@ -149,7 +155,7 @@ export class FakeNode {
     }
   }
 
-  async #run(call: Call<generation.GenerateRequest>): Promise<void> {
+  async #run(call: Call<generation.GenerateRequest>, steps = async () => {}): Promise<void> {
     const lease = call.metadata['x-mesh-lease'];
     if (!this.accepting) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'draining' });
     const granted = lease !== undefined && this.#promised?.leaseId === BigInt(lease);
@@ -166,6 +172,7 @@ export class FakeNode {
     this.started.push(call.request.requestId);
     try {
       await this.draw(call);
+      await steps();
     } finally {
       this.#busyCount--;
       this.#grant();

@@ -15,10 +15,11 @@ export interface DrawOrder extends Drawing {
   readonly loras: readonly AdapterUse[];
 }
 
+/** `model` is its full name. */
 export type ToWorker =
   | { readonly type: 'load'; readonly job: number; readonly modelDir: string }
-  | { readonly type: 'unload'; readonly job: number }
-  | { readonly type: 'draw'; readonly job: number; readonly order: DrawOrder };
+  | { readonly type: 'unload'; readonly job: number; readonly model: string }
+  | { readonly type: 'draw'; readonly job: number; readonly model: string; readonly order: DrawOrder };
 
 export interface Loaded {
   readonly info: ModelInfo;

@@ -4,6 +4,7 @@
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { Code, cancelled, Reason, StatusError } from '#core';
+import { fullName } from '#model-package';
 import { systemClock } from '#runtime';
 import { Pipeline } from '../pipeline/pipeline.js';
 import { determinismClass } from './determinism.js';
@@ -12,7 +13,8 @@ import type { FromWorker, PlainError, ToWorker, WorkerSettings } from './message
 const port: MessagePort = parentPort ?? fail('expected to run as a worker thread');
 const settings = workerData as WorkerSettings;
 const stopCell = new Int32Array(settings.stopCell);
-let pipeline: Pipeline | undefined;
+/** By the model's full name. */
+const pipelines = new Map<string, Pipeline>();
 
 const say = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
 
@@ -25,15 +27,20 @@ async function answer(message: ToWorker): Promise<void> {
   const { job } = message;
   switch (message.type) {
     case 'load': {
-      await unload(); // first, so that two models are never in memory together
-      pipeline = await Pipeline.load(message.modelDir, settings);
-      return say({ type: 'loaded', job, loaded: { info: pipeline.model.info, determinismClass: determinismClass(pipeline.model) } });
+      const pipeline = await Pipeline.load(message.modelDir, settings);
+      const { info } = pipeline.model;
+      await unload(fullName(info)); // of the same name and revision, when it is loaded again
+      pipelines.set(fullName(info), pipeline);
+      return say({ type: 'loaded', job, loaded: { info, determinismClass: determinismClass(pipeline.model) } });
     }
     case 'unload':
-      await unload();
+      await unload(message.model);
       return say({ type: 'unloaded', job });
     case 'draw': {
-      if (!pipeline) throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'no model is loaded' });
+      const pipeline = pipelines.get(message.model);
+      if (!pipeline) {
+        throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: `${message.model} is not loaded` });
+      }
       const drawn = await pipeline.draw(message.order, {
         now: systemClock.now,
         checkpoint: () => {
@@ -49,9 +56,9 @@ async function answer(message: ToWorker): Promise<void> {
   }
 }
 
-async function unload(): Promise<void> {
-  const leaving = pipeline;
-  pipeline = undefined;
+async function unload(model: string): Promise<void> {
+  const leaving = pipelines.get(model);
+  pipelines.delete(model);
   await leaving?.release();
 }
 

@@ -54,12 +54,13 @@ export class ComputeWorker {
     return message.loaded;
   }
 
-  async unload(): Promise<void> {
-    await this.#run({ type: 'unload' });
+  /** `model` is its full name; one that is not loaded is no error. */
+  async unload(model: string): Promise<void> {
+    await this.#run({ type: 'unload', model });
   }
 
-  async draw(order: DrawOrder, listener: DrawListener): Promise<Drawn> {
-    const message = await this.#run({ type: 'draw', order }, listener);
+  async draw(model: string, order: DrawOrder, listener: DrawListener): Promise<Drawn> {
+    const message = await this.#run({ type: 'draw', model, order }, listener);
     if (message.type !== 'drawn') throw new TypeError(`expected "drawn", got "${message.type}"`);
     return message.drawn;
   }

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { CostEstimate } from './cost-estimate.js';
 
-const SMALL = { width: 64, height: 64, steps: 2, imageCount: 1 };
-const REAL = { width: 1000, height: 1000, steps: 10, imageCount: 1 };
+const SMALL = { model: 'm', width: 64, height: 64, steps: 2, imageCount: 1 };
+const REAL = { model: 'm', width: 1000, height: 1000, steps: 10, imageCount: 1 };
 const sample = (tookMs: number) => ({ tookMs, stepMs: tookMs / 10, tailMs: tookMs / 10 });
 
 test('CostEstimate knows nothing before anything has run', () => {
@@ -15,7 +15,7 @@ test('CostEstimate knows nothing before anything has run', () => {
 test('CostEstimate scales with steps, pixels and images', () => {
   const estimate = new CostEstimate();
   estimate.learn(REAL, sample(1000));
-  expect(estimate.predictMs({ width: 500, height: 1000, steps: 5, imageCount: 4 })).toBeCloseTo(1000);
+  expect(estimate.predictMs({ model: 'm', width: 500, height: 1000, steps: 5, imageCount: 4 })).toBeCloseTo(1000);
   expect(estimate.usualStepMs({ ...REAL, width: 500 })).toBeCloseTo(50);
   expect(estimate.usualTailMs({ ...REAL, width: 500 })).toBeCloseTo(50);
 });
@@ -46,4 +46,12 @@ test('CostEstimate soon outvotes a cold first picture', () => {
   estimate.learn(REAL, sample(4000));
   for (let i = 0; i < 4; i++) estimate.learn(REAL, sample(1000));
   expect(estimate.predictMs(REAL)).toBeLessThan(2000);
+});
+
+test('CostEstimate learns each model apart', () => {
+  const estimate = new CostEstimate();
+  estimate.learn(REAL, sample(1000));
+  expect(estimate.predictMs({ ...REAL, model: 'other' })).toBeUndefined();
+  estimate.learn({ ...REAL, model: 'other' }, sample(4000));
+  expect(estimate.predictMs(REAL)).toBeCloseTo(1000);
 });

@@ -8,6 +8,7 @@
  */
 
 export interface Cost {
+  readonly model: string;
   readonly width: number;
   readonly height: number;
   readonly steps: number;
@@ -25,47 +26,61 @@ export interface Sample {
 const WEIGHT = 0.2;
 const MAX_CHANGE = 2;
 
+/** Of one model. */
+interface Rates {
+  msPerUnit: number;
+  stepMsPerMegapixel: number;
+  tailMsPerMegapixel: number;
+  /** 0 for a guess. */
+  sampleCount: number;
+}
+
 export class CostEstimate {
-  #msPerUnit: number | undefined;
-  #stepMsPerMegapixel: number | undefined;
-  #tailMsPerMegapixel: number | undefined;
-  #sampleCount = 0;
+  readonly #models = new Map<string, Rates>();
 
   /** Milliseconds; undefined before anything has run. */
   predictMs(cost: Cost): number | undefined {
-    return this.#msPerUnit === undefined ? undefined : this.#msPerUnit * units(cost);
+    const rates = this.#models.get(cost.model);
+    return rates && rates.msPerUnit * units(cost);
   }
 
   /** What one step usually takes at this size, milliseconds; undefined before anything has run. */
   usualStepMs(cost: Cost): number | undefined {
-    return this.#stepMsPerMegapixel === undefined ? undefined : this.#stepMsPerMegapixel * megapixels(cost);
+    const rates = this.#models.get(cost.model);
+    return rates && rates.stepMsPerMegapixel * megapixels(cost);
   }
 
   /** What usually follows the last step (decoding), milliseconds. */
   usualTailMs(cost: Cost): number {
-    return (this.#tailMsPerMegapixel ?? 0) * megapixels(cost);
+    return (this.#models.get(cost.model)?.tailMsPerMegapixel ?? 0) * megapixels(cost);
   }
 
   /** A guess from an unusual request, such as a canary: used until the first real one. */
   guess(cost: Cost, tookMs: number): void {
-    if (this.#sampleCount === 0) this.#blend(cost, { tookMs, stepMs: tookMs / (cost.steps * cost.imageCount), tailMs: 0 });
+    const known = this.#models.get(cost.model);
+    const sample = { tookMs, stepMs: tookMs / (cost.steps * cost.imageCount), tailMs: 0 };
+    if (!known || known.sampleCount === 0) this.#models.set(cost.model, blended(known, cost, sample));
   }
 
   /** A request ran to its end. */
   learn(cost: Cost, sample: Sample): void {
+    const known = this.#models.get(cost.model);
     // The guess is not blended in: a canary is far from a real request.
-    if (this.#sampleCount === 0) this.#msPerUnit = this.#stepMsPerMegapixel = this.#tailMsPerMegapixel = undefined;
-    this.#sampleCount++;
-    this.#blend(cost, sample);
+    const { sampleCount, ...rates } = blended(known && known.sampleCount > 0 ? known : undefined, cost, sample);
+    this.#models.set(cost.model, { ...rates, sampleCount: sampleCount + 1 });
   }
+}
 
-  #blend(cost: Cost, { tookMs, stepMs, tailMs }: Sample): void {
-    // A plain mean first, so that a cold first picture is soon outvoted.
-    const weight = Math.max(WEIGHT, 1 / Math.max(1, this.#sampleCount));
-    this.#msPerUnit = follow(this.#msPerUnit, tookMs / units(cost), weight);
-    this.#stepMsPerMegapixel = follow(this.#stepMsPerMegapixel, stepMs / megapixels(cost), weight);
-    this.#tailMsPerMegapixel = follow(this.#tailMsPerMegapixel, tailMs / megapixels(cost), weight);
-  }
+function blended(known: Rates | undefined, cost: Cost, { tookMs, stepMs, tailMs }: Sample): Rates {
+  const sampleCount = known?.sampleCount ?? 0;
+  // A plain mean first, so that a cold first picture is soon outvoted.
+  const weight = Math.max(WEIGHT, 1 / (sampleCount + 1));
+  return {
+    msPerUnit: follow(known?.msPerUnit, tookMs / units(cost), weight),
+    stepMsPerMegapixel: follow(known?.stepMsPerMegapixel, stepMs / megapixels(cost), weight),
+    tailMsPerMegapixel: follow(known?.tailMsPerMegapixel, tailMs / megapixels(cost), weight),
+    sampleCount,
+  };
 }
 
 function follow(mean: number | undefined, sample: number, weight: number): number {

@@ -35,7 +35,7 @@ export interface CanaryOptions {
 export async function drawCanary({ connection, model, clock, timeoutMs, signal }: CanaryOptions): Promise<CanaryResult> {
   const { limits, defaults } = model;
   const steps = Math.min(limits.maxSteps, Math.max(limits.minSteps, STEPS));
-  const cost = { width: limits.minWidth, height: limits.minHeight, steps, imageCount: 1 };
+  const cost = { model: model.name, width: limits.minWidth, height: limits.minHeight, steps, imageCount: 1 };
   const hash = createHash('sha256');
   const startedAt = clock.now();
   const timeout = new AbortController();
@@ -44,7 +44,7 @@ export async function drawCanary({ connection, model, clock, timeoutMs, signal }
     const request = engineRequest({
       ...cost,
       requestId: 'canary',
-      model: model.name,
+      revision: model.revision,
       prompt: PROMPT,
       negativePrompt: '',
       guidanceScale: defaults.guidanceScale,

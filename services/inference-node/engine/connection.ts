@@ -2,6 +2,7 @@
 import { engine } from '#contracts';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import { Channel } from '#grpc';
+import type { ModelInfo } from '#model-package';
 
 const Service = engine.EngineServiceService;
 const IDLE_POLL_MS = { first: 1, max: 20 };
@@ -26,6 +27,12 @@ export class EngineConnection {
     const deadlineAt = this.#clock.now() + options.timeoutMs;
     const { response } = await this.#channel.unary(Service.load, { modelDir }, { deadlineAt, signal: options.signal });
     return response;
+  }
+
+  /** Frees the model's memory. */
+  async unload({ name, revision }: ModelInfo, options: { timeoutMs: number; signal: AbortSignal }): Promise<void> {
+    const deadlineAt = this.#clock.now() + options.timeoutMs;
+    await this.#channel.unary(Service.unload, { model: name, revision }, { deadlineAt, signal: options.signal });
   }
 
   generate(request: engine.EngineGenerateRequest, signal: AbortSignal): AsyncIterable<engine.EngineGenerateEvent> {

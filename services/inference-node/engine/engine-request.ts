@@ -6,6 +6,7 @@ import { torchNoise } from '#noise';
 export interface Drawable {
   readonly requestId: string;
   readonly model: string;
+  readonly revision: string;
   readonly prompt: string;
   readonly negativePrompt: string;
   readonly width: number;

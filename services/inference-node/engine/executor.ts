@@ -13,8 +13,8 @@
  */
 import type { engine } from '#contracts';
 import { type Clock, Code, codeName, type Emit, Reason, StatusError } from '#core';
+import { allowedExecutionMs, type ExecutionLimits } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
-import { allowedExecutionMs, type ExecutionLimits } from '../domain/execution-deadline.js';
 import type { Lease } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 import { collect, type Rgb } from './collect.js';
@@ -40,6 +40,8 @@ export interface ExecutorOptions {
 export interface Work {
   readonly drawable: Drawable;
   readonly order: engine.EngineGenerateRequest;
+  /** Against the model's defaults; what may take longer than these. */
+  readonly sizeRatio: number;
 }
 
 export interface Watch {
@@ -51,7 +53,6 @@ export interface Watch {
 
 export interface Drawn {
   readonly executingMs: number;
-  readonly determinismClass: string;
 }
 
 export interface Progress {
@@ -89,7 +90,7 @@ export class Executor {
   }
 
   /** Uses up the lease in every case. */
-  async run({ drawable, order }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
+  async run({ drawable, order, sizeRatio }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
     const { clock, emit, estimate, limits, supervisor } = this.#options;
     const engine = supervisor.engine;
     if (!engine) {
@@ -107,7 +108,7 @@ export class Executor {
       return tookMs;
     };
     const giveUp = new AbortController();
-    const allowedMs = allowedExecutionMs(predictedMs, limits);
+    const allowedMs = allowedExecutionMs(predictedMs, sizeRatio, limits);
     const cancelTimeout = clock.schedule(allowedMs, () => giveUp.abort(executionTimeout(predictedMs, allowedMs)));
     const stallMs = Math.max(this.#options.stepTimeoutMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
     const watchdog = new Watchdog(clock, stallMs, () => giveUp.abort(engineStalled(stallMs)));
@@ -136,7 +137,7 @@ export class Executor {
       estimate.learn(drawable, meter.sample());
       const executingMs = ended();
       lease.release();
-      return { executingMs, determinismClass: engine.determinismClass };
+      return { executingMs };
     } catch (thrown) {
       const error = engineFailure(signal.aborted ? signal.reason : thrown);
       ended(error);

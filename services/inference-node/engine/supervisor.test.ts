@@ -9,6 +9,7 @@ import { systemClock } from '#runtime';
 import { sampleBeat } from '../../../test/support/sample-beat.js';
 import { CostEstimate } from '../domain/cost-estimate.js';
 import type { NodeEvent } from '../events.js';
+import { Catalogue } from './catalogue.js';
 import { Supervisor } from './supervisor.js';
 
 const cleanups: (() => Promise<void>)[] = [];
@@ -36,7 +37,7 @@ async function start() {
     command: [process.execPath, '-e', 'setInterval(() => {}, 60000)'],
     env: () => process.env,
     socketPath,
-    modelDir: dir,
+    catalogue: new Catalogue({ dirs: [dir], loadedLimit: 1, emit: (event) => void events.push(event), onChange: () => {} }),
     clock: systemClock,
     random: () => 0.5,
     emit: (event) => {

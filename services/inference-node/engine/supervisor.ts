@@ -1,7 +1,7 @@
 /**
  * Keeps one engine process alive and trustworthy, as supervisord would keep a process:
  *
- *   starting → ready            it answered Status, loaded the model, and its canary passed
+ *   starting → ready            it answered Status, loaded a model, and its canary passed
  *   ready → checking → ready    a request failed in a doubtful way, and a canary passed since
  *   any → restarting            it died, was killed, or did not get ready; started again after a delay
  *   any → failed                the same after several quick tries, or its canary drew another picture
@@ -11,11 +11,12 @@
  */
 import { access, rm } from 'node:fs/promises';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
-import { type ModelInfo, modelInfoOf } from '#model-package';
+import { fullName, modelInfoOf, modelUnusable } from '#model-package';
 import type { CostEstimate } from '../domain/cost-estimate.js';
 import { QUICK_TRIES, type RestartPolicy, restartDelayMs } from '../domain/restart-delay.js';
 import type { NodeEvent } from '../events.js';
 import { drawCanary } from './canary.js';
+import { type Catalogue, type CatalogueModel, type ModelFolder, notLoadable } from './catalogue.js';
 import { EngineChild } from './child.js';
 import { EngineConnection, engineCrashed } from './connection.js';
 import { parseLogLine } from './log-line.js';
@@ -26,7 +27,7 @@ export interface SupervisorOptions {
   readonly env: () => Readonly<Record<string, string | undefined>>;
   /** A fresh path for the unix socket of one engine process. */
   readonly socketPath: (startCount: number) => string;
-  readonly modelDir: string;
+  readonly catalogue: Catalogue;
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<NodeEvent>;
@@ -38,18 +39,16 @@ export interface SupervisorOptions {
   readonly loadTimeoutMs: number;
   readonly canaryTimeoutMs: number;
   readonly stopGraceMs: number;
-  /** Digest every canary must have; otherwise that of the first one counts. */
+  /** Digest that canaries of the first folder's model must have; otherwise, and for other models, that of the first one counts. */
   readonly canaryDigest: string | undefined;
   readonly onChange: () => void;
 }
 
-/** An engine process that has loaded its model. */
+/** An engine process that answers. */
 export interface LiveEngine {
   readonly connection: EngineConnection;
-  readonly model: ModelInfo;
   readonly name: string;
   readonly version: string;
-  readonly determinismClass: string;
   /** Aborts with ENGINE_CRASHED when the process is gone. */
   readonly gone: AbortSignal;
 }
@@ -129,6 +128,24 @@ export class Supervisor {
     this.#judge({ kind: 'condemn', why });
   }
 
+  /**
+   * Loads a model, and frees the longest unused ones where there is no room. The caller sees to it that nothing runs.
+   * Throws UNAVAILABLE/MODEL_UNUSABLE: another node may do better.
+   */
+  async load(engine: LiveEngine, model: CatalogueModel): Promise<void> {
+    const name = fullName(model.info);
+    let info: CatalogueModel['info'];
+    try {
+      info = await this.#load(engine, model, AbortSignal.any([engine.gone, this.#stopping.signal]));
+    } catch (thrown) {
+      const why = thrown instanceof Error ? thrown.message : String(thrown);
+      // Silence or a wrong picture: whatever the model is worth, this process is not to be trusted.
+      if (!isRefusal(thrown)) this.condemn(engine, `loading ${name}: ${why}`);
+      throw notLoadable(`${name}: ${why}`, thrown);
+    }
+    if (fullName(info) !== name) throw notLoadable(`its folder holds ${fullName(info)} now, not ${name}`);
+  }
+
   /** A new process with a freshly read model folder. The caller sees to it that nothing runs. */
   reload(): void {
     if (this.#phase === 'ready') this.#become('restarting');
@@ -173,6 +190,7 @@ export class Supervisor {
     } finally {
       if (this.#live) this.#become('restarting');
       this.#live = undefined;
+      this.#options.catalogue.emptied();
       this.#verdicts = [];
       if (this.#stopping.signal.aborted) await child.stop(clock, stopGraceMs);
       child.signal('SIGKILL');
@@ -184,35 +202,70 @@ export class Supervisor {
 
   /** Brings the engine up and watches over it; returns or rejects when its life is to end. */
   async #serve(connection: EngineConnection, gone: AbortSignal): Promise<LifeEnded> {
-    const { clock, emit } = this.#options;
+    const { catalogue, clock, emit } = this.#options;
     const startedAt = clock.now();
     const signal = AbortSignal.any([gone, this.#stopping.signal]);
     const engine = await this.#bringUp(connection, gone, signal);
-    await this.#check(engine, signal);
     this.#live = engine;
     this.#last = engine;
-    emit({ type: 'engineReady', engine: engine.name, model: engine.model.name, tookMs: clock.now() - startedAt });
+    emit({ type: 'engineReady', engine: engine.name, model: catalogue.newest?.info.name ?? '', tookMs: clock.now() - startedAt });
     for (;;) {
       if (this.#verdicts.length === 0) this.#become('ready');
       const { kind, why } = await this.#nextVerdict(signal);
-      if (kind === 'reload') return new LifeEnded(why, 'reload');
+      if (kind === 'reload') {
+        catalogue.forgive();
+        return new LifeEnded(why, 'reload');
+      }
       if (kind === 'condemn') {
         emit({ type: 'engineKilled', why });
         return new LifeEnded(why, 'died');
       }
-      await this.#check(engine, signal);
+      // With nothing loaded there is nothing to doubt: the next load draws its canary.
+      if (catalogue.newest) await this.#check(engine, catalogue.newest, signal);
     }
   }
 
   async #bringUp(connection: EngineConnection, gone: AbortSignal, signal: AbortSignal): Promise<LiveEngine> {
-    const { modelDir, loadTimeoutMs } = this.#options;
+    const { catalogue } = this.#options;
     await this.#untilListening(signal);
     await connection.status(signal);
-    const loaded = await connection.load(modelDir, { timeoutMs: loadTimeoutMs, signal });
-    const model = loaded.model && modelInfoOf(loaded.model);
-    if (!model) throw new LifeEnded('the engine loaded a model without defaults or limits', 'died');
-    const { engine: name, version, determinismClass } = await connection.status(signal);
-    return { connection, model, name, version, determinismClass, gone };
+    await catalogue.read();
+    let failure: unknown;
+    for (const folder of catalogue.toStartWith()) {
+      await this.#load({ connection, gone }, folder, signal).catch((thrown) => {
+        failure ??= thrown;
+        if (!isRefusal(thrown)) throw thrown;
+      });
+    }
+    if (!catalogue.newest) throw failure;
+    catalogue.report();
+    const { engine: name, version } = await connection.status(signal);
+    return { connection, name, version, gone };
+  }
+
+  async #load(engine: Pick<LiveEngine, 'connection' | 'gone'>, folder: ModelFolder, signal: AbortSignal): Promise<CatalogueModel['info']> {
+    const { catalogue, clock, emit, loadTimeoutMs: timeoutMs } = this.#options;
+    const { connection } = engine;
+    const startedAt = clock.now();
+    try {
+      for (const leaving of catalogue.begin(folder)) {
+        await connection.unload(leaving, { timeoutMs, signal });
+        emit({ type: 'modelUnloaded', model: leaving.name, revision: leaving.revision });
+      }
+      const { model } = await connection.load(folder.dir, { timeoutMs, signal });
+      const info = model && modelInfoOf(model);
+      if (!info) throw modelUnusable('the engine loaded a model without defaults or limits');
+      const { determinismClass } = await connection.status(signal);
+      await this.#check(engine, { dir: folder.dir, info, determinismClass }, signal);
+      const tookMs = clock.now() - startedAt;
+      catalogue.loaded(folder, { info, determinismClass, tookMs });
+      emit({ type: 'modelLoaded', model: info.name, revision: info.revision, tookMs });
+      return info;
+    } catch (thrown) {
+      if (engine.gone.aborted || isLoss(thrown)) catalogue.crashed(folder);
+      else if (!this.#stopping.signal.aborted) catalogue.unusable(folder, thrown instanceof Error ? thrown.message : String(thrown));
+      throw thrown;
+    }
   }
 
   async #untilListening(signal: AbortSignal): Promise<void> {
@@ -227,13 +280,16 @@ export class Supervisor {
     }
   }
 
-  async #check(engine: LiveEngine, signal: AbortSignal): Promise<void> {
-    const { clock, emit, estimate, canaryTimeoutMs: timeoutMs } = this.#options;
-    const { connection, model } = engine;
-    const { digest, cost, tookMs } = await drawCanary({ connection, model, clock, timeoutMs, signal });
+  async #check(
+    { connection }: Pick<LiveEngine, 'connection'>,
+    model: Pick<CatalogueModel, 'dir' | 'info' | 'determinismClass'>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { catalogue, canaryDigest, clock, emit, estimate, canaryTimeoutMs: timeoutMs } = this.#options;
+    const { digest, cost, tookMs } = await drawCanary({ connection, model: model.info, clock, timeoutMs, signal });
     estimate.guess(cost, tookMs);
-    const key = `${engine.determinismClass} ${model.name} ${model.revision}`;
-    const expected = this.#options.canaryDigest ?? this.#digests.get(key) ?? digest;
+    const key = `${model.determinismClass} ${fullName(model.info)}`;
+    const expected = (catalogue.isFirst(model) ? canaryDigest : undefined) ?? this.#digests.get(key) ?? digest;
     const passed = digest === expected;
     emit({ type: 'canaryDrawn', passed, digest, expected, tookMs });
     if (!passed) throw new LifeEnded(`the canary drew ${digest}, expected ${expected}`, 'wrong-canary');
@@ -272,6 +328,16 @@ export class Supervisor {
     this.#options.onChange();
   }
 }
+
+/** The engine said no, in time: it can go on without this model. */
+function isRefusal(thrown: unknown): boolean {
+  return thrown instanceof StatusError && thrown.reason !== Reason.DEADLINE && !isLoss(thrown);
+}
+
+function isLoss(thrown: unknown): boolean {
+  return thrown instanceof StatusError && LOSSES.has(thrown.reason);
+}
+const LOSSES: ReadonlySet<string> = new Set([Reason.CONNECTION_LOST, Reason.CONNECT_FAILED, Reason.ENGINE_CRASHED]);
 
 const SOCKET_POLL_MS = 10;
 

@@ -10,7 +10,6 @@ export function admit(
   by: { readonly model: ModelInfo; readonly random: Random; readonly fallbackId: string | undefined },
 ): Drawable {
   const { model, random } = by;
-  if (request.model !== '' && request.model !== model.name) throw unknownModel(request.model, model.name);
   const resolution = resolveRequest(request, model);
   if (!resolution.ok)
     throw resolution.violations.length > 0 ? badRequest(resolution.violations) : unknownLora(resolution.unknownLoras, model);
@@ -18,6 +17,7 @@ export function admit(
   return {
     ...resolved,
     model: model.name,
+    revision: model.revision,
     seed: request.seed ?? BigInt(Math.floor(random() * 2 ** 32)),
     requestId: requestId !== '' ? requestId : requestIdOf(by.fallbackId, random),
   };
@@ -30,15 +30,6 @@ function requestIdOf(fallback: string | undefined, random: Random): string {
       .toString(16)
       .padStart(8, '0');
   return `r-${hex()}${hex()}`;
-}
-
-function unknownModel(asked: string, served: string): StatusError {
-  return new StatusError({
-    code: Code.NOT_FOUND,
-    reason: Reason.UNKNOWN_MODEL,
-    message: `expected the model ${served}, got ${JSON.stringify(asked)}`,
-    resource: { type: 'model', name: asked, description: `this node serves ${served}` },
-  });
 }
 
 function unknownLora(unknown: readonly string[], model: ModelInfo): StatusError {

@@ -22,12 +22,22 @@ test('an observer that throws leaves the slot free', async () => {
     trailers: {},
     notes: {},
   };
-  const performed = perform(call, { ...parts, supervisor: { known: { model } } as never, executor: {} as never } as const, {
-    onStarted: () => {
-      expect(slot.snapshot.busyCount).toBe(1);
-      throw new Error('the observer');
+  const performed = perform(
+    call,
+    {
+      ...parts,
+      supervisor: { known: {} } as never,
+      catalogue: { find: () => ({ info: model }) } as never,
+      loader: {} as never,
+      executor: {} as never,
+    } as const,
+    {
+      onStarted: () => {
+        expect(slot.snapshot.busyCount).toBe(1);
+        throw new Error('the observer');
+      },
     },
-  });
+  );
   await expect(performed).rejects.toThrow('the observer');
   expect(slot.snapshot.busyCount).toBe(0);
 });

@@ -1,17 +1,19 @@
 /**
- * What both generate methods do: validate → take the slot → draw → encode. The slot is free again
+ * What both generate methods do: validate → take the slot → load the model, if need be → draw → encode. The slot is free again
  * when the engine has handed over its pixels; encoding overlaps with the next request.
  */
 import type { engine, generation } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
-import { PRIORITIES, type Service } from '#scheduling';
+import { PRIORITIES, type Service, sizeRatio } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease, Slot } from '../domain/slot.js';
 import { type EncodedImage, encodeImage } from '../encode.js';
+import type { Catalogue, CatalogueModel } from '../engine/catalogue.js';
 import type { Rgb } from '../engine/collect.js';
 import { type Drawable, engineRequest, seedOfImage } from '../engine/engine-request.js';
 import type { Executor, Work } from '../engine/executor.js';
+import type { Loader } from '../engine/loader.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { NodeEvent } from '../events.js';
 import { admit } from './admit.js';
@@ -23,6 +25,8 @@ export interface GenerationParts {
   readonly emit: Emit<NodeEvent>;
   readonly slot: Slot;
   readonly supervisor: Supervisor;
+  readonly catalogue: Catalogue;
+  readonly loader: Loader;
   readonly executor: Executor;
   readonly estimate: CostEstimate;
   /** A router's request has begun: the other routers hear what it counts as. */
@@ -51,9 +55,9 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   call.trailers['x-mesh-node'] = parts.nodeId;
   call.trailers['x-mesh-attempts'] = String(attempts);
   call.trailers['x-mesh-queue-ms'] = '0';
-  const engine = parts.supervisor.known;
-  if (!engine) throw notReady();
-  const { model } = engine;
+  if (!parts.supervisor.known) throw notReady();
+  const wanted = parts.catalogue.find(call.request.model, call.metadata['x-mesh-revision'] ?? '');
+  const model = wanted.info;
   const drawable = admit(call.request, { model, random: parts.random, fallbackId: call.metadata['x-request-id'] });
   call.notes.request_id = drawable.requestId;
   const leaseId = leaseIdOf(call.metadata);
@@ -70,7 +74,11 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
     lease.release(); // from here on the executor does
     throw thrown;
   }
-  const { encoding, executingMs, determinismClass } = await draw({ drawable, order }, lease, { call, parts, observer });
+  const { encoding, executingMs, determinismClass } = await draw(
+    { drawable, order, sizeRatio: sizeRatio(drawable, model.defaults) },
+    lease,
+    { wanted, call, parts, observer },
+  );
   const images = await Promise.all(encoding);
   call.notes.executing_ms = Math.round(executingMs);
   const { seed, width, height, steps, guidanceScale, loras } = drawable;
@@ -94,12 +102,13 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   };
 }
 
-/** Starts to encode each picture as soon as its pixels are there. */
+/** Starts to encode each picture as soon as its pixels are there. Uses up the lease. */
 async function draw(
   work: Work,
   lease: Lease,
-  { call, parts, observer }: { call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
+  by: { wanted: CatalogueModel; call: Call<generation.GenerateRequest>; parts: GenerationParts; observer: Observer },
 ) {
+  const { wanted, call, parts, observer } = by;
   const encoding: Promise<EncodedImage>[] = [];
   const encode = async (rgb: Rgb) => {
     const startedAt = parts.clock.now();
@@ -112,6 +121,9 @@ async function draw(
     });
     return image;
   };
+  const runMs = parts.estimate.predictMs(work.drawable) ?? 0;
+  await parts.loader.load(wanted, lease, { signal: call.signal, runMs });
+  const { determinismClass } = parts.catalogue.find(wanted.info.name, wanted.info.revision);
   const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
     onStep: (step) => observer.onStep?.(step),
@@ -121,7 +133,7 @@ async function draw(
       encoding.push(image);
     },
   });
-  return { ...drawn, encoding };
+  return { ...drawn, determinismClass, encoding };
 }
 
 function attemptOf(metadata: Readonly<Record<string, string>>): number {

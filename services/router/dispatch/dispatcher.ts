@@ -137,6 +137,21 @@ export class Dispatcher {
     });
   }
 
+  /** An idle slot for a request that runs elsewhere already, unless somebody waits for it; counted as another `service`. */
+  takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
+    const { clock, cost, fleet, queue } = this.#options;
+    const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
+    const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
+    const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+    if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
+    const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
+    const permit = inTime ? node.breaker.admit() : undefined;
+    if (!permit) return undefined;
+    node.link.takeFree();
+    queue.served(service);
+    return this.#slotOf(ticket, { node, permit, grantId: undefined, service });
+  }
+
   /** Gives a slot back. Whatever comes late for it changes nothing any more. */
   release(slot: Slot): void {
     if (this.#options.leases.release(slot.lease)) this.pump();
@@ -210,16 +225,13 @@ export class Dispatcher {
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
-    const { clock, cost, leases, queue, emit } = this.#options;
+    const { queue, emit } = this.#options;
     const waiter = this.#waiters.get(ticket);
     if (!waiter) return; // left between two lines of the same turn: cannot happen, and must not start work for nobody
     const service = queue.take(ticket);
     if (!service) return;
     this.#waiters.delete(ticket);
-    const predictedMs = cost.predictMs(node.nodeId, ticket.work);
-    const startedAt = clock.now();
-    const lease = leases.take({ nodeId: node.nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
-    waiter.resolve({ node, grantId, permit, predictedMs, lease, service });
+    waiter.resolve(this.#slotOf(ticket, { node, permit, grantId, service }));
     emit({
       type: 'dispatched',
       requestId: ticket.requestId,
@@ -227,6 +239,15 @@ export class Dispatcher {
       queuedMs: ticket.queuedMs,
       granted: grantId !== undefined,
     });
+  }
+
+  #slotOf(ticket: Ticket, taken: Pick<Slot, 'node' | 'permit' | 'grantId' | 'service'>): Slot {
+    const { clock, cost, leases } = this.#options;
+    const { nodeId } = taken.node;
+    const predictedMs = cost.predictMs(nodeId, ticket.work);
+    const startedAt = clock.now();
+    const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
+    return { ...taken, predictedMs, lease };
   }
 
   /**

@@ -8,19 +8,17 @@ import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { CostModel, Service } from '#scheduling';
-import type { ClientTls } from '#tls';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
-import { NodeLink } from './node-link.js';
+import { NodeLink, type NodeLinkOptions } from './node-link.js';
 import type { Ticket } from './ticket.js';
 
 export interface FleetOptions {
   readonly routerId: string;
   readonly zone: string;
   readonly clock: Clock;
-  readonly keepaliveMs: number;
-  /** How nodes are called; absent: plain. */
-  readonly tls?: ClientTls | undefined;
+  /** Of the lines to nodes. */
+  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs' | 'tls'>;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
   readonly cost: CostModel;
@@ -190,7 +188,7 @@ export class Fleet {
   }
 
   #add(member: Member): void {
-    const { breakers, clock, emit, evidence, keepaliveMs, tls, routerId, zone, onChange, onGrant, onServed } = this.options;
+    const { breakers, clock, emit, evidence, routerId, zone, onChange, onGrant, onServed } = this.options;
     const { nodeId } = member;
     const { address, incarnation } = member.beat;
     let announced = false;
@@ -198,8 +196,7 @@ export class Fleet {
       routerId,
       address,
       clock,
-      keepaliveMs,
-      tls,
+      ...this.options.link,
       onChange: () => {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });

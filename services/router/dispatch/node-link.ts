@@ -18,6 +18,7 @@ export interface NodeLinkOptions {
   readonly routerId: string;
   readonly address: string;
   readonly clock: Clock;
+  readonly connectTimeoutMs: number;
   /** Pings this often; lost after as long again. */
   readonly keepaliveMs: number;
   /** Absent: plain. */
@@ -51,7 +52,8 @@ export class NodeLink {
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
-    this.channel = new Channel(options.address, { clock: options.clock, keepaliveMs: options.keepaliveMs, tls: options.tls });
+    const { address, clock, connectTimeoutMs, keepaliveMs, tls } = options;
+    this.channel = new Channel(address, { clock, connectTimeoutMs, keepaliveMs, tls });
     void this.#attachForEver();
   }
 

@@ -10,6 +10,8 @@ export interface Ticket extends Waiting {
   /** What the caller chose itself: '' and undefined when it did not. */
   readonly asked: { readonly requestId: string; readonly seed: bigint | undefined };
   readonly work: Work;
+  /** Against the model's defaults; what may take longer than these. */
+  readonly sizeRatio: number;
   /** The revision of the model it must be drawn with; '' takes any. */
   readonly revision: string;
   /** Names what it needs of a node: equal for requests that cost the same and are served by the same nodes. */

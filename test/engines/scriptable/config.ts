@@ -6,6 +6,8 @@ export interface ScriptableConfig {
   readonly socket: string;
   readonly parentPid: number;
   readonly loadMs: number;
+  /** The same after the first of a process. */
+  readonly laterLoadMs: number;
   /** For marks that outlive the process: starts, and faults that happen once. */
   readonly stateDir: string | undefined;
   /** So many starts exit at once before one succeeds. Needs the state folder. */
@@ -26,10 +28,12 @@ export function parseConfig(read: EnvReader): ScriptableConfig {
     if (!fault) read.fault(`SCRIPT_FAULT: expected a fault such as crash@3 or oom, got ${JSON.stringify(faultText)}`);
   }
   if (socket === '') read.fault('DMESH_ENGINE_SOCKET: expected a path, got nothing');
+  const loadMs = read.durationMs('SCRIPT_LOAD', 0, 'Time Load takes.');
   return read.done({
     socket,
     parentPid,
-    loadMs: read.durationMs('SCRIPT_LOAD', 0, 'Time Load takes.'),
+    loadMs,
+    laterLoadMs: read.durationMs('SCRIPT_LATER_LOADS', loadMs, 'Time every Load but the first of a process takes.'),
     stateDir: read.optionalString('SCRIPT_STATE_DIR', 'Folder for marks that outlive the process.'),
     failedStartCount: read.integer('SCRIPT_FAILED_STARTS', 0, { min: 0, max: 1000 }, 'Starts that exit at once before one succeeds.'),
     driftFromStart: read.integer('SCRIPT_DRIFT_FROM_START', 0, { min: 0, max: 1000 }, 'Pictures differ from this start on; 0: never.'),

@@ -5,7 +5,7 @@
 import type { engine } from '#contracts';
 import { badRequest, type Clock, Code, Reason, StatusError, type Violation } from '#core';
 import type { Call, HandlersOf, Writer } from '#grpc';
-import { latentShape, type ModelInfo, modelMessage, resolveRequest } from '#model-package';
+import { fullName, latentShape, type ModelInfo, modelMessage, resolveRequest } from '#model-package';
 import { scriptedPicture } from './picture.js';
 import { readScript, type Script } from './script.js';
 
@@ -17,6 +17,7 @@ export interface ScriptableEngineOptions {
   readonly clock: Clock;
   readonly script: Script;
   readonly loadMs: number;
+  readonly laterLoadMs: number;
   readonly determinismClass: string;
   /** Mixed into every picture; 0n draws the right ones. */
   readonly drift: bigint;
@@ -33,8 +34,12 @@ const STATE = { empty: 1, loading: 2, idle: 3, busy: 4 } as const;
 
 export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<Service> {
   const { clock } = options;
-  let model: ModelInfo | undefined;
+  /** By full name, in the order of loading. */
+  const models = new Map<string, ModelInfo>();
+  const find = ({ model, revision }: { model: string; revision: string }) =>
+    [...models.values()].findLast((info) => info.name === model && (revision === '' || info.revision === revision));
   let loading = false;
+  let loadCount = 0;
   let running: { requestId: string; step: number; total: number; progressAt: number } | undefined;
   let completedCount = 0n;
   let lastRequestId = '';
@@ -42,10 +47,12 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
   async function load(call: Call<engine.LoadRequest>): Promise<engine.LoadResponse> {
     const startedAt = clock.now();
     loading = true;
-    await clock.sleep(options.loadMs, call.signal).finally(() => {
+    await clock.sleep(loadCount++ === 0 ? options.loadMs : options.laterLoadMs, call.signal).finally(() => {
       loading = false;
     });
-    model = options.readModel(call.request.modelDir);
+    const model = options.readModel(call.request.modelDir);
+    models.delete(fullName(model));
+    models.set(fullName(model), model);
     return { model: modelMessage(model, 1), loadMs: clock.now() - startedAt };
   }
 
@@ -53,9 +60,9 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     return {
       engine: 'scripted',
       version: '1',
-      state: loading ? STATE.loading : running ? STATE.busy : model ? STATE.idle : STATE.empty,
-      determinismClass: model ? options.determinismClass : '',
-      models: model ? [modelMessage(model, 1)] : [],
+      state: loading ? STATE.loading : running ? STATE.busy : models.size > 0 ? STATE.idle : STATE.empty,
+      determinismClass: models.size > 0 ? options.determinismClass : '',
+      models: [...models.values()].map((model) => modelMessage(model, 1)),
       requestId: running?.requestId ?? '',
       step: running?.step ?? 0,
       total: running?.total ?? 0,
@@ -70,8 +77,11 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
 
   async function generate(call: Call<Request>, out: Writer<Event>): Promise<void> {
     const { request } = call;
-    if (!model) throw failure(Code.UNAVAILABLE, Reason.ENGINE_NOT_READY, 'expected Load before Generate');
+    if (models.size === 0) throw failure(Code.UNAVAILABLE, Reason.ENGINE_NOT_READY, 'expected Load before Generate');
     if (running) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, `busy with ${running.requestId}`);
+    if (loading) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, 'busy with loading');
+    const model = find(request);
+    if (!model) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_MODEL, `expected ${[...models.keys()].join(', ')}, got ${request.model}`);
     checkRequest(request, model);
     running = { requestId: request.requestId, step: 0, total: request.steps, progressAt: clock.now() };
     try {
@@ -126,8 +136,8 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
 
   return {
     load,
-    unload: async () => {
-      model = undefined;
+    unload: async ({ request }) => {
+      for (let leaving = find(request); leaving; leaving = find(request)) models.delete(fullName(leaving));
       return {};
     },
     generate,
@@ -143,7 +153,6 @@ function finished(picture: Buffer, { fault }: Script): Buffer {
 }
 
 function checkRequest(request: Request, model: ModelInfo): void {
-  if (request.model !== model.name) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_MODEL, `expected ${model.name}, got ${request.model}`);
   const resolution = resolveRequest({ ...request, requestId: '', imageCount: request.items.length, format: 0, priority: 0 }, model);
   const violations = [...zeros(request), ...(resolution.ok ? [] : resolution.violations)];
   if (violations.length === 0) violations.push(...noiseViolations(request));

@@ -21,6 +21,7 @@ function build(config: ScriptableConfig): Lifecycle {
     clock: systemClock,
     script: config.script,
     loadMs: config.loadMs,
+    laterLoadMs: config.laterLoadMs,
     determinismClass: config.determinismClass,
     drift: drifts ? 1n : 0n,
     readModel,

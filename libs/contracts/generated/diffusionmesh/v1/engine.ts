@@ -89,6 +89,8 @@ export interface LoadResponse {
 
 export interface UnloadRequest {
   model: string;
+  /** Empty frees every revision. */
+  revision: string;
 }
 
 export interface UnloadResponse {
@@ -106,6 +108,8 @@ export interface EngineGenerateRequest {
   items: EngineItem[];
   /** Strength is always set here. */
   loras: Lora[];
+  /** Of the model; empty takes the one loaded last. */
+  revision: string;
 }
 
 /** One picture of the request. */
@@ -159,8 +163,9 @@ export interface StatusResponse {
   engine: string;
   version: string;
   state: EngineState;
-  /** Equal class, equal request: equal bytes. Empty until a model is loaded. */
+  /** Equal class, equal request: equal bytes. Of the model loaded last; empty until one is loaded. */
   determinismClass: string;
+  /** What is loaded, in the order of loading. */
   models: Model[];
   /** Request being drawn; empty when idle. */
   requestId: string;
@@ -339,13 +344,16 @@ export const LoadResponse: MessageFns<LoadResponse> = {
 };
 
 function createBaseUnloadRequest(): UnloadRequest {
-  return { model: "" };
+  return { model: "", revision: "" };
 }
 
 export const UnloadRequest: MessageFns<UnloadRequest> = {
   encode(message: UnloadRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.model !== "") {
       writer.uint32(10).string(message.model);
+    }
+    if (message.revision !== "") {
+      writer.uint32(18).string(message.revision);
     }
     return writer;
   },
@@ -371,6 +379,14 @@ export const UnloadRequest: MessageFns<UnloadRequest> = {
             message.model = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -384,13 +400,19 @@ export const UnloadRequest: MessageFns<UnloadRequest> = {
   },
 
   fromJSON(object: any): UnloadRequest {
-    return { model: isSet(object.model) ? globalThis.String(object.model) : "" };
+    return {
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      revision: isSet(object.revision) ? globalThis.String(object.revision) : "",
+    };
   },
 
   toJSON(message: UnloadRequest): unknown {
     const obj: any = {};
     if (message.model !== "") {
       obj.model = message.model;
+    }
+    if (message.revision !== "") {
+      obj.revision = message.revision;
     }
     return obj;
   },
@@ -401,6 +423,7 @@ export const UnloadRequest: MessageFns<UnloadRequest> = {
   fromPartial(object: DeepPartial<UnloadRequest>): UnloadRequest {
     const message = createBaseUnloadRequest();
     message.model = object.model ?? "";
+    message.revision = object.revision ?? "";
     return message;
   },
 };
@@ -469,6 +492,7 @@ function createBaseEngineGenerateRequest(): EngineGenerateRequest {
     guidanceScale: 0,
     items: [],
     loras: [],
+    revision: "",
   };
 }
 
@@ -503,6 +527,9 @@ export const EngineGenerateRequest: MessageFns<EngineGenerateRequest> = {
     }
     for (const v of message.loras) {
       Lora.encode(v!, writer.uint32(82).fork()).join();
+    }
+    if (message.revision !== "") {
+      writer.uint32(90).string(message.revision);
     }
     return writer;
   },
@@ -600,6 +627,14 @@ export const EngineGenerateRequest: MessageFns<EngineGenerateRequest> = {
             message.loras.push(Lora.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -640,6 +675,7 @@ export const EngineGenerateRequest: MessageFns<EngineGenerateRequest> = {
       loras: globalThis.Array.isArray(object?.loras)
         ? object.loras.map((e: any) => Lora.fromJSON(e))
         : [],
+      revision: isSet(object.revision) ? globalThis.String(object.revision) : "",
     };
   },
 
@@ -675,6 +711,9 @@ export const EngineGenerateRequest: MessageFns<EngineGenerateRequest> = {
     if (message.loras?.length) {
       obj.loras = message.loras.map((e) => Lora.toJSON(e));
     }
+    if (message.revision !== "") {
+      obj.revision = message.revision;
+    }
     return obj;
   },
 
@@ -693,6 +732,7 @@ export const EngineGenerateRequest: MessageFns<EngineGenerateRequest> = {
     message.guidanceScale = object.guidanceScale ?? 0;
     message.items = object.items?.map((e) => EngineItem.fromPartial(e)) || [];
     message.loras = object.loras?.map((e) => Lora.fromPartial(e)) || [];
+    message.revision = object.revision ?? "";
     return message;
   },
 };
@@ -1696,8 +1736,9 @@ export const StatusResponse: MessageFns<StatusResponse> = {
 export type EngineServiceService = typeof EngineServiceService;
 export const EngineServiceService = {
   /**
-   * Loads a model folder (diffusers layout with a mesh.json). Answers when it can draw.
-   * FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong files.
+   * Loads a model folder (diffusers layout with a mesh.json) beside what is loaded; a model of the same name and
+   * revision is replaced. Answers when it can draw. FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong
+   * files; RESOURCE_EXHAUSTED/OUT_OF_MEMORY: something must be unloaded first. Others stay loaded either way.
    */
   load: {
     path: "/diffusionmesh.v1.EngineService/Load" as const,
@@ -1708,7 +1749,7 @@ export const EngineServiceService = {
     responseSerialize: (value: LoadResponse): Buffer => Buffer.from(LoadResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LoadResponse => LoadResponse.decode(value),
   },
-  /** Frees the model. A model that is not loaded is no error. */
+  /** Frees the model and its memory. A model that is not loaded is no error. */
   unload: {
     path: "/diffusionmesh.v1.EngineService/Unload" as const,
     requestStream: false as const,
@@ -1752,11 +1793,12 @@ export const EngineServiceService = {
 
 export interface EngineServiceServer extends UntypedServiceImplementation {
   /**
-   * Loads a model folder (diffusers layout with a mesh.json). Answers when it can draw.
-   * FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong files.
+   * Loads a model folder (diffusers layout with a mesh.json) beside what is loaded; a model of the same name and
+   * revision is replaced. Answers when it can draw. FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong
+   * files; RESOURCE_EXHAUSTED/OUT_OF_MEMORY: something must be unloaded first. Others stay loaded either way.
    */
   load: handleUnaryCall<LoadRequest, LoadResponse>;
-  /** Frees the model. A model that is not loaded is no error. */
+  /** Frees the model and its memory. A model that is not loaded is no error. */
   unload: handleUnaryCall<UnloadRequest, UnloadResponse>;
   /**
    * Draws one request: step events, then one RGB picture per item, then `done`.
@@ -1775,8 +1817,9 @@ export interface EngineServiceServer extends UntypedServiceImplementation {
 
 export interface EngineServiceClient extends Client {
   /**
-   * Loads a model folder (diffusers layout with a mesh.json). Answers when it can draw.
-   * FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong files.
+   * Loads a model folder (diffusers layout with a mesh.json) beside what is loaded; a model of the same name and
+   * revision is replaced. Answers when it can draw. FAILED_PRECONDITION/MODEL_UNUSABLE names missing or wrong
+   * files; RESOURCE_EXHAUSTED/OUT_OF_MEMORY: something must be unloaded first. Others stay loaded either way.
    */
   load(request: LoadRequest, callback: (error: ServiceError | null, response: LoadResponse) => void): ClientUnaryCall;
   load(
@@ -1790,7 +1833,7 @@ export interface EngineServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LoadResponse) => void,
   ): ClientUnaryCall;
-  /** Frees the model. A model that is not loaded is no error. */
+  /** Frees the model and its memory. A model that is not loaded is no error. */
   unload(
     request: UnloadRequest,
     callback: (error: ServiceError | null, response: UnloadResponse) => void,

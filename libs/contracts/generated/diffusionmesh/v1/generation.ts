@@ -292,6 +292,10 @@ export interface Model {
    * is then said of the served target with the most weight, and `nodes` counts those of all targets.
    */
   leadsTo: string[];
+  /** Of `nodes`, those that have it in memory. */
+  loadedNodes: number;
+  /** How long the others take to load it, predicted; of several the least. Milliseconds. */
+  loadMs: number;
 }
 
 export interface ModelDefaults {
@@ -2356,6 +2360,8 @@ function createBaseModel(): Model {
     loras: [],
     nodes: 0,
     leadsTo: [],
+    loadedNodes: 0,
+    loadMs: 0,
   };
 }
 
@@ -2390,6 +2396,12 @@ export const Model: MessageFns<Model> = {
     }
     for (const v of message.leadsTo) {
       writer.uint32(82).string(v!);
+    }
+    if (message.loadedNodes !== 0) {
+      writer.uint32(88).uint32(message.loadedNodes);
+    }
+    if (message.loadMs !== 0) {
+      writer.uint32(97).double(message.loadMs);
     }
     return writer;
   },
@@ -2487,6 +2499,22 @@ export const Model: MessageFns<Model> = {
             message.leadsTo.push(reader.string());
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.loadedNodes = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 97) {
+              break;
+            }
+
+            message.loadMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2521,6 +2549,16 @@ export const Model: MessageFns<Model> = {
         : globalThis.Array.isArray(object?.leads_to)
         ? object.leads_to.map((e: any) => globalThis.String(e))
         : [],
+      loadedNodes: isSet(object.loadedNodes)
+        ? globalThis.Number(object.loadedNodes)
+        : isSet(object.loaded_nodes)
+        ? globalThis.Number(object.loaded_nodes)
+        : 0,
+      loadMs: isSet(object.loadMs)
+        ? globalThis.Number(object.loadMs)
+        : isSet(object.load_ms)
+        ? globalThis.Number(object.load_ms)
+        : 0,
     };
   },
 
@@ -2556,6 +2594,12 @@ export const Model: MessageFns<Model> = {
     if (message.leadsTo?.length) {
       obj.leadsTo = message.leadsTo;
     }
+    if (message.loadedNodes !== 0) {
+      obj.loadedNodes = Math.round(message.loadedNodes);
+    }
+    if (message.loadMs !== 0) {
+      obj.loadMs = floatToJson(message.loadMs);
+    }
     return obj;
   },
 
@@ -2578,6 +2622,8 @@ export const Model: MessageFns<Model> = {
     message.loras = object.loras?.map((e) => LoraInfo.fromPartial(e)) || [];
     message.nodes = object.nodes ?? 0;
     message.leadsTo = object.leadsTo?.map((e) => e) || [];
+    message.loadedNodes = object.loadedNodes ?? 0;
+    message.loadMs = object.loadMs ?? 0;
     return message;
   },
 };

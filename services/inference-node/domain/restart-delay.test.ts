@@ -1,17 +1,5 @@
 import { expect, test } from 'vitest';
-import { allowedExecutionMs } from './execution-deadline.js';
 import { restartDelayMs } from './restart-delay.js';
-
-const LIMITS = { factor: 5, floorMs: 10_000, capMs: 600_000 };
-
-test.each([
-  ['nothing is known', undefined, 600_000],
-  ['the prediction is short', 100, 10_000],
-  ['the prediction is usual', 8000, 40_000],
-  ['the prediction is long', 500_000, 600_000],
-])('allowedExecutionMs: %s', (_what, predictedMs, allowedMs) => {
-  expect(allowedExecutionMs(predictedMs, LIMITS)).toBe(allowedMs);
-});
 
 test('restartDelayMs: three quick tries, then doubling to the maximum', () => {
   const policy = { quickDelayMs: 100, slowDelayMs: 1000, maxDelayMs: 60_000 };

@@ -35,22 +35,27 @@ export function openConnection(address: string, options: ConnectionOptions): Con
   session.on('error', (error) => {
     cause ??= error; // 'close' follows
   });
-  socket.on('error', (error) => {
-    cause ??= error;
-    socket.destroy(); // a TLS alert alone does not end it
+  session.once('connect', () => {
+    if (!session.destroyed) session.setLocalWindowSize(windowBytes); // it may have been given up in the same turn
   });
-  session.once('connect', () => session.setLocalWindowSize(windowBytes));
   const ready = new Promise<void>((resolve, reject) => {
     // A peer that has never spoken is given no more time than one that falls silent later.
     const patienceMs = Math.min(connectTimeoutMs, keepaliveMs * 2);
-    const cancelTimer = clock.schedule(patienceMs, () => session.destroy(new Error(`no word within ${patienceMs} ms`)));
+    const cancelTimer = clock.schedule(patienceMs, () => {
+      const late = new Error(`no word within ${patienceMs} ms`);
+      cause = late; // the socket may complain of its end first
+      session.destroy(late);
+    });
     const onClose = () => {
       cancelTimer();
       reject(connectFailed(address, cause, explainTlsFailure(cause instanceof Error ? cause.message : '', tls !== undefined)));
     };
     session.once('close', onClose);
-    // A session that ended so in the middle of a write never says it (Node 20).
-    socket.once('close', onClose);
+    socket.on('error', (error) => {
+      cause ??= error;
+      socket.destroy(); // a TLS alert alone does not end it,
+      onClose(); // and a session that is ended in the middle of a write never says so (Node 20)
+    });
     session.once('remoteSettings', () => {
       cancelTimer();
       connection.open = true;

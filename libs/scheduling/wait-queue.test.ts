@@ -7,8 +7,8 @@ interface Request extends Waiting {
 }
 
 const SHARES = { high: 0.6, normal: 0.3, low: 0.1 };
-const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY) =>
-  new WaitQueue<Request>({ shares: SHARES, promoteAfterMs, patienceFactor: 3 });
+const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY, kindOf = (entry: Request) => entry.model) =>
+  new WaitQueue<Request>({ shares: SHARES, promoteAfterMs, patienceFactor: 3, kindOf });
 
 function request(arrival: number, fields: Partial<Request> = {}): Request {
   return {
@@ -104,6 +104,37 @@ describe('order', () => {
     expect([...queue]).toEqual(entries);
   });
 
+  test('what is best for a taker does not depend on how kinds are kept', () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const random = randomOf(seed);
+      const pick = <T>(of: readonly T[]): T => of[Math.floor(random() * of.length)] as T;
+      const byModel = newQueue();
+      const eachItsOwn = newQueue(Number.POSITIVE_INFINITY, (entry) => String(entry.arrival));
+      for (let arrival = 0; arrival < 60; arrival++) {
+        const fields = {
+          priority: pick(PRIORITIES),
+          tenant: pick(['a', 'b', 'c']),
+          model: pick(['x', 'y', 'z']),
+          costMs: 100 + 900 * random(),
+        };
+        const entry = request(arrival, fields);
+        byModel.add(entry);
+        eachItsOwn.add(entry);
+      }
+      while (byModel.size > 0) {
+        const models = new Set([pick(['x', 'y', 'z']), pick(['x', 'y', 'z'])]);
+        const fits = (entry: Request) => models.has(entry.model);
+        const best = byModel.first(fits);
+        expect(best, `seed ${seed}`).toBe(eachItsOwn.first(fits));
+        const gone = best ?? byModel.head;
+        if (!gone) break;
+        byModel.take(gone);
+        eachItsOwn.take(gone);
+      }
+      expect([...byModel.oneOfEachKind()]).toEqual([]);
+    }
+  });
+
   test('first() skips what does not fit and leaves it waiting', () => {
     const queue = filled([request(1, { model: 'a' }), request(2, { model: 'b', priority: 'low' })]);
     expect(queue.first((entry) => entry.model === 'b')?.arrival).toBe(2);
@@ -137,14 +168,14 @@ describe('several routers', () => {
     queue.served({ priority: 'normal', tenant: 'a', costMs: 2500 });
     expect(queue.head?.arrival).toBe(2);
     const [a, b] = [...queue].sort((x, y) => x.arrival - y.arrival) as [Request, Request];
-    expect(queue.urgencyOf(a)?.leadMs).toBe(500);
-    expect(queue.urgencyOf(b)?.leadMs).toBe(0);
+    expect(queue.bidOf(a)?.leadMs).toBe(500);
+    expect(queue.bidOf(b)?.leadMs).toBe(0);
   });
 
   test('who waits while others are served elsewhere falls behind, and its bid says so', () => {
     const here = filled([request(1, { tenant: 'a' })]);
     for (let n = 0; n < 5; n++) here.served({ priority: 'normal', tenant: 'b', costMs: 1000 });
-    expect(here.urgencyOf(here.head as Request)?.leadMs).toBe(-2000);
+    expect(here.bidOf(here.head as Request)?.leadMs).toBe(-2000);
   });
 
   test('a class owed here is not owed any more once another router has served it', () => {
@@ -156,7 +187,7 @@ describe('several routers', () => {
     queue.take(queue.head as Request);
     queue.take(queue.head as Request);
     queue.add(request(4, { priority: 'high' }));
-    expect(queue.urgencyOf(queue.head as Request)).toMatchObject({ rank: 0 });
+    expect(queue.bidOf(queue.head as Request)).toMatchObject({ rank: 0 });
     expect(queue.head?.arrival).toBe(1);
     queue.served({ priority: 'low', tenant: 'x', costMs: 2000 });
     expect(queue.head?.arrival).toBe(4);

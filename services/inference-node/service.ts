@@ -78,6 +78,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   };
   const slot = new Slot({
     ...config.slot,
+    preemption: config.preemption,
     clock,
     firstLeaseId: BigInt(Math.floor(options.startedAtEpochMs) * LEASES_PER_MS),
     onChange: () => changed(),

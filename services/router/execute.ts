@@ -154,7 +154,8 @@ export class Executor {
     const { clock, cost, dispatcher, emit, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
-    const attemptDeadlineAt = clock.now() + allowedMs + TIMEOUT_SLACK_MS;
+    // The node counts no time for which it has paused the request: this is for a node that lost count.
+    const attemptDeadlineAt = clock.now() + allowedMs + node.link.maxPauseMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {
       ...trace,

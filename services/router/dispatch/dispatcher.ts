@@ -6,11 +6,22 @@
  */
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { type CostModel, type Lease, type LeaseTable, type Priority, place, type Service, type Urgency, type WaitQueue } from '#scheduling';
+import {
+  type Bid,
+  type CostModel,
+  type Lease,
+  type LeaseTable,
+  mayUse,
+  type Preemption,
+  type Priority,
+  place,
+  type Service,
+  type WaitQueue,
+} from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
-import type { Ticket } from './ticket.js';
+import { kindOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
 export interface Slot {
@@ -47,6 +58,13 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
+/** A node that may be bid at, and what we hold for it. */
+interface Busy {
+  readonly node: FleetNode;
+  readonly best: Bid;
+  readonly freeInMs: number;
+}
+
 interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
@@ -66,6 +84,8 @@ const MIN_RETRY_MS = 500;
  */
 const BID_NEWS_MS = 25;
 const BID_NEWS_MS_PER_NODE = 0.25;
+/** What a node that frees later was told may grow old: it is put right at a later look, SWEEP_MS apart, before the node grants ahead. */
+const NEWS_HORIZON_MS = 250;
 /** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
 const URGENT_NEWS_COUNT = 4;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
@@ -75,6 +95,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
+  #pumpSoonScheduled = false;
   #cancelSweep: (() => void) | undefined;
   #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
@@ -140,7 +161,7 @@ export class Dispatcher {
   /** An idle slot for a request that runs elsewhere already, unless somebody waits for it; counted as another `service`. */
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
-    const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
+    const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
     const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
     const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
@@ -157,7 +178,7 @@ export class Dispatcher {
     if (this.#options.leases.release(slot.lease)) this.pump();
   }
 
-  /** Looks for work that can start; called at every change of slots, nodes or queue. Coalesced. */
+  /** Looks for work that can start. What happens in one turn of the event loop is one look. */
   pump(): void {
     if (this.#pumpScheduled) return;
     this.#pumpScheduled = true;
@@ -168,16 +189,21 @@ export class Dispatcher {
     });
   }
 
-  /** A node grants its next slot: it goes to whatever is our best request now. */
-  onGrant(node: FleetNode, grantId: bigint): void {
-    const worth = new Map<string, boolean>();
-    const isWorthStarting = (waiting: Ticket) => {
-      const kind = kindOf(waiting);
-      const known = worth.get(kind) ?? this.#isWorthStarting(waiting, node);
-      worth.set(kind, known);
-      return known;
-    };
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
+  /** The same after all news that have come by now: a thousand nodes say a lot at once. */
+  pumpSoon(): void {
+    if (this.#pumpSoonScheduled) return;
+    this.#pumpSoonScheduled = true;
+    setImmediate(() => {
+      this.#pumpSoonScheduled = false;
+      this.pump();
+    });
+  }
+
+  /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
+  onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
+    const isMeant = (waiting: Ticket) => preemption === undefined || mayUse(waiting, preemption);
+    const isWorthIt = (waiting: Ticket) => isMeant(waiting) && node.canTake(waiting) && this.#isWorthStarting(waiting, node);
+    const ticket = this.#options.queue.first(isWorthIt);
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -192,35 +218,42 @@ export class Dispatcher {
   }
 
   #startOnIdleNodes(): void {
-    const { fleet, queue, cost } = this.#options;
+    const { fleet, queue } = this.#options;
     if (queue.size === 0) return;
+    const idle = new Set<FleetNode>();
+    for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
     // What holds for one request holds for all of its kind: not each of thousands is looked at.
     const passedOver = new Set<string>();
-    for (;;) {
-      const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
-      if (idle.length === 0) return;
-      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)));
+    while (idle.size > 0) {
+      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
       if (!ticket) return;
-      const eligible = fleet.eligible(ticket);
-      const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-      const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+      const node = this.#placeOf(ticket);
       const permit = node?.breaker.admit();
       if (!node || !permit) {
         passedOver.add(kindOf(ticket));
         continue;
       }
       node.link.takeFree();
+      if (node.link.freeCount === 0) idle.delete(node);
       this.#start(ticket, node, permit, undefined);
     }
+  }
+
+  /** The idle node to start it on; undefined when waiting for a busy one is better. */
+  #placeOf(ticket: Ticket): FleetNode | undefined {
+    const { cost, fleet } = this.#options;
+    const predictMs = cost.predictor(ticket.work);
+    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(predictMs(node.nodeId))));
+    return placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
   }
 
   /** False when a faster node that is busy would still finish it sooner. */
   #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
     const { cost, fleet } = this.#options;
-    const candidates = fleet.eligible(ticket).map((node) => {
-      const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
-      return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
-    });
+    const predictMs = cost.predictor(ticket.work);
+    const others = fleet.candidates(ticket).filter((node) => node !== granted);
+    const candidates = others.map((node) => node.candidate(predictMs(node.nodeId)));
+    candidates.push({ ...granted.candidate(predictMs(granted.nodeId)), freeInMs: 0 });
     return place(candidates)?.kind === 'start';
   }
 
@@ -251,56 +284,51 @@ export class Dispatcher {
   }
 
   /**
-   * Bids where slots free soonest, one bid for each waiting request at most: a thousand nodes do not
-   * mean a thousand messages.
+   * Bids where slots free soonest, at as many nodes as requests wait: a thousand nodes do not mean a thousand
+   * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
+   * older bid stays, for nobody knows who wins next.
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
-    const { head } = queue;
-    const headUrgency = head && queue.urgencyOf(head);
-    // Nearly always every node could take the head: looked up once, not for each of a thousand nodes.
-    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headUrgency : this.#bestFor(node));
-    let standing = 0;
-    const bidding: FleetNode[] = [];
-    const open: FleetNode[] = [];
+    const kinds = [...queue.oneOfEachKind()];
+    // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
+    const known = new Map<string, Bid | undefined>();
+    const bestFor = (node: FleetNode) => {
+      const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
+      if (!known.has(takes)) known.set(takes, this.#bestFor(node));
+      return known.get(takes);
+    };
+    const moreUrgent: Busy[] = [];
+    const busy: Busy[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) bidding.push(node);
+      const { link } = node;
       // An idle node that was passed over has a faster one behind it: not worth a bid.
-      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
-    }
-    bidding.sort(soonestFree);
-    let urgentNews = URGENT_NEWS_COUNT;
-    for (const node of bidding) {
+      if (!link.bidding && (kinds.length === 0 || link.freeCount > 0 || !node.usable)) continue;
       const best = bestFor(node);
-      if (!best) node.link.withdraw();
+      if (best) busy.push({ node, best, freeInMs: link.freeInMs });
+      if (!link.bidding) continue;
+      if (!best) link.withdraw();
       else {
-        standing++;
         const changed = this.#changeOf(node, best);
-        if (changed === 'less' || (changed === 'more' && urgentNews-- > 0)) node.link.bid(queue.size, best);
+        if (changed === 'less' && link.freeInMs < NEWS_HORIZON_MS) link.bid(queue.size, best);
+        else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
       }
     }
-    if (standing >= queue.size) return;
-    open.sort(soonestFree);
-    for (const node of open) {
-      if (standing >= queue.size) return;
-      const best = bestFor(node);
-      if (!best) continue;
-      node.link.bid(queue.size, best);
-      standing++;
-    }
+    for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
+    for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
-  #bestFor(node: FleetNode): Urgency | undefined {
+  #bestFor(node: FleetNode): Bid | undefined {
     const { queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    return best && queue.urgencyOf(best);
+    return best && queue.bidOf(best);
   }
 
   /**
    * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
    * take a slot from a more urgent request of another router. Small differences are not news.
    */
-  #changeOf(node: FleetNode, now: Urgency): 'less' | 'more' | undefined {
+  #changeOf(node: FleetNode, now: Bid): 'less' | 'more' | undefined {
     const told = node.link.standingBid;
     const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
     if (!told) return 'less';
@@ -363,7 +391,7 @@ export class Dispatcher {
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    if (fleet.idleCount() > queue.size) return ticket.costMs;
+    if (fleet.hasIdleBeyond(queue.size)) return ticket.costMs;
     return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
   }
 
@@ -381,7 +409,7 @@ export class Dispatcher {
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
     const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.idleCount() > queue.size) return undefined;
+    if (fleet.hasIdleBeyond(queue.size)) return undefined;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
@@ -454,11 +482,13 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-/** Equal for requests that any node treats alike. */
-function kindOf({ kind, tried }: Ticket): string {
-  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
+function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
+  for (const node of nodes) if (node.canTake(ticket)) return true;
+  return false;
 }
 
-function soonestFree(a: FleetNode, b: FleetNode): number {
-  return a.link.freeInMs - b.link.freeInMs;
+/** At most so many, the soonest first; in no order when that is all of them. */
+function soonestFree(nodes: Busy[], count: number): readonly Busy[] {
+  if (nodes.length <= count) return nodes;
+  return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

@@ -5,9 +5,9 @@
  */
 import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
-import type { Clock, Emit } from '#core';
+import type { Clock, Emit, Random } from '#core';
 import type { ModelInfo } from '#model-package';
-import type { CostModel, Service } from '#scheduling';
+import type { CostModel, Preemption, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode } from './fleet-node.js';
 import { NodeLink, type NodeLinkOptions } from './node-link.js';
@@ -17,6 +17,7 @@ export interface FleetOptions {
   readonly routerId: string;
   readonly zone: string;
   readonly clock: Clock;
+  readonly random: Random;
   /** Of the lines to nodes. */
   readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs' | 'tls'>;
   readonly emit: Emit<RouterEvent>;
@@ -26,7 +27,7 @@ export interface FleetOptions {
   readonly evidence: (nodeId: string, reachable: boolean) => void;
   /** Something changed that may let waiting work start. */
   readonly onChange: () => void;
-  readonly onGrant: (node: FleetNode, leaseId: bigint) => void;
+  readonly onGrant: (node: FleetNode, leaseId: bigint, preemption: Preemption | undefined) => void;
   readonly onServed: (service: Service) => void;
 }
 
@@ -41,8 +42,12 @@ export interface NamedModel extends ServedModel {
   readonly byRevision: ReadonlyMap<string, ServedModel>;
 }
 
+const SAMPLE_COUNT = 64;
+
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
+  /** The same, made at the first question after a change. */
+  #list: FleetNode[] | undefined;
   readonly #awaitingModels = new Set<() => void>();
   /** Worked out at the first question after a change; asked at every admission. */
   #models: Map<string, NamedModel> | undefined;
@@ -91,9 +96,26 @@ export class Fleet {
     }
   }
 
-  /** May be called with this request now or as soon as a slot is free. */
-  eligible(ticket: Ticket): FleetNode[] {
-    return [...this.#nodes.values()].filter((node) => node.canTake(ticket));
+  /**
+   * Who may be called with this request now or as soon as a slot is free: everybody in a small mesh, SAMPLE_COUNT
+   * idle and as many busy ones in a large one. The best of so many random ones is nearly the best of all (power of
+   * choices: Mitzenmacher, 2001), at a price that does not grow with the mesh; and routers that ask at the same
+   * time do not all fall on the same node.
+   */
+  candidates(ticket: Ticket): FleetNode[] {
+    this.#list ??= [...this.#nodes.values()];
+    const from = Math.floor(this.options.random() * this.#list.length);
+    const chosen: FleetNode[] = [];
+    let [idleCount, busyCount] = [0, 0];
+    for (let i = 0; i < this.#list.length && (idleCount < SAMPLE_COUNT || busyCount < SAMPLE_COUNT); i++) {
+      const node = this.#list[(from + i) % this.#list.length] as FleetNode;
+      const idle = node.link.freeCount > 0;
+      if ((idle ? idleCount : busyCount) >= SAMPLE_COUNT || !node.canTake(ticket)) continue;
+      chosen.push(node);
+      if (idle) idleCount++;
+      else busyCount++;
+    }
+    return chosen;
   }
 
   /** Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's. */
@@ -104,11 +126,14 @@ export class Fleet {
     return false;
   }
 
-  /** Idle slots that may be called. */
-  idleCount(): number {
-    let count = 0;
-    for (const node of this.#nodes.values()) if (node.usable) count += node.link.freeCount;
-    return count;
+  /** Whether more idle slots than this may be called. */
+  hasIdleBeyond(count: number): boolean {
+    let idleCount = 0;
+    for (const node of this.#nodes.values()) {
+      if (node.link.freeCount > 0 && node.usable) idleCount += node.link.freeCount;
+      if (idleCount > count) return true;
+    }
+    return false;
   }
 
   /** Slots of nodes that take work. */
@@ -157,6 +182,7 @@ export class Fleet {
   close(): void {
     for (const node of this.#nodes.values()) node.link.close();
     this.#nodes.clear();
+    this.#list = undefined;
     this.options.breakers.close();
   }
 
@@ -212,13 +238,14 @@ export class Fleet {
         evidence(nodeId, false);
       },
       onUnreached: (reason) => emit({ type: 'nodeUnreached', nodeId, address, reason }),
-      onGrant: (leaseId) => onGrant(node, leaseId),
+      onGrant: (leaseId, preemption) => onGrant(node, leaseId, preemption),
       onServed,
     });
     // Another life or address of a node we know: away for a moment, not a stranger.
     const met = this.#nodes.get(nodeId)?.met ?? false;
     const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone, met });
     this.#nodes.set(nodeId, node);
+    this.#list = undefined;
     this.#modelsChanged();
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
   }
@@ -233,6 +260,7 @@ export class Fleet {
     const node = this.#nodes.get(nodeId);
     if (!node) return;
     this.#nodes.delete(nodeId);
+    this.#list = undefined;
     this.#modelsChanged();
     this.options.breakers.forget(nodeId);
     this.options.cost.forget(nodeId);

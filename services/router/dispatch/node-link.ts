@@ -5,10 +5,10 @@
  *
  * disconnected → connected (first slot state) → disconnected, for ever, until closed.
  */
-import { node as nodeContract, priorityName } from '#contracts';
+import { node as nodeContract, PRIORITY_MESSAGES, priorityName } from '#contracts';
 import type { Clock } from '#core';
 import { Channel, type Duplex, statusFromGrpc } from '#grpc';
-import type { Service, Urgency } from '#scheduling';
+import type { Bid, Preemption, Service } from '#scheduling';
 import type { ClientTls } from '#tls';
 
 type ToNode = nodeContract.AttachRequest;
@@ -29,7 +29,7 @@ export interface NodeLinkOptions {
   readonly onLost: (reason: string) => void;
   /** Called when no connection comes about, once for each reason. */
   readonly onUnreached: (reason: string) => void;
-  readonly onGrant: (leaseId: bigint) => void;
+  readonly onGrant: (leaseId: bigint, preemption: Preemption | undefined) => void;
   /** GPU time of this node went to another router's request. */
   readonly onServed: (service: Service) => void;
 }
@@ -47,7 +47,8 @@ export class NodeLink {
   #slotCount = 0;
   #freeCount = 0;
   #nextFreeAt = 0;
-  #standingBid: Urgency | undefined;
+  #maxPauseMs = 0;
+  #standingBid: Bid | undefined;
   #complaint = '';
 
   constructor(options: NodeLinkOptions) {
@@ -88,27 +89,33 @@ export class NodeLink {
     return this.freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());
   }
 
+  /** A request may be paused there for so long in all, milliseconds. */
+  get maxPauseMs(): number {
+    return this.#maxPauseMs;
+  }
+
   /** A bid of ours stands at the node. */
   get bidding(): boolean {
     return this.#standingBid !== undefined;
   }
 
   /** What the node was told last. */
-  get standingBid(): Urgency | undefined {
+  get standingBid(): Bid | undefined {
     return this.#standingBid;
   }
 
   /** "I hold work for you." Replaced by the next bid, used up by a grant. */
-  bid(backlogCount: number, urgency: Urgency): void {
-    this.#standingBid = urgency;
-    const { rank, leadMs, dueAt } = urgency;
-    const value = { backlogCount, rank, leadMs, slackMs: dueAt - this.#options.clock.now() };
+  bid(backlogCount: number, bid: Bid): void {
+    this.#standingBid = bid;
+    const { rank, leadMs, dueAt, priority, costMs } = bid;
+    const slackMs = dueAt - this.#options.clock.now();
+    const value = { backlogCount, rank, leadMs, slackMs, priority: PRIORITY_MESSAGES[priority], costMs };
     this.#stream?.send({ message: { $case: 'bid', value } });
   }
 
   withdraw(): void {
     this.#standingBid = undefined;
-    this.#stream?.send({ message: { $case: 'bid', value: { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0 } } });
+    this.#stream?.send({ message: { $case: 'bid', value: nodeContract.Bid.fromPartial({}) } });
   }
 
   decline(leaseId: bigint): void {
@@ -159,18 +166,22 @@ export class NodeLink {
   #receive(message: FromNode['message']): void {
     switch (message?.$case) {
       case 'slots': {
-        const slots = message.value;
+        const { accepting, slotCount, busyCount, nextFreeMs, maxPauseMs } = message.value;
+        const freeCount = Math.max(0, slotCount - busyCount);
+        // When a busy slot will be free moves often, and starts nobody.
+        const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
         this.#connected = true;
         this.#complaint = '';
-        this.#accepting = slots.accepting;
-        this.#slotCount = slots.slotCount;
-        this.#freeCount = Math.max(0, slots.slotCount - slots.busyCount);
-        this.#nextFreeAt = this.#options.clock.now() + slots.nextFreeMs;
-        return this.#options.onChange();
+        this.#accepting = accepting;
+        this.#slotCount = slotCount;
+        this.#freeCount = freeCount;
+        this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;
+        this.#maxPauseMs = Number.isNaN(maxPauseMs) ? 0 : Math.max(0, maxPauseMs);
+        return isNews ? this.#options.onChange() : undefined;
       }
       case 'grant':
         this.#standingBid = undefined;
-        return this.#options.onGrant(message.value.leaseId);
+        return this.#options.onGrant(message.value.leaseId, preemptionOf(message.value.preemption));
       case 'served': {
         const { priority, tenant, costMs } = message.value;
         const known = priorityName(priority);
@@ -196,4 +207,9 @@ export class NodeLink {
     }
     if (was) this.#options.onChange();
   }
+}
+
+/** A class that is not known is taken for the most urgent one: fewer requests may use the grant. */
+function preemptionOf(message: nodeContract.Preemption | undefined): Preemption | undefined {
+  return message && { priority: priorityName(message.priority) ?? 'high', maxCostMs: message.maxCostMs };
 }

@@ -1,12 +1,15 @@
 /**
- * Which node should take this request? The one predicted to finish it first. A busy but faster node
- * may beat an idle slow one: then the request waits for it instead of starting at once.
+ * Which node should take this request? The one predicted to finish it first, a load of its model included.
+ * A busy node may beat an idle one that is slow or must load: then the request waits for it instead of
+ * starting at once.
  */
 
 export interface Candidate {
   readonly nodeId: string;
   /** 0 when a slot is free, else the predicted time until one is. Milliseconds. */
   readonly freeInMs: number;
+  /** Predicted time to load the model there first; 0 when it is loaded. Milliseconds. */
+  readonly loadMs: number;
   /** Predicted run time of this request there. Milliseconds. */
   readonly runMs: number;
   /** Missed beats, or fresh from an ejection: used only when nothing better is. */
@@ -15,9 +18,9 @@ export interface Candidate {
 }
 
 export type Placement =
-  | { readonly kind: 'start'; readonly nodeId: string }
-  /** A busy node is predicted to finish it sooner than any idle one. */
-  | { readonly kind: 'wait' };
+  | { readonly kind: 'start'; readonly on: Candidate }
+  /** Busy nodes finish it sooner, unless they have so much other work ahead of it: then `or` does, the best idle node. */
+  | { readonly kind: 'wait'; readonly unlessAheadMs: number; readonly or: Candidate | undefined };
 
 /** Predicted finishes this close count as equal; then zone decides. Predictions are no better than this. */
 const TIE_RATIO = 0.05;
@@ -28,16 +31,19 @@ const WORTH_WAITING_RATIO = 0.8;
 export function place(candidates: readonly Candidate[]): Placement | undefined {
   const trusted = candidates.filter((candidate) => !candidate.doubtful);
   const pool = trusted.length > 0 ? trusted : candidates;
-  const idle = pool.filter((candidate) => candidate.freeInMs === 0);
-  const bestIdle = best(idle);
-  if (!bestIdle) return pool.length > 0 ? { kind: 'wait' } : undefined;
-  const bestBusy = best(pool.filter((candidate) => candidate.freeInMs > 0));
-  if (bestBusy && finishMs(bestBusy) < WORTH_WAITING_RATIO * finishMs(bestIdle)) return { kind: 'wait' };
-  return { kind: 'start', nodeId: bestIdle.nodeId };
+  if (pool.length === 0) return undefined;
+  const idle = best(pool.filter((candidate) => candidate.freeInMs === 0));
+  if (!idle) return { kind: 'wait', unlessAheadMs: Number.POSITIVE_INFINITY, or: undefined };
+  // A load is a prediction as well, and puts out what others may want: it gets no such bonus.
+  const patienceMs = (idle.loadMs > 0 ? 1 : WORTH_WAITING_RATIO) * finishMs(idle);
+  const spareMs = pool
+    .filter((candidate) => candidate.freeInMs > 0)
+    .reduce((sum, busy) => sum + Math.max(0, patienceMs - finishMs(busy)), 0);
+  return spareMs > 0 ? { kind: 'wait', unlessAheadMs: spareMs, or: idle } : { kind: 'start', on: idle };
 }
 
 function finishMs(candidate: Candidate): number {
-  return candidate.freeInMs + candidate.runMs;
+  return candidate.freeInMs + candidate.loadMs + candidate.runMs;
 }
 
 function best(candidates: readonly Candidate[]): Candidate | undefined {

@@ -19,7 +19,8 @@ export interface ExecuteOptions {
   readonly dispatcher: Dispatcher;
   readonly cost: CostModel;
   readonly budget: RetryBudget;
-  readonly limits: ExecutionLimits;
+  /** `loadTimeoutMs`: on top where the node may have to load the model first. */
+  readonly limits: ExecutionLimits & { readonly loadTimeoutMs: number };
   readonly routerId: string;
   /** What a service cost beyond what it was counted as. */
   readonly correct: (service: Service) => void;
@@ -107,7 +108,7 @@ export class Executor {
     const stopWatching = watchSilence(race, {
       clock,
       settings: hedge,
-      predictedMs: slot.predictedMs,
+      predictedMs: slot.loadMs + slot.predictedMs,
       stepCount: ticket.work.steps * ticket.work.imageCount,
       onSilent: () => {
         if (second) return;
@@ -154,7 +155,8 @@ export class Executor {
     const { clock, cost, dispatcher, emit, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
-    const attemptDeadlineAt = clock.now() + allowedMs + TIMEOUT_SLACK_MS;
+    const loadMs = slot.loadMs > 0 || node.swapsModels ? limits.loadTimeoutMs : 0;
+    const attemptDeadlineAt = clock.now() + loadMs + allowedMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {
       ...trace,
@@ -182,7 +184,7 @@ export class Executor {
       if ('lost' in voice && voice.lost) {
         permit.settle('neutral');
         // The silent one would have taken at least as long.
-        if (!voice.joined) cost.observe(node.nodeId, ticket.work, clock.now() - slot.lease.startedAt);
+        if (!voice.joined && slot.loadMs === 0) cost.observe(node.nodeId, ticket.work, clock.now() - slot.lease.startedAt);
         return { error: StatusError.from(thrown) };
       }
       const error = this.#classify(StatusError.from(thrown), ticket, attemptDeadlineAt, { predictedMs, allowedMs });

@@ -31,7 +31,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
         timeoutMs: 10_000,
         noNodesWaitMs: 300,
       },
-      execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+      execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
       cost: { priorMs: 1000 },
       cacheBytes: 0,
       retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },

@@ -6,7 +6,20 @@
  */
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { type CostModel, type Lease, type LeaseTable, type Priority, place, type Service, type Urgency, type WaitQueue } from '#scheduling';
+import {
+  type Candidate,
+  type CostModel,
+  type Lease,
+  type LeaseTable,
+  nextStart,
+  type Placement,
+  type Priority,
+  place,
+  type Service,
+  type Start,
+  type Urgency,
+  type WaitQueue,
+} from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
@@ -19,6 +32,8 @@ export interface Slot {
   readonly grantId: bigint | undefined;
   readonly permit: Permit;
   readonly predictedMs: number;
+  /** Before that: until the node has loaded the model; 0 when it has. */
+  readonly loadMs: number;
   readonly lease: Lease;
   /** What this counts as against shares and fairness. */
   readonly service: Service;
@@ -51,6 +66,8 @@ interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
   readonly reject: (error: StatusError) => void;
+  /** Since when the load that would be made for it has been put off. */
+  putOffAt: number | undefined;
   /** Since when nobody could take it; undefined while somebody could. */
   strandedAt: number | undefined;
   told: number;
@@ -111,6 +128,7 @@ export class Dispatcher {
       const waiter: Waiter = {
         ticket,
         strandedAt: undefined,
+        putOffAt: undefined,
         told: 0,
         resolve: (slot) => {
           leave();
@@ -141,10 +159,10 @@ export class Dispatcher {
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
     const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
-    const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-    const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+    const placement = place(idle.map((node) => node.candidate(ticket, cost.predictMs(node.nodeId, ticket.work))));
+    const node = placement?.kind === 'start' ? fleet.get(placement.on.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
-    const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
+    const inTime = clock.now() + node.loadMs(ticket) + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
     const permit = inTime ? node.breaker.admit() : undefined;
     if (!permit) return undefined;
     node.link.takeFree();
@@ -170,14 +188,7 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const worth = new Map<string, boolean>();
-    const isWorthStarting = (waiting: Ticket) => {
-      const kind = kindOf(waiting);
-      const known = worth.get(kind) ?? this.#isWorthStarting(waiting, node);
-      worth.set(kind, known);
-      return known;
-    };
-    const ticket = this.#options.queue.first((waiting) => node.canTake(waiting) && isWorthStarting(waiting));
+    const ticket = this.#next((waiting) => (node.canTake(waiting) ? this.#placementOn(waiting, node) : undefined))?.entry;
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -192,36 +203,55 @@ export class Dispatcher {
   }
 
   #startOnIdleNodes(): void {
-    const { fleet, queue, cost } = this.#options;
+    const { fleet, queue } = this.#options;
     if (queue.size === 0) return;
-    // What holds for one request holds for all of its kind: not each of thousands is looked at.
-    const passedOver = new Set<string>();
+    const refused = new Set<string>();
     for (;;) {
       const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
       if (idle.length === 0) return;
-      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)));
-      if (!ticket) return;
-      const eligible = fleet.eligible(ticket);
-      const placement = place(eligible.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
-      const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+      const next = this.#next((waiting) =>
+        !refused.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)) ? place(this.#candidates(waiting)) : undefined,
+      );
+      if (!next) return;
+      const node = fleet.get(next.on.nodeId);
       const permit = node?.breaker.admit();
       if (!node || !permit) {
-        passedOver.add(kindOf(ticket));
+        refused.add(kindOf(next.entry));
         continue;
       }
       node.link.takeFree();
-      this.#start(ticket, node, permit, undefined);
+      this.#start(next.entry, node, permit, undefined);
     }
   }
 
-  /** False when a faster node that is busy would still finish it sooner. */
-  #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
-    const { cost, fleet } = this.#options;
-    const candidates = fleet.eligible(ticket).map((node) => {
-      const candidate = node.candidate(cost.predictMs(node.nodeId, ticket.work));
-      return node === granted ? { ...candidate, freeInMs: 0 } : candidate;
+  #next(placementOf: (ticket: Ticket) => Placement | undefined): Start<Ticket> | undefined {
+    const nowMs = this.#options.clock.now();
+    return nextStart(this.#options.queue, {
+      kindOf,
+      placementOf,
+      modelOf: ({ work }) => work.model,
+      mayPutOff: ({ entry, on }) => {
+        const waiter = this.#waiters.get(entry);
+        if (waiter) waiter.putOffAt ??= nowMs;
+        return nowMs - (waiter?.putOffAt ?? 0) < Math.max(on.loadMs, on.runMs);
+      },
     });
-    return place(candidates)?.kind === 'start';
+  }
+
+  #candidates(ticket: Ticket): Candidate[] {
+    const { cost, fleet } = this.#options;
+    return fleet.eligible(ticket).map((node) => node.candidate(ticket, cost.predictMs(node.nodeId, ticket.work)));
+  }
+
+  /** Where it should run, when it can on the granted slot without a load, or nowhere sooner. */
+  #placementOn(ticket: Ticket, granted: FleetNode): Placement | undefined {
+    const all = this.#candidates(ticket).map((each) => (each.nodeId === granted.nodeId ? { ...each, freeInMs: 0 } : each));
+    const own = all.find(({ nodeId }) => nodeId === granted.nodeId);
+    if (!own) return undefined;
+    // Another idle node would do as well, but for a load.
+    const placement = place(all.filter((each) => each === own || each.freeInMs > 0 || own.loadMs > 0));
+    if (placement?.kind === 'start') return placement.on === own ? placement : undefined;
+    return placement?.or === own ? placement : undefined;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
@@ -245,9 +275,11 @@ export class Dispatcher {
     const { clock, cost, leases } = this.#options;
     const { nodeId } = taken.node;
     const predictedMs = cost.predictMs(nodeId, ticket.work);
+    const loadMs = taken.node.loadMs(ticket);
     const startedAt = clock.now();
-    const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
-    return { ...taken, predictedMs, lease };
+    const expectedEndAt = startedAt + loadMs + predictedMs;
+    const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt });
+    return { ...taken, predictedMs, loadMs, lease };
   }
 
   /**
@@ -363,8 +395,10 @@ export class Dispatcher {
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    if (fleet.idleCount() > queue.size) return ticket.costMs;
-    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
+    const served = fleet.model(ticket.work.model, ticket.revision);
+    const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
+    if (fleet.idleCount() > queue.size) return ownMs;
+    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ownMs;
   }
 
   #runningBacklogMs(): number {

@@ -9,7 +9,7 @@ import type { Clock, Emit } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { CostModel, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
-import { FleetNode } from './fleet-node.js';
+import { FleetNode, loadMsOf } from './fleet-node.js';
 import { NodeLink, type NodeLinkOptions } from './node-link.js';
 import type { Ticket } from './ticket.js';
 
@@ -34,6 +34,10 @@ export interface ServedModel {
   readonly info: ModelInfo;
   /** Those that are not gone. */
   readonly nodeCount: number;
+  /** Of these, those that have it loaded. */
+  readonly loadedCount: number;
+  /** The least that others need to load it, predicted; 0 when there are none. Milliseconds. */
+  readonly loadMs: number;
 }
 
 /** A model under its name; where nodes disagree about it, the newest revision speaks. */
@@ -174,15 +178,16 @@ export class Fleet {
       for (const info of member.beat.models) {
         const ofName = revisions.get(info.name) ?? new Map<string, ServedModel>();
         revisions.set(info.name, ofName);
-        const nodeCount = (ofName.get(info.revision)?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1);
-        ofName.set(info.revision, { info, nodeCount });
+        const here = member.state === 'gone' ? 0 : 1;
+        const loadMs = here * loadMsOf(info);
+        const own = { info, nodeCount: here, loadedCount: loadMs > 0 ? 0 : here, loadMs };
+        ofName.set(info.revision, together([own, ofName.get(info.revision)], own));
       }
     }
     const served = new Map<string, NamedModel>();
     for (const [name, ofName] of revisions) {
       const all = [...ofName.values()].sort((a, b) => byRevision(b.info, a.info));
-      const nodeCount = all.reduce((sum, each) => sum + each.nodeCount, 0);
-      if (all[0]) served.set(name, { info: all[0].info, nodeCount, byRevision: ofName });
+      if (all[0]) served.set(name, { ...together(all, all[0]), byRevision: ofName });
     }
     return served;
   }
@@ -239,6 +244,17 @@ export class Fleet {
     this.options.emit({ type: 'nodeRemoved', nodeId, reason });
     this.options.onChange();
   }
+}
+
+function together(all: readonly (ServedModel | undefined)[], { info }: ServedModel): ServedModel {
+  const counted = all.filter((each) => each !== undefined);
+  const loads = counted.map(({ loadMs }) => loadMs).filter((ms) => ms > 0);
+  return {
+    info,
+    nodeCount: counted.reduce((sum, each) => sum + each.nodeCount, 0),
+    loadedCount: counted.reduce((sum, each) => sum + each.loadedCount, 0),
+    loadMs: loads.length === 0 ? 0 : Math.min(...loads),
+  };
 }
 
 /** "10" is newer than "9". */

@@ -32,7 +32,9 @@ export function openConnection(address: string, options: ConnectionOptions): Con
   session.on('error', (error) => {
     cause = error; // 'close' follows
   });
-  session.once('connect', () => session.setLocalWindowSize(windowBytes));
+  session.once('connect', () => {
+    if (!session.destroyed) session.setLocalWindowSize(windowBytes); // it may have been given up in the same turn
+  });
   const ready = new Promise<void>((resolve, reject) => {
     // A peer that has never spoken is given no more time than one that falls silent later.
     const patienceMs = Math.min(connectTimeoutMs, keepaliveMs * 2);

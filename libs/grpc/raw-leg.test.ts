@@ -6,6 +6,7 @@ import { badRequest, Code, Reason, StatusError } from '#core';
 import { systemClock } from '#runtime';
 import { Channel, type ChannelOptions } from './channel.js';
 import type { HandlersOf } from './method.js';
+import { openConnection } from './raw-connection.js';
 import { Server } from './server.js';
 
 const Service = generation.ImageGenerationServiceService;
@@ -336,6 +337,22 @@ test('pings that are answered keep a connection', async () => {
   });
   const { response } = await connect(port, { keepaliveMs: 20 }).unaryRaw(Service.generate, request);
   expect(response.byteLength).toBeGreaterThan(1_500_000);
+});
+
+test('a connection that is given up in the very turn it is made fails its calls and nothing else', async () => {
+  const { port } = await serve({});
+  let giveUp = () => {};
+  const schedule = (_ms: number, callback: () => void) => {
+    giveUp = callback;
+    return () => {};
+  };
+  const options = { clock: { ...systemClock, schedule }, windowBytes: 1 << 20, connectTimeoutMs: 1000 };
+  const { ready, session } = openConnection(`127.0.0.1:${port}`, options);
+  // After node:http2 has heard of the socket and before it says so: a late timer comes first on a busy machine.
+  session.socket.once('connect', () => giveUp());
+  const connected = new Promise<boolean>((resolve) => session.once('connect', () => resolve(session.destroyed)));
+  await expect(ready).rejects.toMatchObject({ reason: Reason.CONNECT_FAILED, message: expect.stringContaining('1000 ms') });
+  expect(await connected).toBe(true);
 });
 
 test('closing lets running calls end', async () => {

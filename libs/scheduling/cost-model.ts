@@ -84,9 +84,17 @@ export class CostModel {
 
   /** Milliseconds of GPU time. */
   predictMs(nodeId: string, work: Work): number {
-    const node = this.#fleets.get(work.model)?.nodes.get(nodeId);
-    const own = node?.sizes.get(sizeKey(work)) ?? node;
-    return (own?.msPerTflop ?? this.#fleetMsPerTflop(work.model)) * workTflop(work);
+    return this.predictor(work)(nodeId);
+  }
+
+  /** By node id: for whoever asks about many nodes in one turn. */
+  predictor(work: Work): (nodeId: string) => number {
+    const [nodes, key, tflop] = [this.#fleets.get(work.model)?.nodes, sizeKey(work), workTflop(work)];
+    const typical = this.#fleetMsPerTflop(work.model);
+    return (nodeId) => {
+      const node = nodes?.get(nodeId);
+      return ((node?.sizes.get(key) ?? node)?.msPerTflop ?? typical) * tflop;
+    };
   }
 
   /** The typical node's time: for promises made before a node is chosen. */

@@ -23,7 +23,12 @@ interface SimulatedNode {
 
 /** First come, first served but for models, on nodes that hold one model each and begin with the first. */
 function simulate({ nodeCount, runMs, loadMs, requests }: Trace) {
-  const queue = new WaitQueue<Request>({ shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: Infinity, patienceFactor: 0 });
+  const queue = new WaitQueue<Request>({
+    shares: { high: 0.6, normal: 0.3, low: 0.1 },
+    promoteAfterMs: Infinity,
+    patienceFactor: 0,
+    kindOf: ({ model }) => model,
+  });
   const nodes: SimulatedNode[] = Array.from({ length: nodeCount }, (_, i) => ({ nodeId: `n${i}`, loaded: 'a', freeAt: 0 }));
   const putOffAt = new Map<Request, number>();
   const ended: { readonly request: Request; readonly waitedMs: number }[] = [];
@@ -31,6 +36,7 @@ function simulate({ nodeCount, runMs, loadMs, requests }: Trace) {
   const startAll = (nowMs: number) => {
     const next = (): Start<Request> | undefined =>
       nextStart(queue, {
+        fits: () => true,
         kindOf: ({ model }) => model,
         modelOf: ({ model }) => model,
         placementOf: ({ model }) =>

@@ -10,7 +10,7 @@
  */
 import { PRIORITIES } from './class-shares.js';
 import type { Candidate, Placement } from './placement.js';
-import type { Waiting } from './wait-queue.js';
+import type { Waiting, WaitQueue } from './wait-queue.js';
 
 export interface Start<Entry> {
   readonly entry: Entry;
@@ -18,7 +18,9 @@ export interface Start<Entry> {
 }
 
 export interface StartOptions<Entry> {
-  /** Equal for requests that any node treats alike: each kind is looked at once. */
+  /** Whether it may start now at all. */
+  readonly fits: (entry: Entry) => boolean;
+  /** Equal for requests that any node treats alike: each kind is placed once. */
   readonly kindOf: (entry: Entry) => string;
   /** Undefined: not now. */
   readonly placementOf: (entry: Entry) => Placement | undefined;
@@ -29,30 +31,37 @@ export interface StartOptions<Entry> {
 
 /** Undefined when nobody should start. The queue stays as it is. */
 export function nextStart<Entry extends Waiting>(
-  queue: { first(fits: (entry: Entry) => boolean): Entry | undefined },
+  queue: Pick<WaitQueue<Entry>, 'first' | 'countLike' | 'nthLike'>,
   options: StartOptions<Entry>,
 ): Start<Entry> | undefined {
   const placements = new Map<string, Placement | undefined>();
   const aheadMs = new Map<string, number>();
   let putOff: Start<Entry> | undefined;
   let chosen: Start<Entry> | undefined;
+  const consider = (start: Start<Entry>): void => {
+    const { entry, on } = start;
+    if (on.loadMs === 0) {
+      if (!putOff || !isBelow(entry, putOff.entry)) chosen = start;
+    } else if (!putOff) {
+      if (options.mayPutOff(start)) putOff = start;
+      else chosen = start;
+    }
+  };
   queue.first((entry) => {
+    if (!options.fits(entry)) return false;
     const kind = options.kindOf(entry);
     if (!placements.has(kind)) placements.set(kind, options.placementOf(entry));
     const placement = placements.get(kind);
-    if (!placement) return false;
-    const model = options.modelOf(entry);
-    const ahead = aheadMs.get(model) ?? 0;
-    const on = placement.kind === 'start' ? placement.on : ahead >= placement.unlessAheadMs ? placement.or : undefined;
-    if (!on) {
-      aheadMs.set(model, ahead + entry.costMs);
-      return false;
-    }
-    if (on.loadMs === 0 && (!putOff || !isBelow(entry, putOff.entry))) chosen = { entry, on };
-    else if (on.loadMs > 0 && !putOff) {
-      const start = { entry, on };
-      if (options.mayPutOff(start)) putOff = start;
-      else chosen = start;
+    if (placement?.kind === 'start') consider({ entry, on: placement.on });
+    else if (placement) {
+      const model = options.modelOf(entry);
+      const ahead = aheadMs.get(model) ?? 0;
+      const waitingCount = queue.countLike(entry);
+      aheadMs.set(model, ahead + waitingCount * entry.costMs);
+      // The first of its kind that has enough ahead of it.
+      const index = Math.max(0, Math.ceil((placement.unlessAheadMs - ahead) / entry.costMs));
+      const further = placement.or && index < waitingCount ? queue.nthLike(entry, index) : undefined;
+      if (further && placement.or) consider({ entry: further, on: placement.or });
     }
     return chosen !== undefined;
   });

@@ -7,8 +7,8 @@ interface Request extends Waiting {
 }
 
 const SHARES = { high: 0.6, normal: 0.3, low: 0.1 };
-const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY) =>
-  new WaitQueue<Request>({ shares: SHARES, promoteAfterMs, patienceFactor: 3 });
+const newQueue = (promoteAfterMs = Number.POSITIVE_INFINITY, kindOf = (entry: Request) => entry.model) =>
+  new WaitQueue<Request>({ shares: SHARES, promoteAfterMs, patienceFactor: 3, kindOf });
 
 function request(arrival: number, fields: Partial<Request> = {}): Request {
   return {
@@ -102,6 +102,37 @@ describe('order', () => {
     expect(queue.remove(second)).toBe(false);
     queue.add(second);
     expect([...queue]).toEqual(entries);
+  });
+
+  test('what is best for a taker does not depend on how kinds are kept', () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const random = randomOf(seed);
+      const pick = <T>(of: readonly T[]): T => of[Math.floor(random() * of.length)] as T;
+      const byModel = newQueue();
+      const eachItsOwn = newQueue(Number.POSITIVE_INFINITY, (entry) => String(entry.arrival));
+      for (let arrival = 0; arrival < 60; arrival++) {
+        const fields = {
+          priority: pick(PRIORITIES),
+          tenant: pick(['a', 'b', 'c']),
+          model: pick(['x', 'y', 'z']),
+          costMs: 100 + 900 * random(),
+        };
+        const entry = request(arrival, fields);
+        byModel.add(entry);
+        eachItsOwn.add(entry);
+      }
+      while (byModel.size > 0) {
+        const models = new Set([pick(['x', 'y', 'z']), pick(['x', 'y', 'z'])]);
+        const fits = (entry: Request) => models.has(entry.model);
+        const best = byModel.first(fits);
+        expect(best, `seed ${seed}`).toBe(eachItsOwn.first(fits));
+        const gone = best ?? byModel.head;
+        if (!gone) break;
+        byModel.take(gone);
+        eachItsOwn.take(gone);
+      }
+      expect([...byModel.oneOfEachKind()]).toEqual([]);
+    }
   });
 
   test('first() skips what does not fit and leaves it waiting', () => {

@@ -7,6 +7,10 @@
  * Short requests therefore pass long ones, but none for ever: a deadline comes nearer while others are
  * set later. A request that has waited long moves up a class.
  *
+ * Nodes may differ in what they can take. Requests that any node treats alike are of one kind, and within a
+ * tenant each kind is kept by itself: the best request for a node is found among as many as there are kinds,
+ * however many of the wrong kind stand before it.
+ *
  * Pure: time comes in as an argument. Every change costs O(log n).
  */
 import { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
@@ -27,12 +31,14 @@ export interface Waiting {
   readonly deadlineAt: number;
 }
 
-export interface WaitQueueOptions {
+export interface WaitQueueOptions<Entry> {
   readonly shares: Shares;
   /** A request that has waited this long in a class moves up to the next; Infinity: never. */
   readonly promoteAfterMs: number;
   /** The virtual deadline comes after this many times the predicted time; 0: first come, first served. */
   readonly patienceFactor: number;
+  /** Equal for requests that fit the same takers. Fixed while a request waits. */
+  readonly kindOf: (entry: Entry) => string;
 }
 
 /** GPU time given to somebody: what fairness and shares are counted in. */
@@ -47,15 +53,23 @@ interface Place<Entry> {
   readonly entry: Entry;
   readonly dueAt: number;
   readonly line: Line<Entry>;
+  readonly kind: Kind<Entry>;
   /** When it came into this class. */
   readonly since: number;
+}
+
+/** What one tenant has waiting in one class, of one kind. */
+interface Kind<Entry> {
+  readonly name: string;
+  readonly places: Heap<Place<Entry>>;
 }
 
 /** What one tenant has waiting in one class. */
 interface Line<Entry> {
   readonly tenant: string;
   readonly level: Level<Entry>;
-  readonly places: Heap<Place<Entry>>;
+  readonly kinds: Heap<Kind<Entry>>;
+  readonly byKind: Map<string, Kind<Entry>>;
   /** Its turn, virtual milliseconds. */
   tag: number;
 }
@@ -76,13 +90,17 @@ export class WaitQueue<Entry extends Waiting> {
   readonly #shares: ClassShares;
   readonly #promoteAfterMs: number;
   readonly #patienceFactor: number;
+  readonly #kindOf: (entry: Entry) => string;
   readonly #levels: Readonly<Record<Priority, Level<Entry>>>;
   readonly #places = new Map<Entry, Place<Entry>>();
+  /** Who waits, by kind. */
+  readonly #kinds = new Map<string, Set<Entry>>();
 
-  constructor(options: WaitQueueOptions) {
+  constructor(options: WaitQueueOptions<Entry>) {
     this.#shares = new ClassShares(options.shares);
     this.#promoteAfterMs = options.promoteAfterMs;
     this.#patienceFactor = options.patienceFactor;
+    this.#kindOf = options.kindOf;
     this.#levels = { high: newLevel('high'), normal: newLevel('normal'), low: newLevel('low') };
   }
 
@@ -110,13 +128,20 @@ export class WaitQueue<Entry extends Waiting> {
     const place = this.#places.get(entry);
     if (!place) return false;
     this.#places.delete(entry);
-    const { line } = place;
+    const { kind, line } = place;
     const { level } = line;
+    this.#kinds.get(kind.name)?.delete(entry);
+    if (this.#kinds.get(kind.name)?.size === 0) this.#kinds.delete(kind.name);
     level.byAge.remove(place);
     level.byYouth.remove(place);
     level.costMs -= entry.costMs;
-    line.places.remove(place);
-    if (line.places.size > 0) level.lines.moved(line);
+    kind.places.remove(place);
+    if (kind.places.size > 0) line.kinds.moved(kind);
+    else {
+      line.kinds.remove(kind);
+      line.byKind.delete(kind.name);
+    }
+    if (line.kinds.size > 0) level.lines.moved(line);
     else {
       level.lines.remove(line);
       level.byTenant.delete(line.tenant);
@@ -170,14 +195,31 @@ export class WaitQueue<Entry extends Waiting> {
     }
   }
 
-  /** The best request that `fits`; it stays in the queue. */
+  /** The best request that `fits`, which one of a kind answers for all; it stays in the queue. */
   first(fits: (entry: Entry) => boolean): Entry | undefined {
     for (const level of this.#levelsInOrder()) {
       for (const line of level.lines.inOrder()) {
-        for (const { entry } of line.places.inOrder()) if (fits(entry)) return entry;
+        for (const { places } of line.kinds.inOrder()) if (places.head && fits(places.head.entry)) return places.head.entry;
       }
     }
     return undefined;
+  }
+
+  /** How many there are of its kind and tenant in its class. */
+  countLike(entry: Entry): number {
+    return this.#places.get(entry)?.kind.places.size ?? 0;
+  }
+
+  /** The one that has so many of its kind and tenant before it; 0 is the first. O(n log n) in that number. */
+  nthLike(entry: Entry, index: number): Entry | undefined {
+    let before = 0;
+    for (const place of this.#places.get(entry)?.kind.places.inOrder() ?? []) if (before++ === index) return place.entry;
+    return undefined;
+  }
+
+  /** One waiting request of each kind. */
+  *oneOfEachKind(): Generator<Entry, void> {
+    for (const [entry] of this.#kinds.values()) if (entry) yield entry;
   }
 
   /** Undefined when it does not wait. */
@@ -231,9 +273,14 @@ export class WaitQueue<Entry extends Waiting> {
   #enter(entry: Entry, priority: Priority, since: number): void {
     const level = this.#levels[priority];
     const line = level.byTenant.get(entry.tenant) ?? newLine(level, entry.tenant);
-    const place: Place<Entry> = { entry, dueAt: this.#dueAtOf(entry), line, since };
+    const kindName = this.#kindOf(entry);
+    const kind = line.byKind.get(kindName) ?? newKind(line, kindName);
+    const place: Place<Entry> = { entry, dueAt: this.#dueAtOf(entry), line, kind, since };
+    this.#kinds.set(kindName, (this.#kinds.get(kindName) ?? new Set()).add(entry));
     level.costMs += entry.costMs;
-    line.places.add(place);
+    kind.places.add(place);
+    if (line.kinds.has(kind)) line.kinds.moved(kind);
+    else line.kinds.add(kind);
     level.byAge.add(place);
     level.byYouth.add(place);
     if (level.lines.has(line)) level.lines.moved(line);
@@ -257,7 +304,7 @@ export class WaitQueue<Entry extends Waiting> {
   }
 
   #isOwed(level: Level<Entry>): boolean {
-    const next = level.lines.head?.places.head;
+    const next = level.lines.head && headOf(level.lines.head);
     return next !== undefined && this.#shares.owes(level.priority, next.entry.costMs);
   }
 }
@@ -275,9 +322,19 @@ function newLevel<Entry extends Waiting>(priority: Priority): Level<Entry> {
 }
 
 function newLine<Entry extends Waiting>(level: Level<Entry>, tenant: string): Line<Entry> {
-  const line: Line<Entry> = { tenant, level, places: new Heap<Place<Entry>>(placeBefore), tag: level.clock.tagOf(tenant) };
+  const line: Line<Entry> = { tenant, level, kinds: new Heap<Kind<Entry>>(kindBefore), byKind: new Map(), tag: level.clock.tagOf(tenant) };
   level.byTenant.set(tenant, line);
   return line;
+}
+
+function newKind<Entry extends Waiting>(line: Line<Entry>, name: string): Kind<Entry> {
+  const kind: Kind<Entry> = { name, places: new Heap<Place<Entry>>(placeBefore) };
+  line.byKind.set(name, kind);
+  return kind;
+}
+
+function headOf<Entry extends Waiting>(line: Line<Entry>): Place<Entry> | undefined {
+  return line.kinds.head?.places.head;
 }
 
 /**
@@ -298,16 +355,17 @@ function placeBefore(a: Ranked, b: Ranked): boolean {
   return a.dueAt === b.dueAt ? a.entry.arrival < b.entry.arrival : a.dueAt < b.dueAt;
 }
 
-interface RankedLine {
-  readonly tag: number;
-  readonly places: { readonly head: Ranked | undefined };
+function kindBefore<Entry extends Waiting>(a: Kind<Entry>, b: Kind<Entry>): boolean {
+  return isBefore(a.places.head, b.places.head);
 }
 
 /** Between tenants whose turn is the same, the more urgent request decides. */
-function lineBefore(a: RankedLine, b: RankedLine): boolean {
-  if (a.tag !== b.tag) return a.tag < b.tag;
-  const [mine, theirs] = [a.places.head, b.places.head];
-  return mine !== undefined && theirs !== undefined && placeBefore(mine, theirs);
+function lineBefore<Entry extends Waiting>(a: Line<Entry>, b: Line<Entry>): boolean {
+  return a.tag === b.tag ? isBefore(headOf(a), headOf(b)) : a.tag < b.tag;
+}
+
+function isBefore(a: Ranked | undefined, b: Ranked | undefined): boolean {
+  return a !== undefined && b !== undefined && placeBefore(a, b);
 }
 
 /** Turn by turn: each request moves its tenant's tag on. */
@@ -315,16 +373,30 @@ function* turnsOf<Entry extends Waiting>(level: Level<Entry>): Generator<Entry, 
   const turns = new Heap<{ tag: number; place: Place<Entry>; rest: Iterator<Place<Entry>> }>((a, b) =>
     a.tag === b.tag ? placeBefore(a.place, b.place) : a.tag < b.tag,
   );
-  for (const line of level.lines) {
-    const rest = line.places.inOrder();
-    const first = rest.next();
-    if (!first.done) turns.add({ tag: line.tag, place: first.value, rest });
-  }
+  const next = (tag: number, rest: Iterator<Place<Entry>>) => {
+    const { done, value: place } = rest.next();
+    if (!done) turns.add({ tag, place, rest });
+  };
+  for (const line of level.lines) next(line.tag, inOrder(line));
   for (let turn = turns.head; turn; turn = turns.head) {
     const { entry } = turn.place;
     yield entry;
     turns.remove(turn);
-    const next = turn.rest.next();
-    if (!next.done) turns.add({ tag: turn.tag + entry.costMs, place: next.value, rest: turn.rest });
+    next(turn.tag + entry.costMs, turn.rest);
+  }
+}
+
+/** All kinds of a line as one. */
+function* inOrder<Entry extends Waiting>(line: Line<Entry>): Generator<Place<Entry>, void> {
+  const heads = new Heap<{ place: Place<Entry>; rest: Iterator<Place<Entry>> }>((a, b) => placeBefore(a.place, b.place));
+  const next = (rest: Iterator<Place<Entry>>) => {
+    const { done, value: place } = rest.next();
+    if (!done) heads.add({ place, rest });
+  };
+  for (const { places } of line.kinds) next(places.inOrder());
+  for (let head = heads.head; head; head = heads.head) {
+    yield head.place;
+    heads.remove(head);
+    next(head.rest);
   }
 }

@@ -38,6 +38,17 @@ test('lines below the level are dropped', () => {
   expect(lines).toHaveLength(1);
 });
 
+test('what is announced passes every level, also from a child', () => {
+  const { logger, parsed } = capture({ level: 'error' });
+  logger.announce({ grpc: 'a:1' }, 'ready');
+  logger.child({ request_id: 'r1' }).announce({}, 'ready');
+  logger.info({}, 'no');
+  expect(parsed()).toMatchObject([
+    { level: 'info', msg: 'ready', grpc: 'a:1' },
+    { level: 'info', msg: 'ready', request_id: 'r1' },
+  ]);
+});
+
 test('a child adds its fields to every line and leaves its parent alone', () => {
   const { logger, parsed } = capture();
   logger.child({ request_id: 'r1' }).info({ step: 2 }, 'child');

@@ -25,6 +25,8 @@ export interface Logger {
   info(fields: LogFields, message: string): void;
   warn(fields: LogFields, message: string): void;
   error(fields: LogFields, message: string): void;
+  /** An info line at any level: whoever started this process waits for it. */
+  announce(fields: LogFields, message: string): void;
   /** A logger that adds `fields` to every line. */
   child(fields: LogFields): Logger;
 }
@@ -40,7 +42,7 @@ export interface LoggerOptions {
 }
 
 export function createLogger(options: LoggerOptions): Logger {
-  return pino(
+  const logger = pino(
     {
       level: options.level,
       base: { service: options.service, ...options.fields },
@@ -50,10 +52,16 @@ export function createLogger(options: LoggerOptions): Logger {
     },
     options.format === 'pretty' ? prettyStream(options.destination) : (options.destination ?? stdoutInBatches()),
   );
+  // A child inherits it, as it does all methods of its parent.
+  return Object.assign(logger, {
+    announce(this: typeof logger, fields: LogFields, message: string) {
+      this.child({}, { level: 'info' }).info(fields, message);
+    },
+  });
 }
 
 /** Drops every line: for tests and for tools that print by themselves. */
-export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {}, child: () => silentLogger };
+export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {}, announce() {}, child: () => silentLogger };
 
 const FLUSH_MS = 5;
 /** Written before FLUSH_MS when there is this much. */

@@ -51,7 +51,7 @@ await runProgram<NodeConfig>(
       });
       return node.lifecycle;
     },
-    onReady: () => logger?.info({ ...node?.addresses() }, 'ready'),
+    onReady: () => logger?.announce({ ...node?.addresses() }, 'ready'),
     onFailed: (message, error) => logger?.error({ error }, message),
   },
   host,

@@ -26,7 +26,7 @@ await runProgram<RouterConfig>(
       built = build(config, { clock: systemClock, random: systemRandom, logger });
       return built.lifecycle;
     },
-    onReady: () => logger?.info({ ...built?.addresses() }, 'ready'),
+    onReady: () => logger?.announce({ ...built?.addresses() }, 'ready'),
     onFailed: (message, error) => logger?.error({ error }, message),
   },
   processHost(),

@@ -22,7 +22,7 @@ import { drawCanary } from './canary.js';
 import type { RouterConfig } from './config.js';
 import { Dispatcher } from './dispatch/dispatcher.js';
 import { Fleet } from './dispatch/fleet.js';
-import type { Ticket } from './dispatch/ticket.js';
+import { kindOf, type Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
 import { Executor } from './execute.js';
 import { Flights } from './join.js';
@@ -60,7 +60,7 @@ export interface Router {
 
 export function createRouter(options: RouterOptions): Router {
   const { access, config, clock, random, emit, evidence } = options;
-  const queue = new WaitQueue<Ticket>(config.order);
+  const queue = new WaitQueue<Ticket>({ ...config.order, kindOf });
   const leases = new LeaseTable();
   const cost = new CostModel(config.cost);
   const breakers = new BreakerPool({
@@ -74,12 +74,13 @@ export function createRouter(options: RouterOptions): Router {
     routerId: config.routerId,
     zone: config.zone,
     clock,
+    random,
     link: config.link,
     emit,
     breakers,
     cost,
     evidence,
-    onChange: () => dispatcher.pump(),
+    onChange: () => dispatcher.pumpSoon(),
     onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
     onServed: (service) => {
       queue.served(service);

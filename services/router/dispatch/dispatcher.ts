@@ -17,13 +17,14 @@ import {
   place,
   type Service,
   type Start,
+  type StartOptions,
   type Urgency,
   type WaitQueue,
 } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
-import type { Ticket } from './ticket.js';
+import { kindOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
 export interface Slot {
@@ -62,6 +63,13 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
+/** A node that may be bid at, and what we hold for it. */
+interface Busy {
+  readonly node: FleetNode;
+  readonly best: Urgency;
+  readonly freeInMs: number;
+}
+
 interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
@@ -83,6 +91,8 @@ const MIN_RETRY_MS = 500;
  */
 const BID_NEWS_MS = 25;
 const BID_NEWS_MS_PER_NODE = 0.25;
+/** What a node that frees later was told may grow old: it is put right at a later look, SWEEP_MS apart, before the node grants ahead. */
+const NEWS_HORIZON_MS = 250;
 /** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
 const URGENT_NEWS_COUNT = 4;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
@@ -92,6 +102,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
+  #pumpSoonScheduled = false;
   #cancelSweep: (() => void) | undefined;
   #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
@@ -158,7 +169,7 @@ export class Dispatcher {
   /** An idle slot for a request that runs elsewhere already, unless somebody waits for it; counted as another `service`. */
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
-    const idle = fleet.eligible(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
+    const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
     const placement = place(idle.map((node) => node.candidate(ticket, cost.predictMs(node.nodeId, ticket.work))));
     const node = placement?.kind === 'start' ? fleet.get(placement.on.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
@@ -175,7 +186,7 @@ export class Dispatcher {
     if (this.#options.leases.release(slot.lease)) this.pump();
   }
 
-  /** Looks for work that can start; called at every change of slots, nodes or queue. Coalesced. */
+  /** Looks for work that can start. What happens in one turn of the event loop is one look. */
   pump(): void {
     if (this.#pumpScheduled) return;
     this.#pumpScheduled = true;
@@ -186,9 +197,22 @@ export class Dispatcher {
     });
   }
 
+  /** The same after all news that have come by now: a thousand nodes say a lot at once. */
+  pumpSoon(): void {
+    if (this.#pumpSoonScheduled) return;
+    this.#pumpSoonScheduled = true;
+    setImmediate(() => {
+      this.#pumpSoonScheduled = false;
+      this.pump();
+    });
+  }
+
   /** A node grants its next slot: it goes to whatever is our best request now. */
   onGrant(node: FleetNode, grantId: bigint): void {
-    const ticket = this.#next((waiting) => (node.canTake(waiting) ? this.#placementOn(waiting, node) : undefined))?.entry;
+    const ticket = this.#next({
+      fits: (waiting) => node.canTake(waiting),
+      placementOf: (waiting) => this.#placementOn(waiting, node),
+    })?.entry;
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -205,13 +229,14 @@ export class Dispatcher {
   #startOnIdleNodes(): void {
     const { fleet, queue } = this.#options;
     if (queue.size === 0) return;
+    const idle = new Set<FleetNode>();
+    for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
     const refused = new Set<string>();
-    for (;;) {
-      const idle = [...fleet].filter((node) => node.usable && node.link.freeCount > 0);
-      if (idle.length === 0) return;
-      const next = this.#next((waiting) =>
-        !refused.has(kindOf(waiting)) && idle.some((node) => node.canTake(waiting)) ? place(this.#candidates(waiting)) : undefined,
-      );
+    while (idle.size > 0) {
+      const next = this.#next({
+        fits: (waiting) => !refused.has(kindOf(waiting)) && anyCanTake(idle, waiting),
+        placementOf: (waiting) => place(this.#candidates(waiting)),
+      });
       if (!next) return;
       const node = fleet.get(next.on.nodeId);
       const permit = node?.breaker.admit();
@@ -220,15 +245,16 @@ export class Dispatcher {
         continue;
       }
       node.link.takeFree();
+      if (node.link.freeCount === 0) idle.delete(node);
       this.#start(next.entry, node, permit, undefined);
     }
   }
 
-  #next(placementOf: (ticket: Ticket) => Placement | undefined): Start<Ticket> | undefined {
+  #next(by: Pick<StartOptions<Ticket>, 'fits' | 'placementOf'>): Start<Ticket> | undefined {
     const nowMs = this.#options.clock.now();
     return nextStart(this.#options.queue, {
+      ...by,
       kindOf,
-      placementOf,
       modelOf: ({ work }) => work.model,
       mayPutOff: ({ entry, on }) => {
         const waiter = this.#waiters.get(entry);
@@ -238,20 +264,22 @@ export class Dispatcher {
     });
   }
 
-  #candidates(ticket: Ticket): Candidate[] {
+  #candidates(ticket: Ticket, besides?: FleetNode): Candidate[] {
     const { cost, fleet } = this.#options;
-    return fleet.eligible(ticket).map((node) => node.candidate(ticket, cost.predictMs(node.nodeId, ticket.work)));
+    const predictMs = cost.predictor(ticket.work);
+    const nodes = fleet.candidates(ticket).filter((node) => node !== besides);
+    return nodes.map((node) => node.candidate(ticket, predictMs(node.nodeId)));
   }
 
-  /** Where it should run, when it can on the granted slot without a load, or nowhere sooner. */
+  /** Whether it should run on the granted slot: undefined when it would be finished sooner elsewhere. */
   #placementOn(ticket: Ticket, granted: FleetNode): Placement | undefined {
-    const all = this.#candidates(ticket).map((each) => (each.nodeId === granted.nodeId ? { ...each, freeInMs: 0 } : each));
-    const own = all.find(({ nodeId }) => nodeId === granted.nodeId);
-    if (!own) return undefined;
-    // Another idle node would do as well, but for a load.
-    const placement = place(all.filter((each) => each === own || each.freeInMs > 0 || own.loadMs > 0));
-    if (placement?.kind === 'start') return placement.on === own ? placement : undefined;
-    return placement?.or === own ? placement : undefined;
+    const runMs = this.#options.cost.predictMs(granted.nodeId, ticket.work);
+    const own = { ...granted.candidate(ticket, runMs), freeInMs: 0 };
+    // An idle node would do as well, but for a load.
+    const others = this.#candidates(ticket, granted).filter(({ freeInMs }) => freeInMs > 0 || own.loadMs > 0);
+    const placement = place([own, ...others]);
+    const best = placement?.kind === 'start' ? placement.on : placement?.or;
+    return best === own ? placement : undefined;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
@@ -283,43 +311,38 @@ export class Dispatcher {
   }
 
   /**
-   * Bids where slots free soonest, one bid for each waiting request at most: a thousand nodes do not
-   * mean a thousand messages.
+   * Bids where slots free soonest, at as many nodes as requests wait: a thousand nodes do not mean a thousand
+   * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
+   * older bid stays, for nobody knows who wins next.
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
-    const { head } = queue;
-    const headUrgency = head && queue.urgencyOf(head);
-    // Nearly always every node could take the head: looked up once, not for each of a thousand nodes.
-    const bestFor = (node: FleetNode) => (head && node.canTake(head) ? headUrgency : this.#bestFor(node));
-    let standing = 0;
-    const bidding: FleetNode[] = [];
-    const open: FleetNode[] = [];
+    const kinds = [...queue.oneOfEachKind()];
+    // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
+    const known = new Map<string, Urgency | undefined>();
+    const bestFor = (node: FleetNode) => {
+      const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
+      if (!known.has(takes)) known.set(takes, this.#bestFor(node));
+      return known.get(takes);
+    };
+    const moreUrgent: Busy[] = [];
+    const busy: Busy[] = [];
     for (const node of fleet) {
-      if (node.link.bidding) bidding.push(node);
+      const { link } = node;
       // An idle node that was passed over has a faster one behind it: not worth a bid.
-      else if (head && node.usable && node.link.freeCount === 0) open.push(node);
-    }
-    bidding.sort(soonestFree);
-    let urgentNews = URGENT_NEWS_COUNT;
-    for (const node of bidding) {
+      if (!link.bidding && (kinds.length === 0 || link.freeCount > 0 || !node.usable)) continue;
       const best = bestFor(node);
-      if (!best) node.link.withdraw();
+      if (best) busy.push({ node, best, freeInMs: link.freeInMs });
+      if (!link.bidding) continue;
+      if (!best) link.withdraw();
       else {
-        standing++;
         const changed = this.#changeOf(node, best);
-        if (changed === 'less' || (changed === 'more' && urgentNews-- > 0)) node.link.bid(queue.size, best);
+        if (changed === 'less' && link.freeInMs < NEWS_HORIZON_MS) link.bid(queue.size, best);
+        else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
       }
     }
-    if (standing >= queue.size) return;
-    open.sort(soonestFree);
-    for (const node of open) {
-      if (standing >= queue.size) return;
-      const best = bestFor(node);
-      if (!best) continue;
-      node.link.bid(queue.size, best);
-      standing++;
-    }
+    for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
+    for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
   #bestFor(node: FleetNode): Urgency | undefined {
@@ -397,7 +420,7 @@ export class Dispatcher {
     const { fleet, queue } = this.#options;
     const served = fleet.model(ticket.work.model, ticket.revision);
     const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
-    if (fleet.idleCount() > queue.size) return ownMs;
+    if (fleet.hasIdleBeyond(queue.size)) return ownMs;
     return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ownMs;
   }
 
@@ -415,7 +438,7 @@ export class Dispatcher {
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
     const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.idleCount() > queue.size) return undefined;
+    if (fleet.hasIdleBeyond(queue.size)) return undefined;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
@@ -488,11 +511,13 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-/** Equal for requests that any node treats alike. */
-function kindOf({ kind, tried }: Ticket): string {
-  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
+function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
+  for (const node of nodes) if (node.canTake(ticket)) return true;
+  return false;
 }
 
-function soonestFree(a: FleetNode, b: FleetNode): number {
-  return a.link.freeInMs - b.link.freeInMs;
+/** At most so many, the soonest first; in no order when that is all of them. */
+function soonestFree(nodes: Busy[], count: number): readonly Busy[] {
+  if (nodes.length <= count) return nodes;
+  return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

@@ -5,7 +5,7 @@
  */
 import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
-import type { Clock, Emit } from '#core';
+import type { Clock, Emit, Random } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { CostModel, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
@@ -17,6 +17,7 @@ export interface FleetOptions {
   readonly routerId: string;
   readonly zone: string;
   readonly clock: Clock;
+  readonly random: Random;
   /** Of the lines to nodes. */
   readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs'>;
   readonly emit: Emit<RouterEvent>;
@@ -45,8 +46,12 @@ export interface NamedModel extends ServedModel {
   readonly byRevision: ReadonlyMap<string, ServedModel>;
 }
 
+const SAMPLE_COUNT = 64;
+
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
+  /** The same, made at the first question after a change. */
+  #list: FleetNode[] | undefined;
   readonly #awaitingModels = new Set<() => void>();
   /** Worked out at the first question after a change; asked at every admission. */
   #models: Map<string, NamedModel> | undefined;
@@ -95,9 +100,27 @@ export class Fleet {
     }
   }
 
-  /** May be called with this request now or as soon as a slot is free. */
-  eligible(ticket: Ticket): FleetNode[] {
-    return [...this.#nodes.values()].filter((node) => node.canTake(ticket));
+  /**
+   * Who may be called with this request now or as soon as a slot is free: everybody in a small mesh, SAMPLE_COUNT
+   * idle and as many busy ones in a large one, and of those that would have to load its model as many again. The best of so many random ones is nearly the best of all (power of
+   * choices: Mitzenmacher, 2001), at a price that does not grow with the mesh; and routers that ask at the same
+   * time do not all fall on the same node.
+   */
+  candidates(ticket: Ticket): FleetNode[] {
+    this.#list ??= [...this.#nodes.values()];
+    const from = Math.floor(this.options.random() * this.#list.length);
+    const chosen: FleetNode[] = [];
+    const counts = { loaded: { idle: 0, busy: 0 }, unloaded: { idle: 0, busy: 0 } };
+    const isEnough = () => counts.loaded.idle >= SAMPLE_COUNT && counts.loaded.busy >= SAMPLE_COUNT;
+    for (let i = 0; i < this.#list.length && !isEnough(); i++) {
+      const node = this.#list[(from + i) % this.#list.length] as FleetNode;
+      const count = counts[node.loadMs(ticket) > 0 ? 'unloaded' : 'loaded'];
+      const state = node.link.freeCount > 0 ? 'idle' : 'busy';
+      if (count[state] >= SAMPLE_COUNT || !node.canTake(ticket)) continue;
+      chosen.push(node);
+      count[state]++;
+    }
+    return chosen;
   }
 
   /** Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's. */
@@ -108,11 +131,14 @@ export class Fleet {
     return false;
   }
 
-  /** Idle slots that may be called. */
-  idleCount(): number {
-    let count = 0;
-    for (const node of this.#nodes.values()) if (node.usable) count += node.link.freeCount;
-    return count;
+  /** Whether more idle slots than this may be called. */
+  hasIdleBeyond(count: number): boolean {
+    let idleCount = 0;
+    for (const node of this.#nodes.values()) {
+      if (node.link.freeCount > 0 && node.usable) idleCount += node.link.freeCount;
+      if (idleCount > count) return true;
+    }
+    return false;
   }
 
   /** Slots of nodes that take work. */
@@ -161,6 +187,7 @@ export class Fleet {
   close(): void {
     for (const node of this.#nodes.values()) node.link.close();
     this.#nodes.clear();
+    this.#list = undefined;
     this.options.breakers.close();
   }
 
@@ -223,6 +250,7 @@ export class Fleet {
     const met = this.#nodes.get(nodeId)?.met ?? false;
     const node = new FleetNode({ link, breaker: breakers.of(nodeId), member, zone, met });
     this.#nodes.set(nodeId, node);
+    this.#list = undefined;
     this.#modelsChanged();
     emit({ type: 'nodeAdded', nodeId, address, incarnation });
   }
@@ -237,6 +265,7 @@ export class Fleet {
     const node = this.#nodes.get(nodeId);
     if (!node) return;
     this.#nodes.delete(nodeId);
+    this.#list = undefined;
     this.#modelsChanged();
     this.options.breakers.forget(nodeId);
     this.options.cost.forget(nodeId);

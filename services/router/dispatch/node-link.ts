@@ -153,13 +153,16 @@ export class NodeLink {
   #receive(message: FromNode['message']): void {
     switch (message?.$case) {
       case 'slots': {
-        const slots = message.value;
+        const { accepting, slotCount, busyCount, nextFreeMs } = message.value;
+        const freeCount = Math.max(0, slotCount - busyCount);
+        // When a busy slot will be free moves often, and starts nobody.
+        const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
         this.#connected = true;
-        this.#accepting = slots.accepting;
-        this.#slotCount = slots.slotCount;
-        this.#freeCount = Math.max(0, slots.slotCount - slots.busyCount);
-        this.#nextFreeAt = this.#options.clock.now() + slots.nextFreeMs;
-        return this.#options.onChange();
+        this.#accepting = accepting;
+        this.#slotCount = slotCount;
+        this.#freeCount = freeCount;
+        this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;
+        return isNews ? this.#options.onChange() : undefined;
       }
       case 'grant':
         this.#standingBid = undefined;

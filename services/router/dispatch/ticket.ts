@@ -32,3 +32,8 @@ export interface Ticket extends Waiting {
   /** Told when its turn changes. Absent for callers who do not watch. */
   readonly onQueued: ((position: number, etaMs: number) => void) | undefined;
 }
+
+/** Equal for requests that any node treats alike. */
+export function kindOf({ kind, tried }: Ticket): string {
+  return tried.size === 0 ? kind : [kind, ...tried].join('\n');
+}

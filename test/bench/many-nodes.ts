@@ -1,0 +1,133 @@
+/**
+ * What does the one order cost in a large mesh? Four real routers and a thousand nodes (real ports, slots
+ * and Attach streams, pictures that only take time) under Poisson arrivals at 105 % load, so that
+ * requests wait and every slot is bid for. Counted: messages for each request, time from a node's grant to
+ * the call that uses it, and for how long a router's event loop was ever blocked.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+import { connectMesh } from '#client';
+import { LocalMesh } from '#local-mesh';
+import { systemClock, systemRandom } from '#runtime';
+import { readFigures } from '../support/metrics.js';
+import type { SwarmCounts } from './many-nodes-swarm.js';
+import { finish, printTable, quantile, rounded } from './support/report.js';
+
+const NODES = 1000;
+const SWARMS = 2;
+const ROUTERS = 4;
+const PICTURE_MS = 8000;
+const LOAD = 1.05;
+const WARM_UP_MS = 2 * PICTURE_MS;
+const MEASURED_MS = 30_000;
+/** What libuv's sampling adds to every figure of nodejs_eventloop_lag. */
+const SAMPLING_MS = 10;
+
+const picture = { prompt: 'x', width: 128, height: 128, steps: 8 };
+const swarms: ChildProcess[] = [];
+const mesh = await LocalMesh.start({ nodes: 0, routerCount: ROUTERS, env: { router: { DMESH_LOG_LEVEL: 'warn' } } });
+try {
+  for (let i = 0; i < SWARMS; i++) {
+    const args = [mesh.natsUrl, `swarm-${i}`, String(NODES / SWARMS), String(PICTURE_MS)];
+    swarms.push(fork(path.join(import.meta.dirname, 'many-nodes-swarm.js'), args));
+  }
+  await Promise.all(swarms.map((swarm) => once(swarm, 'message')));
+  for (const router of mesh.routers) await mesh.waitForNodes(NODES, { router });
+  const clients = mesh.routers.map(({ grpc }) => connectMesh({ address: grpc }));
+
+  const load = new AbortController();
+  const answers: Promise<number>[] = [];
+  const failures: string[] = [];
+  const arrivals = (async () => {
+    const startedAt = performance.now();
+    const meanGapMs = PICTURE_MS / NODES / LOAD;
+    for (let atMs = 0, i = 0; !load.signal.aborted; i++) {
+      atMs += -Math.log(1 - systemRandom()) * meanGapMs;
+      const waitMs = startedAt + atMs - performance.now();
+      if (waitMs > 0) await systemClock.sleep(waitMs);
+      const askedAt = performance.now();
+      const asked = clients[i % clients.length]?.generate(picture, { timeoutMs: 300_000 });
+      if (!asked) throw new Error('expected a client');
+      answers.push(
+        asked.then(
+          () => performance.now() - askedAt,
+          (error: Error) => {
+            failures.push(error.message);
+            return Number.NaN;
+          },
+        ),
+      );
+    }
+  })();
+  await systemClock.sleep(WARM_UP_MS);
+  const before = await Promise.all(swarms.map(countsOf));
+  await Promise.all(mesh.routers.map(({ http }) => readFigures(http))); // prom-client begins its window of the event loop anew
+  const cpuBefore = await cpuSeconds();
+  await systemClock.sleep(MEASURED_MS);
+  const after = await Promise.all(swarms.map(countsOf));
+  const cpuUsed = (await cpuSeconds()).map((seconds, i) => seconds - (cpuBefore[i] ?? 0));
+  const loops = await Promise.all(mesh.routers.map(async ({ http }) => readFigures(http)));
+  load.abort();
+  await arrivals;
+  const tookMs = (await Promise.all(answers)).filter((each) => !Number.isNaN(each));
+  for (const client of clients) client.close();
+
+  const sum = (of: (counts: SwarmCounts) => number) =>
+    after.reduce((total, counts, i) => total + of(counts) - of(before[i] as SwarmCounts), 0);
+  const calls = sum(({ calls }) => calls);
+  const perRequest = (count: number) => rounded(count / calls);
+  const grantToCallMs = after.flatMap((counts, i) => counts.grantToCallMs.slice(before[i]?.grantToCallMs.length));
+  const lag = (quantileName: string) =>
+    Math.max(...loops.map((figures) => 1000 * figures.sum(`nodejs_eventloop_lag_${quantileName}_seconds`))) - SAMPLING_MS;
+  const figures = {
+    nodes: NODES,
+    routers: ROUTERS,
+    requestsPerSec: rounded((1000 * calls) / MEASURED_MS),
+    bidsPerRequest: perRequest(sum(({ bids }) => bids)),
+    grantsPerRequest: perRequest(sum(({ grants }) => grants)),
+    declinesPerRequest: perRequest(sum(({ declines }) => declines)),
+    refusedPerRequest: perRequest(sum(({ refused }) => refused)),
+    grantToCallP50Ms: rounded(quantile(grantToCallMs, 0.5)),
+    grantToCallP99Ms: rounded(quantile(grantToCallMs, 0.99)),
+    loopP99Ms: rounded(lag('p99')),
+    loopMaxMs: rounded(lag('max')),
+    cpuPerRouterRatio: rounded((1000 * Math.max(...cpuUsed)) / MEASURED_MS),
+    meanS: rounded(tookMs.reduce((total, each) => total + each, 0) / tookMs.length / 1000),
+    failures: failures.length,
+  };
+  printTable(
+    `${ROUTERS} routers, ${NODES} nodes, ${PICTURE_MS / 1000} s a picture, ${100 * LOAD} % load`,
+    ['figure', 'value', 'target'],
+    [
+      ['requests per second', figures.requestsPerSec, ''],
+      ['bids for each request', figures.bidsPerRequest, '<= 12'],
+      ['grants for each request', figures.grantsPerRequest, '<= 2'],
+      ['declined grants', figures.declinesPerRequest, ''],
+      ['calls refused by nodes', figures.refusedPerRequest, ''],
+      ['grant to call, median ms', figures.grantToCallP50Ms, '<= 2'],
+      ['grant to call, p99 ms', figures.grantToCallP99Ms, ''],
+      ['event loop of a router, p99 ms late', figures.loopP99Ms, ''],
+      ['event loop of a router, most ms late', figures.loopMaxMs, '<= 10'],
+      ['busiest router, cores', figures.cpuPerRouterRatio, ''],
+      ['mean time to the picture, s', figures.meanS, ''],
+      ['failed requests', String(figures.failures), '0'],
+    ],
+  );
+  if (failures[0]) console.log(`  first failure: ${failures[0]}`);
+  finish(figures);
+} finally {
+  for (const swarm of swarms) swarm.disconnect();
+  await mesh.stop();
+}
+
+async function countsOf(swarm: ChildProcess): Promise<SwarmCounts> {
+  const answer = once(swarm, 'message');
+  swarm.send('counts');
+  const [counts] = await answer;
+  return counts as SwarmCounts;
+}
+
+function cpuSeconds(): Promise<number[]> {
+  return Promise.all(mesh.routers.map(async ({ http }) => (await readFigures(http)).sum('process_cpu_seconds_total')));
+}

@@ -17,7 +17,7 @@ export interface Beat {
   readonly models: readonly ModelReport[];
   readonly slotCount: number;
   readonly busyCount: number;
-  /** Requests that run, with progress. */
+  /** Requests that run or are paused, with progress. */
   readonly running: readonly RunningReport[];
   readonly draining: boolean;
   readonly gpu: GpuReport | null;
@@ -54,6 +54,8 @@ export interface RunningReport {
   readonly total: number;
   /** Predicted time to its end, milliseconds from this beat. */
   readonly remainingMs: number;
+  /** It gave way to another and goes on after that. */
+  readonly paused?: boolean;
 }
 
 export interface GpuReport {

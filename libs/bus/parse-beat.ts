@@ -123,7 +123,8 @@ function isRunning(value: unknown): boolean {
     text(value, 'requestId') &&
     uint32(value, 'step') &&
     uint32(value, 'total') &&
-    number(value, 'remainingMs')
+    number(value, 'remainingMs') &&
+    (value.paused === undefined || flag(value, 'paused'))
   );
 }
 

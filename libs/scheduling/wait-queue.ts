@@ -16,7 +16,7 @@
 import { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
 import { FairClock } from './fair-clock.js';
 import { Heap } from './heap.js';
-import type { Urgency } from './urgency.js';
+import type { Bid } from './preemption.js';
 
 export interface Waiting {
   /** Rises by one with every request of this router; decides between equals. */
@@ -223,12 +223,13 @@ export class WaitQueue<Entry extends Waiting> {
   }
 
   /** Undefined when it does not wait. */
-  urgencyOf(entry: Entry): Urgency | undefined {
+  bidOf(entry: Entry): Bid | undefined {
     const place = this.#places.get(entry);
     if (!place) return undefined;
     const { line, dueAt } = place;
     const rank = this.#isOwed(line.level) ? 0 : 1 + PRIORITIES.indexOf(line.level.priority);
-    return { rank, leadMs: beyond(line.level.clock.leadMs(line.tag), entry.costMs), dueAt };
+    const { costMs, priority } = entry;
+    return { rank, leadMs: beyond(line.level.clock.leadMs(line.tag), costMs), dueAt, priority, costMs };
   }
 
   /** Who is pushed out for a request of `priority`: the newest of the lowest class, if that is a lower one. */

@@ -75,7 +75,8 @@ function stepOf(node: NodeInfo, paint: Paint): string {
   const ratio = node.runningTotal > 0 ? Math.min(1, node.runningStep / node.runningTotal) : 0;
   const full = Math.round(ratio * BAR_COLUMN_COUNT);
   const bar = `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)}`;
-  return `${paint('cyan', bar)} ${node.runningStep}/${node.runningTotal}`;
+  const paused = node.pausedRequestId === '' ? '' : ' +1 paused';
+  return `${paint('cyan', bar)} ${node.runningStep}/${node.runningTotal}${paused}`;
 }
 
 function queueLines({ classes, tenants, otherTenants }: MeshSnapshot, paint: Paint): string[] {

@@ -6,6 +6,9 @@
  *
  * A cancelled request keeps the engine busy until the worker has noticed, at most one step later; a
  * request that comes in that moment waits for it instead of being turned away.
+ *
+ * Beside that, one request may be paused: its latents wait in the worker while the engine is idle or busy
+ * with another. The model stays as long as it does.
  */
 import { engine } from '#contracts';
 import { badRequest, type Clock, Code, type Emit, Reason, StatusError } from '#core';
@@ -15,7 +18,7 @@ import type { EngineEvent } from './events.js';
 import { orderOf, unknownModel } from './order.js';
 import { ENGINE_VERSION } from './version.js';
 import type { Loaded } from './worker/messages.js';
-import type { ComputeWorker } from './worker/worker.js';
+import type { ComputeWorker, DrawJob } from './worker/worker.js';
 
 export interface EngineServiceOptions {
   readonly worker: ComputeWorker;
@@ -26,11 +29,12 @@ export interface EngineServiceOptions {
 
 interface Running {
   readonly requestId: string;
+  readonly job: DrawJob;
   step: number;
   total: number;
   progressAt: number;
   cancelled: boolean;
-  /** Resolves when the worker is free again; never rejects. */
+  /** Resolves when the worker is rid of it; never rejects. */
   ended: Promise<void>;
 }
 
@@ -44,6 +48,7 @@ export class EngineService {
   /** By full name, in the order of loading. */
   readonly #loaded = new Map<string, Loaded>();
   #state: State = { kind: 'idle' };
+  #paused: Running | undefined;
   #completedCount = 0n;
   #lastRequestId = '';
   #stopping = false;
@@ -56,6 +61,8 @@ export class EngineService {
     load: (call) => this.#load(call.request.modelDir),
     unload: (call) => this.#unload(call.request),
     generate: (call, out) => this.#generate(call, out),
+    pause: async (call) => ({ paused: await this.#pause(call.request.requestId) }),
+    continue: async (call) => ({ continued: this.#continue(call.request.requestId) }),
     status: async () => this.#status(),
   };
 
@@ -63,19 +70,19 @@ export class EngineService {
     return this.#state.kind === 'busy' || this.#state.kind === 'loading';
   }
 
-  /** Stops what runs and resolves when the worker is free. */
+  /** Stops what runs or is paused and resolves when the worker is free. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    if (this.#state.kind !== 'busy') return;
-    this.#cancel(this.#state.running);
-    await this.#state.running.ended;
+    const running = this.#state.kind === 'busy' ? this.#state.running : undefined;
+    for (const each of [running, this.#paused]) each?.job.stop();
+    await Promise.all([running?.ended, this.#paused?.ended]);
   }
 
   async #load(modelDir: string): Promise<engine.LoadResponse> {
     if (!modelDir.startsWith('/')) {
       throw badRequest([{ field: 'model_dir', description: `expected an absolute path, got ${JSON.stringify(modelDir)}` }]);
     }
-    if (this.#state.kind === 'busy' || this.#state.kind === 'loading') throw busy('it is at work');
+    if (this.#atWork) throw busy('it is at work');
     const { clock, emit, worker } = this.#options;
     const startedAt = clock.now();
     this.#state = { kind: 'loading' };
@@ -98,7 +105,7 @@ export class EngineService {
   }
 
   async #unload(request: engine.UnloadRequest): Promise<engine.UnloadResponse> {
-    if (this.#state.kind === 'busy' || this.#state.kind === 'loading') throw busy('it is at work');
+    if (this.#atWork) throw busy('it is at work');
     this.#state = { kind: 'loading' };
     try {
       for (let leaving = this.#find(request); leaving; leaving = this.#find(request)) {
@@ -128,16 +135,7 @@ export class EngineService {
 
     const { clock, emit, worker } = this.#options;
     const { requestId } = call.request;
-    const running: Running = {
-      requestId,
-      step: 0,
-      total: order.steps,
-      progressAt: clock.now(),
-      cancelled: false,
-      ended: Promise.resolve(),
-    };
-    const onAbort = () => this.#cancel(running);
-    const drawing = worker.draw(fullName(loaded.info), order, {
+    const job = worker.draw(fullName(loaded.info), order, {
       onStep: ({ step, total, imageIndex, stepMs }) => {
         running.step = step;
         running.progressAt = clock.now();
@@ -148,14 +146,26 @@ export class EngineService {
         send(out, { $case: 'image', value: { imageIndex, width, height, data: Buffer.from(rgb.buffer) } });
       },
     });
-    running.ended = drawing.then(
-      () => this.#free(running),
-      () => this.#free(running),
-    );
+    const running: Running = {
+      requestId,
+      job,
+      step: 0,
+      total: order.steps,
+      progressAt: clock.now(),
+      cancelled: false,
+      ended: job.drawn.then(
+        () => this.#free(running),
+        () => this.#free(running),
+      ),
+    };
+    const onAbort = () => {
+      running.cancelled = true;
+      job.stop();
+    };
     this.#state = { kind: 'busy', running };
     call.signal.addEventListener('abort', onAbort, { once: true });
     try {
-      const drawn = await drawing.catch((reason) => {
+      const drawn = await job.drawn.catch((reason) => {
         throw this.#stopping ? stopped() : reason;
       });
       this.#completedCount++;
@@ -167,15 +177,34 @@ export class EngineService {
     }
   }
 
-  #cancel(running: Running): void {
-    if (this.#state.kind !== 'busy' || this.#state.running !== running) return;
-    running.cancelled = true;
-    this.#options.worker.stop();
+  async #pause(requestId: string): Promise<boolean> {
+    if (this.#paused || this.#state.kind !== 'busy' || this.#state.running.requestId !== requestId) return false;
+    const { running } = this.#state;
+    if (!(await running.job.pause())) return false;
+    this.#paused = running;
+    this.#state = { kind: 'idle' };
+    return true;
+  }
+
+  #continue(requestId: string): boolean {
+    const running = this.#paused;
+    if (running?.requestId !== requestId || running.cancelled) return false;
+    if (this.#state.kind !== 'idle') throw busy('it is at work');
+    this.#paused = undefined;
+    this.#state = { kind: 'busy', running };
+    running.progressAt = this.#options.clock.now();
+    running.job.continue();
+    return true;
+  }
+
+  get #atWork(): boolean {
+    return this.#state.kind === 'busy' || this.#state.kind === 'loading' || this.#paused !== undefined;
   }
 
   #free(running: Running): void {
     this.#lastRequestId = running.requestId;
-    this.#state = { kind: 'idle' };
+    if (this.#paused === running) this.#paused = undefined;
+    else this.#state = { kind: 'idle' };
   }
 
   #status(): engine.StatusResponse {
@@ -198,6 +227,8 @@ export class EngineService {
       device: 'cpu',
       completedCount: this.#completedCount,
       lastRequestId: this.#lastRequestId,
+      pausedRequestId: this.#paused?.requestId ?? '',
+      canPause: true,
     };
   }
 }

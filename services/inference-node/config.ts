@@ -80,6 +80,16 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
         'The slot is granted ahead this long before it is predicted to free.',
       ),
     },
+    preemption: {
+      mode: read.choice(
+        'DMESH_NODE_PREEMPTION',
+        'off',
+        ['off', 'high', 'short'],
+        'high: a running request is paused for a HIGH one; short: also for one that takes less than half of the rest.',
+      ),
+      maxPauseCount: read.integer('DMESH_NODE_MAX_PAUSES', 2, { min: 0, max: 100 }, 'A request is paused so often at most …'),
+      maxPauseMs: read.durationMs('DMESH_NODE_MAX_PAUSE', 30_000, '… and so long in all, as predicted when a pause begins.'),
+    },
     execution: {
       factor: read.number('DMESH_NODE_EXECUTION_FACTOR', 5, { min: 1, max: 100 }, 'A request may take this many times its prediction …'),
       floorMs: read.durationMs('DMESH_NODE_EXECUTION_FLOOR', 10_000, '… but never less than this …'),

@@ -1,5 +1,6 @@
 /** What happens in a node, for observe.ts to turn into lines and series. Past tense, one line each. */
 import type { StatusError } from '#core';
+import type { Priority } from '#scheduling';
 
 export type NodeEvent =
   /** An engine process runs; it is not ready yet. */
@@ -39,6 +40,10 @@ export type NodeEvent =
       readonly tookMs: number;
       readonly error?: StatusError;
     }
+  /** A request gave the engine to a more urgent or much shorter one. */
+  | { readonly type: 'drawPaused'; readonly requestId: string; readonly priority: Priority }
+  /** It went on, or was given up. */
+  | { readonly type: 'pauseEnded'; readonly requestId: string; readonly priority: Priority; readonly pausedMs: number }
   /** A cancelled or expired request has really left the engine. */
   | { readonly type: 'drawStopped'; readonly requestId: string; readonly tookMs: number; readonly killed: boolean }
   /** Pictures became files. */

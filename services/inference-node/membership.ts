@@ -89,9 +89,8 @@ function obey(action: ControlAction, { emit, intake }: MembershipOptions): void 
 }
 
 function beatOf(options: MembershipOptions, incarnation: string): Omit<Beat, 'seq'> {
-  const { config, catalogue, clock, slot, supervisor, executor, intake } = options;
+  const { config, catalogue, slot, supervisor, executor, intake } = options;
   const { slotCount, busyCount } = slot.snapshot;
-  const { progress } = executor;
   const known = supervisor.known;
   return {
     nodeId: config.nodeId,
@@ -108,16 +107,13 @@ function beatOf(options: MembershipOptions, incarnation: string): Omit<Beat, 'se
     models: known ? catalogue.models.map(({ info, loaded, loadMs }) => ({ ...info, loaded, loadMs })) : [],
     slotCount,
     busyCount,
-    running: progress
-      ? [
-          {
-            requestId: progress.requestId,
-            step: progress.step,
-            total: progress.total,
-            remainingMs: Math.max(0, Math.round(progress.expectedEndAt - clock.now())),
-          },
-        ]
-      : [],
+    running: [...executor.progress].map(({ requestId, step, total, remainingMs, paused }) => ({
+      requestId,
+      step,
+      total,
+      remainingMs: Math.round(remainingMs()),
+      ...(paused() ? { paused: true } : {}),
+    })),
     draining: intake.draining,
     gpu: options.gpu(),
     completedCount: executor.completedCount,

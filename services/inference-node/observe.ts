@@ -62,6 +62,10 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
           { request_id: event.requestId, took_ms: round(event.tookMs), killed: event.killed },
           'request taken off the engine',
         );
+      case 'drawPaused':
+        return logger.debug({ request_id: event.requestId, priority: event.priority }, 'request paused');
+      case 'pauseEnded':
+        return logger.debug({ request_id: event.requestId, paused_ms: round(event.pausedMs) }, 'pause ended');
       case 'routerAttached':
         return logger.info({ router_id: event.routerId, peer: event.peer }, 'router attached');
       case 'routerLeft':
@@ -123,6 +127,16 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
     help: 'Time to turn pixels into a file.',
     labels: ['type'],
     buckets: DURATION_BUCKETS_SECONDS,
+  });
+  const pauses = metrics.counter({
+    name: 'dmesh_node_pauses_total',
+    help: 'Running requests paused for a more urgent or much shorter one, by class of the paused.',
+    labels: ['class'],
+  });
+  const pausedSeconds = metrics.counter({
+    name: 'dmesh_node_paused_seconds_total',
+    help: 'Time requests spent paused, by their class.',
+    labels: ['class'],
   });
   const starts = metrics.counter({
     name: 'dmesh_node_engine_starts_total',
@@ -187,6 +201,10 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
         executions.with().observe(event.tookMs / 1000);
         if (event.predictedMs !== undefined && event.predictedMs > 0) predictions.with().observe(event.tookMs / event.predictedMs);
         return;
+      case 'drawPaused':
+        return pauses.with({ class: event.priority }).add();
+      case 'pauseEnded':
+        return pausedSeconds.with({ class: event.priority }).add(event.pausedMs / 1000);
       case 'imageEncoded':
         return encodings.with({ type: event.mimeType }).observe(event.tookMs / 1000);
       case 'modelLoaded':

@@ -72,6 +72,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
   };
   const slot = new Slot({
     ...config.slot,
+    preemption: config.preemption,
     clock,
     firstLeaseId: BigInt(Math.floor(options.startedAtEpochMs) * LEASES_PER_MS),
     onChange: () => changed(),

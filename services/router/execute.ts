@@ -156,7 +156,8 @@ export class Executor {
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
     const loadMs = slot.loadMs > 0 || node.swapsModels ? limits.loadTimeoutMs : 0;
-    const attemptDeadlineAt = clock.now() + loadMs + allowedMs + TIMEOUT_SLACK_MS;
+    // The node counts no time for which it has paused the request: this is for a node that lost count.
+    const attemptDeadlineAt = clock.now() + loadMs + allowedMs + node.link.maxPauseMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {
       ...trace,

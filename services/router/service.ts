@@ -81,7 +81,7 @@ export function createRouter(options: RouterOptions): Router {
     cost,
     evidence,
     onChange: () => dispatcher.pumpSoon(),
-    onGrant: (node, grantId) => dispatcher.onGrant(node, grantId),
+    onGrant: (node, grantId, preemption) => dispatcher.onGrant(node, grantId, preemption),
     onServed: (service) => {
       queue.served(service);
       access.served(service);

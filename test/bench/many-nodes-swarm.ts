@@ -6,6 +6,7 @@ import { BeatPublisher, connectBus, makeIncarnation } from '#bus';
 import { generation, node as nodeContract } from '#contracts';
 import { type Call, type DuplexHandler, Server } from '#grpc';
 import { systemClock, systemRandom } from '#runtime';
+import { NO_PREEMPTION } from '#scheduling';
 import { Slot } from '../../services/inference-node/domain/slot.js';
 import { AttachedRouters, attach } from '../../services/inference-node/rpc/attach.js';
 import { sampleBeat } from '../support/sample-beat.js';
@@ -42,6 +43,7 @@ async function startNode(nodeId: string): Promise<void> {
     clock: systemClock,
     grantTtlMs: 500,
     stagingWindowMs: 30,
+    preemption: NO_PREEMPTION,
     firstLeaseId: 1n,
     onChange: () => {
       routers.slotChanged();

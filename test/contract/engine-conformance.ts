@@ -34,11 +34,14 @@ export interface Capabilities {
   readonly detectNaN: boolean;
   /** A prompt over the model's token limit is refused. */
   readonly countTokens: boolean;
+  /** Pause and Continue are there. */
+  readonly pause: boolean;
   /** Name of an adapter of the model whose effect grows with its strength; undefined: none. */
   readonly lora: string | undefined;
 }
 
 const Service = engine.EngineServiceService;
+const POLL = { interval: 1, timeout: 10_000 };
 const PROMPT = 'a red circle on a blue background';
 
 export function describeEngine(name: string, under: EngineUnderTest): void {
@@ -135,6 +138,111 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
       expect(furthest).toBeLessThanOrEqual(cancelledAt + 1);
       expect(cancelledAt).toBeLessThan(order.steps);
       expect((await pictures(running, request())).length).toBe(1);
+    });
+
+    describe.skipIf(!can.pause)('pause', () => {
+      /** Begins a long request and says when so many of its steps are done; its picture comes at the end. */
+      const begin = (requestId: string, { signal, ...changes }: { signal?: AbortSignal; steps?: number } = {}) => {
+        const order = slow({ requestId, ...changes });
+        let stepCount = 0;
+        const call = (async () => {
+          const images: engine.RgbImage[] = [];
+          for await (const { event } of running.generate(order, signal)) {
+            if (event?.$case === 'step') stepCount++;
+            if (event?.$case === 'image') images.push(event.value);
+          }
+          return images;
+        })();
+        call.catch(() => {}); // read by the test, later
+        return {
+          order,
+          call,
+          steps: () => stepCount,
+          stepped: (count = 1) => expect.poll(() => stepCount, POLL).toBeGreaterThanOrEqual(count),
+        };
+      };
+
+      test('a paused request leaves the engine to another, and goes on to the same bytes', async () => {
+        const { order, call, steps, stepped } = begin('long', { steps: Math.ceil((model.limits?.maxSteps ?? 0) / 4) });
+        await stepped();
+        expect(await running.pause('long')).toBe(true);
+        const stepCount = steps();
+        expect(await running.status()).toMatchObject({ state: engine.EngineState.IDLE, requestId: '', pausedRequestId: 'long' });
+        const [between] = await pictures(
+          running,
+          request({ requestId: 'short', ...(can.lora ? { loras: [{ name: can.lora, strength: 1 }] } : {}) }),
+        );
+        expect(between).toBeDefined();
+        expect(steps() - stepCount).toBeLessThanOrEqual(1); // one that was on its way
+        expect(await running.continue('long')).toBe(true);
+        await stepped(stepCount + 2);
+        // A second pause, with the same kind of request in between.
+        expect(await running.pause('long')).toBe(true);
+        await pictures(running, request({ requestId: 'short' }));
+        expect(await running.continue('long')).toBe(true);
+        const [paused] = await call;
+        const [unpaused] = await pictures(running, order);
+        expect(digest(paused)).toBe(digest(unpaused));
+        expect(await running.status()).toMatchObject({ state: engine.EngineState.IDLE, pausedRequestId: '' });
+      });
+
+      test('paused before its first step, it is drawn like any other', async () => {
+        const order = slow({ requestId: 'first', steps: 4 });
+        const call = collect(running.generate(order));
+        await expect.poll(async () => (await running.status()).requestId, POLL).toBe('first');
+        expect(await running.pause('first')).toBe(true);
+        await pictures(running, request());
+        expect(await running.continue('first')).toBe(true);
+        expect((await call).map(tell).at(-1)).toBe('done');
+      });
+
+      test('with no step left it goes on to its end', async () => {
+        const order = request({ requestId: 'brief', steps: model.limits?.minSteps ?? 1 });
+        const call = collect(running.generate(order));
+        await expect.poll(async () => (await running.status()).lastRequestId === 'brief' || running.pause('brief'), POLL).toBe(true);
+        // Either it was over, or it was caught before a step; never both.
+        if ((await running.status()).pausedRequestId === 'brief') expect(await running.continue('brief')).toBe(true);
+        expect((await call).map(tell).at(-1)).toBe('done');
+        expect(await running.pause('brief')).toBe(false);
+      });
+
+      test('one is paused at most, and only what runs can be; nothing goes on beside another', async () => {
+        expect(await running.pause('nobody')).toBe(false);
+        expect(await running.continue('nobody')).toBe(false);
+        const leave = new AbortController();
+        const [one, other] = [begin('one', leave), () => begin('other', leave)];
+        await one.stepped();
+        expect(await running.pause('one')).toBe(true);
+        const second = other();
+        await second.stepped();
+        expect(await running.pause('other')).toBe(false);
+        await expect(running.continue('one')).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.ENGINE_BUSY });
+        await expect(running.channel.unary(Service.unload, { model: model.name, revision: '' })).rejects.toMatchObject({
+          reason: Reason.ENGINE_BUSY,
+        });
+        leave.abort();
+        await expect(one.call).rejects.toMatchObject({ code: Code.CANCELLED });
+        await expect(second.call).rejects.toMatchObject({ code: Code.CANCELLED });
+        const idle = { state: engine.EngineState.IDLE, requestId: '', pausedRequestId: '' };
+        await expect.poll(() => running.status(), POLL).toMatchObject(idle);
+        expect((await pictures(running, request())).length).toBe(1);
+      });
+
+      test('cancelled while paused it is dropped at once, and the running one is undisturbed', async () => {
+        const [left, kept] = [new AbortController(), new AbortController()];
+        const paused = begin('leaves', left);
+        await paused.stepped();
+        expect(await running.pause('leaves')).toBe(true);
+        const newcomer = begin('stays', kept);
+        await newcomer.stepped();
+        left.abort();
+        await expect.poll(async () => (await running.status()).pausedRequestId, POLL).toBe('');
+        expect(await running.status()).toMatchObject({ state: engine.EngineState.BUSY, requestId: 'stays' });
+        expect(await running.continue('leaves')).toBe(false);
+        await newcomer.stepped(newcomer.steps() + 1);
+        kept.abort();
+        await expect.poll(() => running.status(), POLL).toMatchObject({ state: engine.EngineState.IDLE });
+      });
     });
 
     test.each([
@@ -275,6 +383,16 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     test('SIGTERM in the middle of a request ends it cleanly', async () => {
       const { process, model } = await startLoaded();
       const call = collect(process.generate(slowRequestFor(model, { ...under.slowRequest })), () => process.kill('SIGTERM'));
+      await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE });
+      expect(await process.exited).toEqual({ code: 0, signal: null });
+    });
+
+    test.skipIf(!can.pause)('SIGTERM while one is paused ends it cleanly', async () => {
+      const { process, model } = await startLoaded();
+      const order = slowRequestFor(model, { ...under.slowRequest, requestId: 'paused' });
+      const call = collect(process.generate(order), () => {
+        void process.pause('paused').then(() => process.kill('SIGTERM'));
+      });
       await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE });
       expect(await process.exited).toEqual({ code: 0, signal: null });
     });

@@ -387,7 +387,7 @@ describe('bids and grants', () => {
     const node = shared();
     const router = attach('router-a');
     await expect.poll(() => router.slots.length).toBe(1);
-    expect(router.slots[0]).toEqual({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0 });
+    expect(router.slots[0]).toMatchObject({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0 });
     await node.generate({});
     await expect.poll(() => router.slots.map(({ busyCount }) => busyCount)).toEqual(expect.arrayContaining([0, 1, 0]));
     await expect.poll(() => router.slots.at(-1)?.busyCount).toBe(0);

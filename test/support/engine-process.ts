@@ -21,6 +21,10 @@ export interface EngineProcess {
   status(): Promise<engine.StatusResponse>;
   load(modelDir: string): Promise<engine.LoadResponse>;
   generate(request: engine.EngineGenerateRequest, signal?: AbortSignal): AsyncIterable<engine.EngineGenerateEvent>;
+  /** Whether it is paused now. */
+  pause(requestId: string): Promise<boolean>;
+  /** Whether it goes on. */
+  continue(requestId: string): Promise<boolean>;
   kill(signal: NodeJS.Signals): void;
   /** Ends it, however it is, and resolves when it is gone. */
   close(): Promise<void>;
@@ -73,6 +77,8 @@ export async function startEngine({ command, env, socketPath }: EngineStart): Pr
     status: async () => (await channel.unary(Service.status, {})).response,
     load: async (modelDir) => (await channel.unary(Service.load, { modelDir })).response,
     generate: (request, signal) => channel.serverStream(Service.generate, request, signal ? { signal } : {}),
+    pause: async (requestId) => (await channel.unary(Service.pause, { requestId })).response.paused,
+    continue: async (requestId) => (await channel.unary(Service.continue, { requestId })).response.continued,
     kill: (signal) => void child.kill(signal),
     close,
   };

@@ -195,7 +195,7 @@ export class FakeNode {
     this.#routers.set(best, undefined);
     const leaseId = this.#nextLease++;
     this.#promised = { leaseId, cancel: systemClock.schedule(500, () => this.#lapse()) };
-    void best.write({ message: { $case: 'grant', value: { leaseId, ttlMs: 500 } } }).catch(() => this.#lapse());
+    void best.write({ message: { $case: 'grant', value: { leaseId, ttlMs: 500, preemption: undefined } } }).catch(() => this.#lapse());
   }
 
   #lapse(): void {
@@ -207,7 +207,7 @@ export class FakeNode {
 
   #tell(out: Writer<nodeContract.AttachResponse>): void {
     const busyCount = this.#busyCount + (this.#promised ? 1 : 0);
-    const value = { slotCount: this.#slotCount, busyCount, accepting: this.accepting, nextFreeMs: 0 };
+    const value = { slotCount: this.#slotCount, busyCount, accepting: this.accepting, nextFreeMs: 0, maxPauseMs: 0 };
     out.write({ message: { $case: 'slots', value } }).catch(() => {}); // a router that is gone needs no news
   }
 }

@@ -140,7 +140,7 @@ function attach(channel: Channel, routerId: string): RouterStream {
     grants,
     served,
     bid: (backlogCount, ageMs) =>
-      duplex.send({ message: { $case: 'bid', value: { backlogCount, rank: 2, leadMs: 0, slackMs: 3000 - ageMs } } }),
+      duplex.send({ message: { $case: 'bid', value: node.Bid.fromPartial({ backlogCount, rank: 2, slackMs: 3000 - ageMs }) } }),
     decline: (leaseId) => duplex.send({ message: { $case: 'decline', value: { leaseId } } }),
     ended: read().catch((error: unknown) => error),
   };

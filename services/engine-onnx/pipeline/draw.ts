@@ -17,7 +17,7 @@ export interface Parts {
   readonly maxPromptTokens: number;
   readonly encodePrompt: EncodePrompt;
   readonly textEncoder: Graph;
-  readonly transformer: Graph;
+  readonly transformer: Pick<Graph, 'run'>;
   readonly decoder: Graph;
 }
 
@@ -33,9 +33,11 @@ export interface Drawing {
 export interface Progress {
   /** Throws to stop the work; asked before every forward pass. */
   readonly checkpoint: () => void;
+  /** Before every step: takes as long as the request is paused. */
+  readonly mayPause: () => Promise<void>;
   readonly onStep: (step: { step: number; total: number; imageIndex: number; stepMs: number }) => void;
   readonly onImage: (image: Picture) => void;
-  /** Monotonic milliseconds. */
+  /** Monotonic milliseconds; stands still while paused. */
   readonly now: () => number;
 }
 
@@ -137,6 +139,7 @@ async function denoise(parts: Parts, canvas: Canvas, progress: Progress): Promis
     image_sin: floats(table.sin, tableDims),
   };
   for (const [i, { time, sigmaDelta }] of eulerSteps(drawing.steps, parts.settings.shift).entries()) {
+    await progress.mayPause();
     progress.checkpoint();
     const startedAt = progress.now();
     const velocity = await parts.transformer.run({ ...inputs, timestep: floats(Float32Array.of(time), [1]) });

@@ -57,7 +57,7 @@ describe('Pipeline', () => {
     const loras = vector.lora === undefined ? [] : [{ name: vector.lora, strength: vector.strength ?? 1 }];
     const drawn = await pipeline.draw(
       { ...vector, noises: [noise], loras },
-      { now: () => 0, checkpoint: () => {}, onStep: () => {}, onImage: (picture) => pictures.push(picture) },
+      { now: () => 0, checkpoint: () => {}, mayPause: async () => {}, onStep: () => {}, onImage: (picture) => pictures.push(picture) },
     );
     return { drawn, picture: pictures[0] ?? expect.fail('nothing was drawn') };
   };

@@ -61,8 +61,10 @@ export class Pipeline {
 
   async draw(drawing: Drawing & { readonly loras: readonly AdapterUse[] }, progress: Progress): Promise<Drawn> {
     progress.checkpoint();
-    const transformer = await this.#transformers.withAdapters(drawing.loras);
-    return draw({ ...this.#parts, transformer }, drawing, progress);
+    await this.#transformers.withAdapters(drawing.loras); // what cannot be merged fails before anything is drawn
+    // Asked for at every step: a request drawn while this one was paused may have taken its place.
+    const run: Graph['run'] = async (inputs) => (await this.#transformers.withAdapters(drawing.loras)).run(inputs);
+    return draw({ ...this.#parts, transformer: { run } }, drawing, progress);
   }
 
   async release(): Promise<void> {

@@ -9,6 +9,8 @@ export interface WorkerSettings {
   readonly adapterSetCount: number;
   /** One int32: the number of the job to stop. Seen between forward passes, when no message could be. */
   readonly stopCell: SharedArrayBuffer;
+  /** The same: the job to pause before its next step. */
+  readonly pauseCell: SharedArrayBuffer;
 }
 
 export interface DrawOrder extends Drawing {
@@ -19,7 +21,10 @@ export interface DrawOrder extends Drawing {
 export type ToWorker =
   | { readonly type: 'load'; readonly job: number; readonly modelDir: string }
   | { readonly type: 'unload'; readonly job: number; readonly model: string }
-  | { readonly type: 'draw'; readonly job: number; readonly model: string; readonly order: DrawOrder };
+  | { readonly type: 'draw'; readonly job: number; readonly model: string; readonly order: DrawOrder }
+  /** To a job that is paused. */
+  | { readonly type: 'continue'; readonly job: number }
+  | { readonly type: 'drop'; readonly job: number };
 
 export interface Loaded {
   readonly info: ModelInfo;
@@ -56,6 +61,7 @@ export interface PlainError extends ErrorDetails {
 export type FromWorker =
   | { readonly type: 'started' }
   | StepMessage
+  | { readonly type: 'paused'; readonly job: number }
   | ImageMessage
   | { readonly type: 'loaded'; readonly job: number; readonly loaded: Loaded }
   | { readonly type: 'unloaded'; readonly job: number }

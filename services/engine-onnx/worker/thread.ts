@@ -1,6 +1,7 @@
 /**
  * The thread that computes. onnxruntime's `run` blocks whoever calls it, so everything that calls it
- * lives here, and the main thread stays free to answer Status and to cancel. Jobs come one at a time.
+ * lives here, and the main thread stays free to answer Status and to cancel. Jobs come one at a time;
+ * one of them may be paused meanwhile.
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { Code, cancelled, Reason, StatusError } from '#core';
@@ -13,6 +14,8 @@ import type { FromWorker, PlainError, ToWorker, WorkerSettings } from './message
 const port: MessagePort = parentPort ?? fail('expected to run as a worker thread');
 const settings = workerData as WorkerSettings;
 const stopCell = new Int32Array(settings.stopCell);
+const pauseCell = new Int32Array(settings.pauseCell);
+let paused: { readonly job: number; readonly go: () => void; readonly drop: () => void } | undefined;
 /** By the model's full name. */
 const pipelines = new Map<string, Pipeline>();
 
@@ -41,8 +44,12 @@ async function answer(message: ToWorker): Promise<void> {
       if (!pipeline) {
         throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: `${message.model} is not loaded` });
       }
+      let pausedMs = 0;
       const drawn = await pipeline.draw(message.order, {
-        now: systemClock.now,
+        now: () => systemClock.now() - pausedMs,
+        mayPause: async () => {
+          if (Atomics.load(pauseCell, 0) === job) pausedMs += await pause(job);
+        },
         checkpoint: () => {
           if (Atomics.load(stopCell, 0) === job) throw cancelled();
         },
@@ -51,9 +58,27 @@ async function answer(message: ToWorker): Promise<void> {
       });
       return say({ type: 'drawn', job, drawn });
     }
+    case 'continue':
+      return paused?.job === job ? paused.go() : undefined;
+    case 'drop':
+      return paused?.job === job ? paused.drop() : undefined;
     default:
       throw new TypeError(`no such message: ${JSON.stringify(message satisfies never)}`);
   }
+}
+
+/** Resolves when the job goes on, with the time that took; rejects when it is dropped. */
+async function pause(job: number): Promise<number> {
+  const startedAt = systemClock.now();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      paused = { job, go: resolve, drop: () => reject(cancelled()) };
+      say({ type: 'paused', job });
+    });
+  } finally {
+    paused = undefined;
+  }
+  return systemClock.now() - startedAt;
 }
 
 async function unload(model: string): Promise<void> {

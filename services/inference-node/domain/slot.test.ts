@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
-import type { Urgency } from '#scheduling';
+import { type Bid, NO_PREEMPTION, type PreemptionPolicy } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { type Bidder, type Grant, type Lease, Slot } from './slot.js';
 
@@ -22,13 +22,14 @@ beforeEach(() => {
     clock,
     grantTtlMs: TTL_MS,
     stagingWindowMs: WINDOW_MS,
+    preemption: NO_PREEMPTION,
     firstLeaseId: 100n,
     onChange: () => changeCount++,
   });
   slot.setReady(true);
 });
 
-const urgent = (figures: Partial<Urgency>): Urgency => ({ rank: 2, leadMs: 0, dueAt: 1000, ...figures });
+const urgent = (figures: Partial<Bid>): Bid => ({ rank: 2, leadMs: 0, dueAt: 1000, priority: 'normal', costMs: 200, ...figures });
 /** The longer a request has waited, the sooner it is due. */
 const aged = (ms: number) => urgent({ dueAt: 1000 - ms });
 
@@ -353,7 +354,7 @@ test('losing the engine voids grants and sends the waiting call away, to be plac
   slot.setReady(false);
   await expect(waiting).rejects.toMatchObject(NOT_READY);
   lease.release();
-  expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: false, nextFreeMs: 0 });
+  expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: false, nextFreeMs: 0, maxPauseMs: 0 });
 
   slot.setReady(true);
   a.bid(aged(10));
@@ -403,9 +404,9 @@ describe('a drain', () => {
 
 describe('what routers are told', () => {
   test('a free slot, a running one, a promised one', async () => {
-    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0 });
+    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 0, accepting: true, nextFreeMs: 0, maxPauseMs: 0 });
     const lease = await run(200);
-    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 1, accepting: true, nextFreeMs: 200 });
+    expect(slot.snapshot).toEqual({ slotCount: 1, busyCount: 1, accepting: true, nextFreeMs: 200, maxPauseMs: 0 });
     await clock.advance(150);
     expect(slot.snapshot.nextFreeMs).toBe(50);
     await clock.advance(100);
@@ -495,4 +496,207 @@ test('any sequence of bids, calls and losses keeps one runner, rising ids, and n
   if (running) (running as Lease).release();
   await clock.advance(10 * TTL_MS);
   expect(clock.pendingCount).toBe(0);
+});
+
+describe('a pause', () => {
+  const SHORT: PreemptionPolicy = { mode: 'short', maxPauseCount: 2, maxPauseMs: 30_000 };
+  const high = (figures: Partial<Bid> = {}) => urgent({ rank: 1, priority: 'high', ...figures });
+  let said: string[];
+
+  beforeEach(() => {
+    said = [];
+    slot = new Slot({
+      clock,
+      grantTtlMs: TTL_MS,
+      stagingWindowMs: WINDOW_MS,
+      preemption: SHORT,
+      firstLeaseId: 100n,
+      onChange: () => changeCount++,
+    });
+    slot.setReady(true);
+  });
+
+  /** A LOW request that runs for `ms` and can be paused; `answer` says how an attempt to pause it ends. */
+  async function runLow(ms: number, answer: () => Promise<boolean> = async () => true, deadlineAt = Number.POSITIVE_INFINITY) {
+    const lease = await run(ms);
+    const pause = () => {
+      said.push('pause');
+      return answer();
+    };
+    lease.allowPause({ priority: 'low', deadlineAt, stepMs: 10, pause, resume: () => said.push('resume') });
+    return lease;
+  }
+
+  test('is granted to a HIGH bid at once, and begins when the call comes', async () => {
+    await runLow(1000);
+    const a = router();
+    a.bid(high());
+    expect(a.grants).toEqual([{ leaseId: 101n, ttlMs: TTL_MS, preemption: { priority: 'high', maxCostMs: 10_000 } }]);
+    expect(said).toEqual([]);
+    const lease = await slot.take(a.last(), never);
+    expect(lease.id).toBe(101n);
+    expect(said).toEqual(['pause']);
+    expect(slot.snapshot).toMatchObject({ busyCount: 1, maxPauseMs: 30_000 });
+  });
+
+  test('ends as soon as the newcomer does, before anything else is granted', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    const newcomer = await run(200, a.last());
+    a.bid(high());
+    await clock.advance(190);
+    expect(a.grants).toHaveLength(1);
+    expect(slot.snapshot.nextFreeMs).toBe(1010);
+    await expect(slot.take(undefined, never)).rejects.toMatchObject(BUSY);
+    await clock.advance(10);
+    newcomer.release();
+    expect(said).toEqual(['pause', 'resume']);
+    expect(slot.snapshot.nextFreeMs).toBeGreaterThanOrEqual(1000);
+    low.expectEnd(clock.now() + 900);
+    expect(a.grants).toHaveLength(2); // and may be paused again
+    a.decline(a.last());
+    low.release();
+    expect(slot.snapshot.busyCount).toBe(0);
+  });
+
+  test('comes so often at most', async () => {
+    const low = await runLow(10_000);
+    const a = router();
+    for (let count = 0; count < 3; count++) {
+      a.bid(high());
+      if (count === 2) break;
+      (await run(100, a.last())).release();
+    }
+    expect(a.grants).toHaveLength(2);
+    expect(said).toEqual(['pause', 'resume', 'pause', 'resume']);
+    low.expectEnd(clock.now());
+    expect(a.grants[2]).toEqual({ leaseId: 103n, ttlMs: TTL_MS });
+  });
+
+  test('of one that goes on means that the newcomer waits for its end', async () => {
+    const low = await runLow(1000, async () => false);
+    const a = router();
+    a.bid(high());
+    const taking = slot.take(a.last(), never);
+    await clock.advance(300);
+    low.release();
+    await expect(taking).resolves.toMatchObject({ waitedMs: 300 });
+  });
+
+  test('is not begun for a call that is not ready', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    const taking = slot.take(a.last(), never, false);
+    low.release();
+    await expect(taking).resolves.toBeDefined();
+    expect(said).toEqual([]);
+  });
+
+  test('that comes too late is none: the request has ended', async () => {
+    let answer: (paused: boolean) => void = () => {};
+    const low = await runLow(
+      1000,
+      () =>
+        new Promise((resolve) => {
+          answer = resolve;
+        }),
+    );
+    const a = router();
+    a.bid(high());
+    const taking = slot.take(a.last(), never);
+    low.release();
+    answer(true);
+    const newcomer = await taking;
+    newcomer.release();
+    expect(said).toEqual(['pause']);
+    expect(slot.snapshot.busyCount).toBe(0);
+  });
+
+  test('ends at once when the newcomer left while it began', async () => {
+    let answer: (paused: boolean) => void = () => {};
+    await runLow(
+      1000,
+      () =>
+        new Promise((resolve) => {
+          answer = resolve;
+        }),
+    );
+    const a = router();
+    a.bid(high());
+    const gone = new AbortController();
+    const taking = slot.take(a.last(), gone.signal);
+    gone.abort(new Error('gone'));
+    await expect(taking).rejects.toThrow('gone');
+    answer(true);
+    await clock.advance(0);
+    expect(said).toEqual(['pause', 'resume']);
+  });
+
+  test('of a request that is given up leaves the newcomer undisturbed', async () => {
+    const low = await runLow(1000);
+    const [a, b] = [router(), router()];
+    a.bid(high());
+    const newcomer = await run(200, a.last());
+    low.release();
+    low.release();
+    expect(slot.snapshot).toMatchObject({ busyCount: 1, nextFreeMs: 200 });
+    b.bid(aged(10));
+    newcomer.release();
+    expect(said).toEqual(['pause']);
+    expect(b.grants).toHaveLength(1);
+  });
+
+  test('lasts while the engine is in doubt', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    const newcomer = await run(200, a.last());
+    slot.setReady(false);
+    newcomer.release();
+    expect(said).toEqual(['pause']);
+    expect(slot.snapshot).toMatchObject({ busyCount: 1, accepting: false });
+    slot.setReady(true);
+    expect(said).toEqual(['pause', 'resume']);
+    low.release();
+    expect(slot.snapshot.busyCount).toBe(0);
+  });
+
+  test('is not begun while draining, and ends while draining', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    const newcomer = await run(200, a.last());
+    slot.setDraining(true);
+    a.bid(high());
+    newcomer.release();
+    expect(said).toEqual(['pause', 'resume']);
+    low.expectEnd(clock.now() + 900);
+    expect(a.grants).toHaveLength(1);
+    expect(slot.snapshot.busyCount).toBe(1);
+  });
+
+  test('that a router has no use for is not offered to it again at once', async () => {
+    const low = await runLow(1000);
+    const a = router();
+    a.bid(high());
+    a.decline(a.last());
+    a.bid(high());
+    expect(a.grants).toHaveLength(1);
+    await clock.advance(WINDOW_MS);
+    low.expectEnd(clock.now() + 900); // the next step
+    expect(a.grants).toHaveLength(2);
+  });
+
+  test('is not granted for a request that would be late by it, nor one that cannot be paused', async () => {
+    const low = await runLow(1000, undefined, 1300);
+    const a = router();
+    a.bid(high());
+    low.release();
+    a.decline(a.last());
+    await run(1000);
+    a.bid(high());
+    expect(a.grants.every(({ preemption }) => preemption === undefined)).toBe(true);
+  });
 });

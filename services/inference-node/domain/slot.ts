@@ -1,7 +1,8 @@
 /**
  * Who draws next on this node's one GPU? The slot is the only truth about its load.
  *
- * Two things are known at any time: who runs (nobody, or one lease), and who comes next:
+ * Three things are known at any time: who runs (nobody, or one lease), who is paused (the same), and who
+ * comes next:
  *
  *   none      → promised   a bid was granted: the slot was free, or soon will be (staging)
  *   none      → (runs)     a call without a grant found the slot idle
@@ -11,12 +12,16 @@
  *   staged    → (runs)     the running request ended
  *   staged    → none       the waiting call was cancelled, or the engine was lost
  *
+ * A grant may pre-empt: it is given while a request runs that can wait (libs/scheduling/preemption.ts). When
+ * its call comes, the running request is paused, and goes on as soon as the newcomer ends: before that
+ * nothing else is granted.
+ *
  * Work is bound last: a bid only says "I hold something this urgent", and the router answers a grant
  * with its best request of that moment (reservations with late binding: Sparrow, SOSP 2013).
  * Lease ids only rise and a lease frees the slot once, so a late release cannot free a newer lease.
  */
 import { type Clock, Code, Reason, StatusError } from '#core';
-import { isMoreUrgent, type Urgency } from '#scheduling';
+import { type Bid, isMoreUrgent, type Pausable, type Preemption, type PreemptionPolicy, preemptionFor } from '#scheduling';
 
 export interface SlotOptions {
   readonly clock: Clock;
@@ -24,6 +29,7 @@ export interface SlotOptions {
   readonly grantTtlMs: number;
   /** A slot is granted ahead when the running request is predicted to end within this time. */
   readonly stagingWindowMs: number;
+  readonly preemption: PreemptionPolicy;
   /** Lease ids start here; a later start of the node must begin higher. */
   readonly firstLeaseId: bigint;
   /** Something a router or a beat would want to know has changed. Called at once, often. */
@@ -36,6 +42,16 @@ export interface SlotSnapshot {
   readonly busyCount: number;
   readonly accepting: boolean;
   readonly nextFreeMs: number;
+  /** A request may be paused for so long in all; 0: never. */
+  readonly maxPauseMs: number;
+}
+
+/** A request that can be paused, and how. */
+export interface PauseControl extends Pick<Pausable, 'priority' | 'deadlineAt' | 'stepMs'> {
+  /** True when it is off the engine; false when it goes on. Never rejects. */
+  pause(): Promise<boolean>;
+  /** Goes on after a pause. */
+  resume(): void;
 }
 
 /** The right to use the engine, until released. */
@@ -45,14 +61,16 @@ export interface Lease {
   readonly waitedMs: number;
   /** When the request is predicted to end, in clock milliseconds; opens the staging window. */
   expectEnd(at: number): void;
-  /** Frees the slot. Only the first call counts. */
+  /** From now on the request may be paused. */
+  allowPause(control: PauseControl): void;
+  /** Frees the slot, or ends the pause. Only the first call counts. */
   release(): void;
 }
 
 /** One router's stream as the slot sees it. */
 export interface Bidder {
   /** Replaces the earlier bid; undefined withdraws it. */
-  bid(urgency: Urgency | undefined): void;
+  bid(bid: Bid | undefined): void;
   /** Gives an unused grant back; any other id is ignored. */
   decline(leaseId: bigint): void;
   /** The stream is over: its bid and its unused grant are void. */
@@ -62,27 +80,42 @@ export interface Bidder {
 export interface Grant {
   readonly leaseId: bigint;
   readonly ttlMs: number;
+  /** Set when a running request will be paused for it: only such a request may use it. */
+  readonly preemption?: Preemption;
 }
 
 interface Entry {
   readonly onGrant: (grant: Grant) => void;
-  bid: Urgency | undefined;
+  bid: Bid | undefined;
 }
 
 interface Running {
   readonly id: bigint;
   readonly startedAt: number;
   expectedEndAt: number;
+  control: PauseControl | undefined;
+  pauseCount: number;
+  /** In all, without the pause that lasts. */
+  pausedMs: number;
+  pausedAt: number;
 }
 
 type Next =
   | { readonly kind: 'none' }
-  | { readonly kind: 'promised'; readonly leaseId: bigint; readonly to: Entry; readonly untilAt: number; readonly cancelLapse: () => void }
+  | {
+      readonly kind: 'promised';
+      readonly leaseId: bigint;
+      readonly to: Entry;
+      readonly preempts: boolean;
+      readonly cancelLapse: () => void;
+    }
   | { readonly kind: 'staged'; readonly admit: () => void; readonly evict: (reason: StatusError) => void };
 
 const NONE: Next = { kind: 'none' };
 /** Assumed length of a run while nothing is known about it. */
 const UNKNOWN_RUN_MS = 1000;
+/** Nobody is granted a pause for so long after one who did not use it. */
+const UNUSED_PAUSE_MS = 30;
 /** A prediction that moves less is not worth a message to every router. */
 const NEWS_MS = 25;
 
@@ -90,11 +123,13 @@ export class Slot {
   readonly #options: SlotOptions;
   readonly #bidders = new Set<Entry>();
   #running: Running | undefined;
+  #paused: Running | undefined;
   #next: Next = NONE;
   #ready = false;
   #draining = false;
   #nextLeaseId: bigint;
   #lastRunMs = UNKNOWN_RUN_MS;
+  #noPauseUntil = Number.NEGATIVE_INFINITY;
   #cancelStaging: () => void = () => {};
 
   constructor(options: SlotOptions) {
@@ -103,8 +138,15 @@ export class Slot {
   }
 
   get snapshot(): SlotSnapshot {
-    const free = !this.#running && this.#next.kind === 'none';
-    return { slotCount: 1, busyCount: free ? 0 : 1, accepting: this.#accepting, nextFreeMs: free ? 0 : this.#nextFreeMs() };
+    const { mode, maxPauseMs } = this.#options.preemption;
+    const free = !this.#taken && this.#next.kind === 'none';
+    return {
+      slotCount: 1,
+      busyCount: free ? 0 : 1,
+      accepting: this.#accepting,
+      nextFreeMs: free ? 0 : this.#nextFreeMs(),
+      maxPauseMs: mode === 'off' ? 0 : maxPauseMs,
+    };
   }
 
   /** Whether the engine can draw. When it cannot, who waits is sent away and grants are void. */
@@ -115,6 +157,7 @@ export class Slot {
       this.#revokePromise();
       if (this.#next.kind === 'staged') this.#next.evict(notReadyError());
     }
+    this.#resumePaused();
     this.#settle();
   }
 
@@ -130,13 +173,14 @@ export class Slot {
     const entry: Entry = { onGrant, bid: undefined };
     this.#bidders.add(entry);
     return {
-      bid: (urgency) => {
+      bid: (bid) => {
         if (!this.#bidders.has(entry)) return;
-        entry.bid = urgency;
+        entry.bid = bid;
         this.#grantIfDue();
       },
       decline: (leaseId) => {
         if (this.#next.kind !== 'promised' || this.#next.leaseId !== leaseId || this.#next.to !== entry) return;
+        this.#noteUnused();
         this.#revokePromise();
         this.#settle();
       },
@@ -150,27 +194,37 @@ export class Slot {
 
   /**
    * Takes the slot for a call, `leaseId` being the grant it came with. Waits only when granted ahead
-   * of time. Throws NODE_BUSY, DRAINING or ENGINE_NOT_READY; rejects with the signal's reason.
+   * of time. A call that is not `ready`, as its model has yet to be loaded, pauses nobody: the load could push
+   * out the model of who is paused. Throws NODE_BUSY, DRAINING or ENGINE_NOT_READY; rejects with the signal's reason.
    */
-  async take(leaseId: bigint | undefined, signal: AbortSignal): Promise<Lease> {
+  async take(leaseId: bigint | undefined, signal: AbortSignal, ready = true): Promise<Lease> {
     this.check(leaseId);
     signal.throwIfAborted();
     const granted = this.#isPromised(leaseId);
+    const preempts = this.#next.kind === 'promised' && this.#next.preempts;
     if (granted) this.#revokePromise();
     const id = granted && leaseId !== undefined ? leaseId : this.#nextLeaseId++;
-    return this.#running ? this.#stage(id, signal) : this.#run(id, 0);
+    if (!this.#taken) return this.#run(id, 0);
+    const staged = this.#stage(id, signal);
+    if (preempts && ready) void this.#pauseRunning();
+    return staged;
   }
 
   /** Throws what `take` would throw now, so that a call that is refused costs no preparation. */
   check(leaseId: bigint | undefined): void {
     if (this.#draining) throw drainingError();
     if (!this.#ready) throw notReadyError();
-    const taken = this.#running !== undefined || this.#next.kind !== 'none';
+    const taken = this.#taken || this.#next.kind !== 'none';
     if (taken && !this.#isPromised(leaseId)) throw this.#busyError();
   }
 
   #isPromised(leaseId: bigint | undefined): boolean {
     return this.#next.kind === 'promised' && this.#next.leaseId === leaseId;
+  }
+
+  /** Somebody runs, or is paused and goes on first. */
+  get #taken(): boolean {
+    return this.#running !== undefined || this.#paused !== undefined;
   }
 
   get #accepting(): boolean {
@@ -180,7 +234,15 @@ export class Slot {
   #run(id: bigint, waitedMs: number): Lease {
     const { clock, onChange } = this.#options;
     const startedAt = clock.now();
-    const running: Running = { id, startedAt, expectedEndAt: startedAt + this.#lastRunMs };
+    const running: Running = {
+      id,
+      startedAt,
+      expectedEndAt: startedAt + this.#lastRunMs,
+      control: undefined,
+      pauseCount: 0,
+      pausedMs: 0,
+      pausedAt: 0,
+    };
     this.#running = running;
     this.#settle();
     return {
@@ -193,14 +255,48 @@ export class Slot {
         this.#grantIfDue();
         if (movedMs >= Math.max(NEWS_MS, 0.25 * (at - clock.now()))) onChange();
       },
+      allowPause: (control) => {
+        running.control = control;
+        this.#grantIfDue();
+      },
       release: () => {
+        if (this.#paused === running) {
+          this.#paused = undefined;
+          this.#settle();
+        }
         if (this.#running !== running) return;
         this.#running = undefined;
-        this.#lastRunMs = clock.now() - startedAt;
-        if (this.#next.kind === 'staged') this.#next.admit();
-        else this.#settle();
+        this.#lastRunMs = clock.now() - startedAt - running.pausedMs;
+        if (this.#paused) this.#resumePaused();
+        else if (this.#next.kind === 'staged') return this.#next.admit();
+        this.#settle();
       },
     };
+  }
+
+  /** Takes the running request off the engine for the staged call. One that goes on is waited for. */
+  async #pauseRunning(): Promise<void> {
+    const running = this.#running;
+    if (!running?.control || !(await running.control.pause()) || this.#running !== running) return;
+    running.pauseCount++;
+    running.pausedAt = this.#options.clock.now();
+    this.#running = undefined;
+    this.#paused = running;
+    if (this.#next.kind === 'staged') return this.#next.admit();
+    this.#resumePaused(); // the call has left meanwhile
+    this.#settle();
+  }
+
+  /** Who is paused goes on when nobody runs; not on an engine in doubt. */
+  #resumePaused(): void {
+    const paused = this.#paused;
+    if (!paused || this.#running || !this.#ready) return;
+    const pausedMs = this.#options.clock.now() - paused.pausedAt;
+    paused.pausedMs += pausedMs;
+    paused.expectedEndAt += pausedMs;
+    this.#paused = undefined;
+    this.#running = paused;
+    paused.control?.resume();
   }
 
   #stage(id: bigint, signal: AbortSignal): Promise<Lease> {
@@ -236,29 +332,44 @@ export class Slot {
     this.#options.onChange();
   }
 
-  /** Grants the slot to the best bid when it is free or soon will be; otherwise comes back then. */
+  /** Grants the slot to the best bid when it is free, soon will be, or is worth a pause; otherwise comes back then. */
   #grantIfDue(): void {
     this.#cancelStaging();
     this.#cancelStaging = () => {};
     const best = this.#bestBidder();
-    if (!this.#accepting || this.#next.kind !== 'none' || !best) return;
+    if (!this.#accepting || this.#next.kind !== 'none' || this.#paused || !best?.bid) return;
     const { clock, stagingWindowMs } = this.#options;
     const waitMs = this.#running ? this.#running.expectedEndAt - stagingWindowMs - clock.now() : 0;
-    if (waitMs > 0) this.#cancelStaging = clock.schedule(waitMs, () => this.#grantIfDue());
-    else this.#promise(best);
+    if (waitMs <= 0) return this.#promise(best);
+    const preemption = this.#preemptionFor(best.bid);
+    if (preemption) this.#promise(best, preemption);
+    else this.#cancelStaging = clock.schedule(waitMs, () => this.#grantIfDue());
   }
 
-  #promise(to: Entry): void {
+  #preemptionFor(bid: Bid): Preemption | undefined {
+    const { clock, preemption: policy } = this.#options;
+    const running = this.#running;
+    if (!running?.control || clock.now() < this.#noPauseUntil) return undefined;
+    return preemptionFor(bid, { ...running.control, ...running }, policy, clock.now());
+  }
+
+  #promise(to: Entry, preemption?: Preemption): void {
     const { clock, grantTtlMs, onChange } = this.#options;
     const leaseId = this.#nextLeaseId++;
     const cancelLapse = clock.schedule(grantTtlMs, () => {
+      this.#noteUnused();
       this.#next = NONE;
       this.#settle();
     });
-    this.#next = { kind: 'promised', leaseId, to, untilAt: clock.now() + grantTtlMs, cancelLapse };
+    this.#next = { kind: 'promised', leaseId, to, preempts: preemption !== undefined, cancelLapse };
     to.bid = undefined;
-    to.onGrant({ leaseId, ttlMs: grantTtlMs });
+    to.onGrant({ leaseId, ttlMs: grantTtlMs, ...(preemption ? { preemption } : {}) });
     onChange();
+  }
+
+  /** A router that had nothing for a pause bids again at once, and would be asked again at once. */
+  #noteUnused(): void {
+    if (this.#next.kind === 'promised' && this.#next.preempts) this.#noPauseUntil = this.#options.clock.now() + UNUSED_PAUSE_MS;
   }
 
   #revokePromise(): void {
@@ -279,7 +390,9 @@ export class Slot {
   #nextFreeMs(): number {
     const nowMs = this.#options.clock.now();
     const runningMs = this.#running ? Math.max(0, this.#running.expectedEndAt - nowMs) : 0;
-    return this.#next.kind === 'none' ? runningMs : runningMs + this.#lastRunMs;
+    const pausedMs = this.#paused ? Math.max(0, this.#paused.expectedEndAt - this.#paused.pausedAt) : 0;
+    const takenMs = runningMs + pausedMs;
+    return this.#next.kind === 'none' ? takenMs : takenMs + this.#lastRunMs;
   }
 
   #busyError(): StatusError {

@@ -39,14 +39,41 @@ export class EngineConnection {
     return this.#channel.serverStream(Service.generate, request, { signal });
   }
 
+  /** True when the running request is off the engine; false when it goes on. */
+  async pause(requestId: string, signal: AbortSignal): Promise<boolean> {
+    const { response } = await this.#channel.unary(Service.pause, { requestId }, { signal });
+    return response.paused;
+  }
+
+  /** True when the paused request goes on. Who ran until now may keep the engine busy for a moment. */
+  async continue(requestId: string, signal: AbortSignal): Promise<boolean> {
+    for (let waitMs = IDLE_POLL_MS.first; ; waitMs = Math.min(IDLE_POLL_MS.max, waitMs * 2)) {
+      try {
+        const { response } = await this.#channel.unary(Service.continue, { requestId }, { signal });
+        return response.continued;
+      } catch (thrown) {
+        if (StatusError.from(thrown).reason !== Reason.ENGINE_BUSY) throw thrown;
+      }
+      await this.#clock.sleep(waitMs, signal);
+    }
+  }
+
   /**
    * Resolves when the engine draws nothing any more. A cancelled call ends at our side at once, so
    * only the engine itself can say that it has stopped. Rejects when it does not answer or `signal` aborts.
    */
-  async untilIdle(signal: AbortSignal): Promise<void> {
+  untilIdle(signal: AbortSignal): Promise<void> {
+    return this.#until(({ state }) => state !== engine.EngineState.BUSY, signal);
+  }
+
+  /** Resolves when the engine no longer keeps this request paused. Rejects like `untilIdle`. */
+  untilDropped(requestId: string, signal: AbortSignal): Promise<void> {
+    return this.#until(({ pausedRequestId }) => pausedRequestId !== requestId, signal);
+  }
+
+  async #until(holds: (status: engine.StatusResponse) => boolean, signal: AbortSignal): Promise<void> {
     for (let waitMs = IDLE_POLL_MS.first; ; waitMs = Math.min(IDLE_POLL_MS.max, waitMs * 2)) {
-      const { state } = await this.status(signal);
-      if (state !== engine.EngineState.BUSY) return;
+      if (holds(await this.status(signal))) return;
       await this.#clock.sleep(waitMs, signal);
     }
   }
@@ -68,6 +95,16 @@ export function engineCrashed(cause: unknown): StatusError {
     code: Code.UNAVAILABLE,
     reason: Reason.ENGINE_CRASHED,
     message: 'the engine died while it drew this picture',
+    cause,
+  });
+}
+
+/** Not held against the request: whatever killed the engine, it was not running. */
+export function lostWhilePaused(cause: unknown): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_NOT_READY,
+    message: 'the engine died while this picture waited for another',
     cause,
   });
 }

@@ -8,21 +8,25 @@
  *                                                                         killed when that takes too long
  *   no progress                         UNAVAILABLE/ENGINE_STALLED        killed
  *   process died                        UNAVAILABLE/ENGINE_CRASHED        restarted
+ *     … while it was paused             UNAVAILABLE/ENGINE_NOT_READY
  *   engine's own fault (memory, NaN, …) the engine's status               a canary first
  *   the request's fault                 the engine's status               free at once
+ *
+ * The slot may pause it for another request meanwhile; no limit and no measurement counts that time.
  */
 import type { engine } from '#contracts';
 import { type Clock, Code, codeName, type Emit, Reason, StatusError } from '#core';
-import { allowedExecutionMs, type ExecutionLimits } from '#scheduling';
+import { allowedExecutionMs, type ExecutionLimits, type Priority } from '#scheduling';
 import type { CostEstimate } from '../domain/cost-estimate.js';
-import type { Lease } from '../domain/slot.js';
+import type { Lease, PauseControl } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 import { collect, type Rgb } from './collect.js';
-import { engineFailure } from './connection.js';
+import { engineFailure, lostWhilePaused } from './connection.js';
 import type { Drawable } from './engine-request.js';
 import { Meter } from './meter.js';
 import type { LiveEngine, Supervisor } from './supervisor.js';
 import { Watchdog } from './watchdog.js';
+import { WorkClock } from './work-clock.js';
 
 export interface ExecutorOptions {
   readonly clock: Clock;
@@ -47,11 +51,15 @@ export interface Work {
 export interface Watch {
   /** The caller's; aborting it takes the work off the engine. */
   readonly signal: AbortSignal;
+  /** When the caller stops waiting, clock milliseconds. */
+  readonly deadlineAt: number;
+  readonly priority: Priority;
   readonly onStep: (step: engine.EngineStep) => void;
   readonly onImage: (rgb: Rgb, imageIndex: number) => void;
 }
 
 export interface Drawn {
+  /** Without pauses. */
   readonly executingMs: number;
 }
 
@@ -59,7 +67,9 @@ export interface Progress {
   readonly requestId: string;
   readonly step: number;
   readonly total: number;
-  readonly expectedEndAt: number;
+  /** Predicted time to its end, pauses aside; milliseconds. */
+  readonly remainingMs: () => number;
+  readonly paused: () => boolean;
 }
 
 const USUAL_STEPS = 10;
@@ -68,7 +78,8 @@ const REQUEST_FAULTS: ReadonlySet<number> = new Set([Code.INVALID_ARGUMENT, Code
 
 export class Executor {
   readonly #options: ExecutorOptions;
-  #progress: Progress | undefined;
+  /** By lease: one that runs, and one that is paused. */
+  readonly #progress = new Map<bigint, Progress>();
   #completedCount = 0;
   #failedCount = 0;
 
@@ -76,8 +87,8 @@ export class Executor {
     this.#options = options;
   }
 
-  get progress(): Progress | undefined {
-    return this.#progress;
+  get progress(): Iterable<Progress> {
+    return this.#progress.values();
   }
 
   get completedCount(): number {
@@ -97,30 +108,56 @@ export class Executor {
       lease.release();
       throw new StatusError({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY, message: 'the engine of this node is not ready' });
     }
-    const startedAt = clock.now();
+    const work = new WorkClock(clock);
+    const startedAt = work.now();
     const predictedMs = estimate.predictMs(drawable);
+    const { requestId } = drawable;
     const ended = (error?: StatusError) => {
-      this.#progress = undefined;
+      this.#progress.delete(lease.id);
       if (!error) this.#completedCount++;
       else if (!watch.signal.aborted && !REQUEST_FAULTS.has(error.code)) this.#failedCount++;
-      const tookMs = clock.now() - startedAt;
-      emit({ type: 'drawEnded', requestId: drawable.requestId, leaseId: lease.id, predictedMs, tookMs, ...(error ? { error } : {}) });
+      const tookMs = work.now() - startedAt;
+      emit({ type: 'drawEnded', requestId, leaseId: lease.id, predictedMs, tookMs, ...(error ? { error } : {}) });
       return tookMs;
     };
     const giveUp = new AbortController();
     const allowedMs = allowedExecutionMs(predictedMs, sizeRatio, limits);
-    const cancelTimeout = clock.schedule(allowedMs, () => giveUp.abort(executionTimeout(predictedMs, allowedMs)));
+    const cancelTimeout = work.schedule(allowedMs, () => giveUp.abort(executionTimeout(predictedMs, allowedMs)));
     const stallMs = Math.max(this.#options.stepTimeoutMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
-    const watchdog = new Watchdog(clock, stallMs, () => giveUp.abort(engineStalled(stallMs)));
+    const watchdog = new Watchdog(work, stallMs, () => giveUp.abort(engineStalled(stallMs)));
     const signal = AbortSignal.any([watch.signal, giveUp.signal, engine.gone]);
-    const meter = new Meter(drawable, { clock, estimate, startedAt });
+    const meter = new Meter(drawable, { clock: work, estimate, startedAt });
     const moved = (step: number) => {
       const expectedEndAt = meter.expectedEndAt();
-      this.#progress = { requestId: drawable.requestId, step, total: meter.total, expectedEndAt };
-      lease.expectEnd(expectedEndAt);
+      const remainingMs = () => Math.max(0, expectedEndAt - work.now());
+      this.#progress.set(lease.id, { requestId, step, total: meter.total, remainingMs, paused: () => work.stopped });
+      lease.expectEnd(clock.now() + expectedEndAt - work.now());
+    };
+    const { deadlineAt, priority } = watch;
+    const pauseEnded = () => {
+      if (work.stopped) emit({ type: 'pauseEnded', requestId, priority, pausedMs: work.go() });
+    };
+    const control: PauseControl = {
+      priority,
+      deadlineAt,
+      stepMs: estimate.usualStepMs(drawable) ?? 0,
+      pause: async () => {
+        const paused = await engine.connection.pause(requestId, signal).catch(() => false);
+        if (!paused || signal.aborted) return false;
+        work.stop();
+        emit({ type: 'drawPaused', requestId, priority });
+        return true;
+      },
+      resume: () => {
+        if (signal.aborted) return;
+        pauseEnded();
+        const lost = () => giveUp.abort(notResumed());
+        engine.connection.continue(requestId, signal).then((goesOn) => goesOn || lost(), lost);
+      },
     };
     try {
       moved(0);
+      if (engine.canPause) lease.allowPause(control);
       await collect(engine.connection.generate(order, signal), {
         ...drawable,
         onStep: (step) => {
@@ -139,9 +176,13 @@ export class Executor {
       lease.release();
       return { executingMs };
     } catch (thrown) {
-      const error = engineFailure(signal.aborted ? signal.reason : thrown);
+      const { stopped: paused } = work;
+      const stoppedByUs = watch.signal.aborted || giveUp.signal.aborted;
+      const reason = engineFailure(signal.aborted ? signal.reason : thrown);
+      const error = paused && !stoppedByUs && engine.gone.aborted ? lostWhilePaused(reason) : reason;
+      pauseEnded();
       ended(error);
-      this.#cleanUp(engine, lease, { drawable, error, stoppedByUs: watch.signal.aborted || giveUp.signal.aborted });
+      this.#cleanUp(engine, lease, { drawable, error, stoppedByUs, paused });
       throw error;
     } finally {
       cancelTimeout();
@@ -149,13 +190,13 @@ export class Executor {
     }
   }
 
-  #cleanUp(engine: LiveEngine, lease: Lease, how: { drawable: Drawable; error: StatusError; stoppedByUs: boolean }): void {
+  #cleanUp(engine: LiveEngine, lease: Lease, how: { drawable: Drawable; error: StatusError; stoppedByUs: boolean; paused: boolean }): void {
     const { supervisor } = this.#options;
     const { error } = how;
     if (error.reason === Reason.ENGINE_STALLED) {
       supervisor.condemn(engine, error.message);
     } else if (how.stoppedByUs && !engine.gone.aborted) {
-      void this.#releaseWhenStopped(engine, lease, how.drawable);
+      void this.#releaseWhenStopped(engine, lease, how);
       return;
     } else if (!REQUEST_FAULTS.has(error.code)) {
       supervisor.suspect(engine, `${codeName(error.code)}/${error.reason}: ${error.message}`);
@@ -163,8 +204,9 @@ export class Executor {
     lease.release();
   }
 
-  /** The call was cancelled at our side; the slot is free when the engine says that it is idle. */
-  async #releaseWhenStopped(engine: LiveEngine, lease: Lease, drawable: Drawable): Promise<void> {
+  /** The call was cancelled at our side; the slot is free when the engine says that it is idle, or keeps nothing of it. */
+  async #releaseWhenStopped(engine: LiveEngine, lease: Lease, how: { drawable: Drawable; paused: boolean }): Promise<void> {
+    const { drawable, paused } = how;
     const { clock, emit, estimate, cancelGraceMs, supervisor } = this.#options;
     const startedAt = clock.now();
     const graceMs = Math.max(cancelGraceMs, USUAL_STEPS * (estimate.usualStepMs(drawable) ?? 0));
@@ -173,7 +215,8 @@ export class Executor {
     const cancelGrace = clock.schedule(graceMs, () => over.abort(new Error('the grace is over')));
     let killed = false;
     try {
-      await engine.connection.untilIdle(AbortSignal.any([over.signal, engine.gone]));
+      const signal = AbortSignal.any([over.signal, engine.gone]);
+      await (paused ? engine.connection.untilDropped(drawable.requestId, signal) : engine.connection.untilIdle(signal));
     } catch {
       killed = !engine.gone.aborted;
       // Deaf, or still at it: either way nothing but a new process gives the GPU back.
@@ -195,6 +238,14 @@ function executionTimeout(predictedMs: number | undefined, allowedMs: number): S
       predicted_ms: predictedMs === undefined ? 'unknown' : predictedMs.toFixed(0),
       allowed_ms: allowedMs.toFixed(0),
     },
+  });
+}
+
+function notResumed(): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.ENGINE_STALLED,
+    message: 'the engine did not go on with a paused picture and was restarted',
   });
 }
 

@@ -13,7 +13,7 @@ export class Meter {
 
   constructor(
     private readonly drawable: Drawable,
-    private readonly by: { readonly clock: Clock; readonly estimate: CostEstimate; readonly startedAt: number },
+    private readonly by: { readonly clock: Pick<Clock, 'now'>; readonly estimate: CostEstimate; readonly startedAt: number },
   ) {
     this.total = drawable.steps * drawable.imageCount;
     this.#startedAt = by.startedAt;

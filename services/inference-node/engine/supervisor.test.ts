@@ -80,6 +80,8 @@ function quietEngine(canaryGate: () => Promise<void>): HandlersOf<typeof engine.
       await out.write({ event: { $case: 'image', value: { imageIndex: 0, width, height, data: new Uint8Array(width * height * 3) } } });
       await out.write({ event: { $case: 'done', value: engine.EngineDone.fromPartial({}) } });
     },
+    pause: async () => ({ paused: false }),
+    continue: async () => ({ continued: false }),
   };
 }
 

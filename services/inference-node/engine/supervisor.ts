@@ -49,6 +49,8 @@ export interface LiveEngine {
   readonly connection: EngineConnection;
   readonly name: string;
   readonly version: string;
+  /** Takes a running request aside and goes on with it later. */
+  readonly canPause: boolean;
   /** Aborts with ENGINE_CRASHED when the process is gone. */
   readonly gone: AbortSignal;
 }
@@ -239,8 +241,8 @@ export class Supervisor {
     }
     if (!catalogue.newest) throw failure;
     catalogue.report();
-    const { engine: name, version } = await connection.status(signal);
-    return { connection, name, version, gone };
+    const { engine: name, version, canPause } = await connection.status(signal);
+    return { connection, name, version, canPause, gone };
   }
 
   async #load(engine: Pick<LiveEngine, 'connection' | 'gone'>, folder: ModelFolder, signal: AbortSignal): Promise<CatalogueModel['info']> {

@@ -6,7 +6,7 @@ export class Watchdog {
   #cancel: () => void;
 
   constructor(
-    private readonly clock: Clock,
+    private readonly clock: Pick<Clock, 'schedule'>,
     private readonly patienceMs: number,
     private readonly onStarved: () => void,
   ) {

@@ -3,6 +3,7 @@ import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import type { node } from '#contracts';
 import { Code, Reason } from '#core';
+import { NO_PREEMPTION } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { Slot } from '../domain/slot.js';
 import { AttachedRouters, attach } from './attach.js';
@@ -11,12 +12,21 @@ setFlagsFromString('--expose-gc');
 const collectGarbage: () => void = runInNewContext('gc');
 
 const hello: node.AttachRequest = { message: { $case: 'hello', value: { routerId: 'router-a' } } };
-const bid: node.AttachRequest = { message: { $case: 'bid', value: { backlogCount: 1, rank: 2, leadMs: 0, slackMs: 5 } } };
+const bid: node.AttachRequest = {
+  message: { $case: 'bid', value: { backlogCount: 1, rank: 2, leadMs: 0, slackMs: 5, priority: 2, costMs: 1000 } },
+};
 
 /** A node without a network: `call` attaches a router that sends what `request` yields. */
 function start() {
   const clock = new ManualClock();
-  const slot = new Slot({ clock, grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
+  const slot = new Slot({
+    clock,
+    grantTtlMs: 500,
+    stagingWindowMs: 30,
+    preemption: NO_PREEMPTION,
+    firstLeaseId: 1n,
+    onChange: () => {},
+  });
   const routers = new AttachedRouters();
   const handler = attach({ slot, clock, emit: () => {}, routers });
   const call = (request: AsyncIterable<node.AttachRequest>, signal = new AbortController().signal) =>

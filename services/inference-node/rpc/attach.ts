@@ -3,10 +3,10 @@
  * declines in. A router that attaches again replaces its earlier stream, so that the bid of a
  * connection which died unnoticed is never granted.
  */
-import { type node, PRIORITY_MESSAGES } from '#contracts';
+import { type node, PRIORITY_MESSAGES, priorityName } from '#contracts';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import type { DuplexHandler } from '#grpc';
-import type { Service, Urgency } from '#scheduling';
+import type { Bid, Service } from '#scheduling';
 import type { Slot } from '../domain/slot.js';
 import type { NodeEvent } from '../events.js';
 
@@ -63,9 +63,10 @@ export function attach({ slot, clock, emit, routers }: AttachParts): DuplexHandl
     const messages = call.request[Symbol.asyncIterator]();
     const routerId = await readHello(messages);
     const write = (message: node.AttachResponse) => void out.write(message).catch(() => {}); // a stream that is over ends below
-    const bidder = slot.join(({ leaseId, ttlMs }) => {
+    const bidder = slot.join(({ leaseId, ttlMs, preemption: limits }) => {
       emit({ type: 'slotGranted', routerId, leaseId });
-      write({ message: { $case: 'grant', value: { leaseId, ttlMs } } });
+      const preemption = limits && { ...limits, priority: PRIORITY_MESSAGES[limits.priority] };
+      write({ message: { $case: 'grant', value: { leaseId, ttlMs, preemption } } });
     });
     const replaced = new AbortController();
     const attachment: Attachment = {
@@ -120,16 +121,23 @@ async function obey(messages: Messages, bidder: Bidder, clock: Clock): Promise<v
     const next = await messages.next();
     if (next.done) return;
     const { message } = next.value;
-    if (message?.$case === 'bid') bidder.bid(urgencyOf(message.value, clock.now()));
+    if (message?.$case === 'bid') bidder.bid(bidOf(message.value, clock.now()));
     else if (message?.$case === 'decline') bidder.decline(message.value.leaseId);
   }
 }
 
 /** Undefined when the router has nothing for this node any more. Figures that are no numbers are the least urgent. */
-function urgencyOf(bid: node.Bid, nowMs: number): Urgency | undefined {
+function bidOf(bid: node.Bid, nowMs: number): Bid | undefined {
   if (bid.backlogCount === 0) return undefined;
   const number = (value: number) => (Number.isNaN(value) ? Number.POSITIVE_INFINITY : value);
-  return { rank: bid.rank, leadMs: number(bid.leadMs), dueAt: nowMs + number(bid.slackMs) };
+  return {
+    rank: bid.rank,
+    leadMs: number(bid.leadMs),
+    dueAt: nowMs + number(bid.slackMs),
+    // Of a router that does not say, nobody is paused for the request.
+    priority: priorityName(bid.priority) ?? 'low',
+    costMs: bid.costMs > 0 ? bid.costMs : Number.POSITIVE_INFINITY,
+  };
 }
 
 function replacedError(): StatusError {

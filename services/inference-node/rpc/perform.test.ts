@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { generation } from '#contracts';
+import { NO_PREEMPTION } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { sampleBeat } from '../../../test/support/sample-beat.js';
 import { CostEstimate } from '../domain/cost-estimate.js';
@@ -8,7 +9,14 @@ import { perform } from './perform.js';
 
 test('an observer that throws leaves the slot free', async () => {
   const clock = new ManualClock();
-  const slot = new Slot({ clock, grantTtlMs: 500, stagingWindowMs: 30, firstLeaseId: 1n, onChange: () => {} });
+  const slot = new Slot({
+    clock,
+    grantTtlMs: 500,
+    stagingWindowMs: 30,
+    preemption: NO_PREEMPTION,
+    firstLeaseId: 1n,
+    onChange: () => {},
+  });
   slot.setReady(true);
   const [model] = sampleBeat().models;
   const parts = { nodeId: 'n1', clock, random: () => 0, emit: () => {}, slot, estimate: new CostEstimate(), onServed: () => {} };

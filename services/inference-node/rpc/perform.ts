@@ -2,7 +2,7 @@
  * What both generate methods do: validate → take the slot → load the model, if need be → draw → encode. The slot is free again
  * when the engine has handed over its pixels; encoding overlaps with the next request.
  */
-import type { engine, generation } from '#contracts';
+import { type engine, type generation, priorityName } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import type { Call } from '#grpc';
 import { PRIORITIES, type Service, sizeRatio } from '#scheduling';
@@ -64,7 +64,7 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   parts.slot.check(leaseId);
   // Noise takes milliseconds a megapixel: made before the slot is ours, while another request may run.
   const order = engineRequest(drawable);
-  const lease = await parts.slot.take(leaseId, call.signal);
+  const lease = await parts.slot.take(leaseId, call.signal, wanted.loaded);
   const service = serviceOf(call.metadata);
   if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', service);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
@@ -127,6 +127,8 @@ async function draw(
   const { determinismClass } = parts.catalogue.find(wanted.info.name, wanted.info.revision);
   const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
+    deadlineAt: call.deadlineAt,
+    priority: serviceOf(call.metadata)?.priority ?? priorityName(call.request.priority) ?? 'normal',
     onStep: (step) => observer.onStep?.(step),
     onImage: (rgb) => {
       const image = encode(rgb);

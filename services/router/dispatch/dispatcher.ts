@@ -7,18 +7,20 @@
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
+  type Bid,
   type Candidate,
   type CostModel,
   type Lease,
   type LeaseTable,
+  mayUse,
   nextStart,
   type Placement,
+  type Preemption,
   type Priority,
   place,
   type Service,
   type Start,
   type StartOptions,
-  type Urgency,
   type WaitQueue,
 } from '#scheduling';
 import type { RouterEvent } from '../events.js';
@@ -66,7 +68,7 @@ export interface DispatcherOptions {
 /** A node that may be bid at, and what we hold for it. */
 interface Busy {
   readonly node: FleetNode;
-  readonly best: Urgency;
+  readonly best: Bid;
   readonly freeInMs: number;
 }
 
@@ -207,11 +209,11 @@ export class Dispatcher {
     });
   }
 
-  /** A node grants its next slot: it goes to whatever is our best request now. */
-  onGrant(node: FleetNode, grantId: bigint): void {
+  /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
+  onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
     const ticket = this.#next({
-      fits: (waiting) => node.canTake(waiting),
-      placementOf: (waiting) => this.#placementOn(waiting, node),
+      fits: (waiting) => (preemption === undefined || mayUse(waiting, preemption)) && node.canTake(waiting),
+      placementOf: (waiting) => this.#placementOn(waiting, node, preemption),
     })?.entry;
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
@@ -272,9 +274,11 @@ export class Dispatcher {
   }
 
   /** Whether it should run on the granted slot: undefined when it would be finished sooner elsewhere. */
-  #placementOn(ticket: Ticket, granted: FleetNode): Placement | undefined {
+  #placementOn(ticket: Ticket, granted: FleetNode, preemption: Preemption | undefined): Placement | undefined {
     const runMs = this.#options.cost.predictMs(granted.nodeId, ticket.work);
     const own = { ...granted.candidate(ticket, runMs), freeInMs: 0 };
+    // Nobody is paused for a load: the call would only wait in his place.
+    if (preemption && own.loadMs > 0) return undefined;
     // An idle node would do as well, but for a load.
     const others = this.#candidates(ticket, granted).filter(({ freeInMs }) => freeInMs > 0 || own.loadMs > 0);
     const placement = place([own, ...others]);
@@ -319,7 +323,7 @@ export class Dispatcher {
     const { fleet, queue } = this.#options;
     const kinds = [...queue.oneOfEachKind()];
     // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
-    const known = new Map<string, Urgency | undefined>();
+    const known = new Map<string, Bid | undefined>();
     const bestFor = (node: FleetNode) => {
       const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
       if (!known.has(takes)) known.set(takes, this.#bestFor(node));
@@ -345,17 +349,17 @@ export class Dispatcher {
     for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
-  #bestFor(node: FleetNode): Urgency | undefined {
+  #bestFor(node: FleetNode): Bid | undefined {
     const { queue } = this.#options;
     const best = queue.first((ticket) => node.canTake(ticket));
-    return best && queue.urgencyOf(best);
+    return best && queue.bidOf(best);
   }
 
   /**
    * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
    * take a slot from a more urgent request of another router. Small differences are not news.
    */
-  #changeOf(node: FleetNode, now: Urgency): 'less' | 'more' | undefined {
+  #changeOf(node: FleetNode, now: Bid): 'less' | 'more' | undefined {
     const told = node.link.standingBid;
     const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
     if (!told) return 'less';

@@ -7,7 +7,7 @@ import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit, Random } from '#core';
 import type { ModelInfo } from '#model-package';
-import type { CostModel, Service } from '#scheduling';
+import type { CostModel, Preemption, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode, loadMsOf } from './fleet-node.js';
 import { NodeLink, type NodeLinkOptions } from './node-link.js';
@@ -27,7 +27,7 @@ export interface FleetOptions {
   readonly evidence: (nodeId: string, reachable: boolean) => void;
   /** Something changed that may let waiting work start. */
   readonly onChange: () => void;
-  readonly onGrant: (node: FleetNode, leaseId: bigint) => void;
+  readonly onGrant: (node: FleetNode, leaseId: bigint, preemption: Preemption | undefined) => void;
   readonly onServed: (service: Service) => void;
 }
 
@@ -243,7 +243,7 @@ export class Fleet {
         emit({ type: 'nodeLost', nodeId, reason });
         evidence(nodeId, false);
       },
-      onGrant: (leaseId) => onGrant(node, leaseId),
+      onGrant: (leaseId, preemption) => onGrant(node, leaseId, preemption),
       onServed,
     });
     // Another life or address of a node we know: away for a moment, not a stranger.

@@ -5,10 +5,10 @@
  *
  * disconnected → connected (first slot state) → disconnected, for ever, until closed.
  */
-import { node as nodeContract, priorityName } from '#contracts';
+import { node as nodeContract, PRIORITY_MESSAGES, priorityName } from '#contracts';
 import type { Clock } from '#core';
 import { Channel, type Duplex, statusFromGrpc } from '#grpc';
-import type { Service, Urgency } from '#scheduling';
+import type { Bid, Preemption, Service } from '#scheduling';
 
 type ToNode = nodeContract.AttachRequest;
 type FromNode = nodeContract.AttachResponse;
@@ -24,7 +24,7 @@ export interface NodeLinkOptions {
   readonly onChange: () => void;
   /** Called with the connection's end and its reason. */
   readonly onLost: (reason: string) => void;
-  readonly onGrant: (leaseId: bigint) => void;
+  readonly onGrant: (leaseId: bigint, preemption: Preemption | undefined) => void;
   /** GPU time of this node went to another router's request. */
   readonly onServed: (service: Service) => void;
 }
@@ -42,7 +42,8 @@ export class NodeLink {
   #slotCount = 0;
   #freeCount = 0;
   #nextFreeAt = 0;
-  #standingBid: Urgency | undefined;
+  #maxPauseMs = 0;
+  #standingBid: Bid | undefined;
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
@@ -82,27 +83,33 @@ export class NodeLink {
     return this.freeCount > 0 ? 0 : Math.max(1, this.#nextFreeAt - this.#options.clock.now());
   }
 
+  /** A request may be paused there for so long in all, milliseconds. */
+  get maxPauseMs(): number {
+    return this.#maxPauseMs;
+  }
+
   /** A bid of ours stands at the node. */
   get bidding(): boolean {
     return this.#standingBid !== undefined;
   }
 
   /** What the node was told last. */
-  get standingBid(): Urgency | undefined {
+  get standingBid(): Bid | undefined {
     return this.#standingBid;
   }
 
   /** "I hold work for you." Replaced by the next bid, used up by a grant. */
-  bid(backlogCount: number, urgency: Urgency): void {
-    this.#standingBid = urgency;
-    const { rank, leadMs, dueAt } = urgency;
-    const value = { backlogCount, rank, leadMs, slackMs: dueAt - this.#options.clock.now() };
+  bid(backlogCount: number, bid: Bid): void {
+    this.#standingBid = bid;
+    const { rank, leadMs, dueAt, priority, costMs } = bid;
+    const slackMs = dueAt - this.#options.clock.now();
+    const value = { backlogCount, rank, leadMs, slackMs, priority: PRIORITY_MESSAGES[priority], costMs };
     this.#stream?.send({ message: { $case: 'bid', value } });
   }
 
   withdraw(): void {
     this.#standingBid = undefined;
-    this.#stream?.send({ message: { $case: 'bid', value: { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0 } } });
+    this.#stream?.send({ message: { $case: 'bid', value: nodeContract.Bid.fromPartial({}) } });
   }
 
   decline(leaseId: bigint): void {
@@ -153,7 +160,7 @@ export class NodeLink {
   #receive(message: FromNode['message']): void {
     switch (message?.$case) {
       case 'slots': {
-        const { accepting, slotCount, busyCount, nextFreeMs } = message.value;
+        const { accepting, slotCount, busyCount, nextFreeMs, maxPauseMs } = message.value;
         const freeCount = Math.max(0, slotCount - busyCount);
         // When a busy slot will be free moves often, and starts nobody.
         const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
@@ -162,11 +169,12 @@ export class NodeLink {
         this.#slotCount = slotCount;
         this.#freeCount = freeCount;
         this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;
+        this.#maxPauseMs = maxPauseMs > 0 ? maxPauseMs : 0; // NaN too
         return isNews ? this.#options.onChange() : undefined;
       }
       case 'grant':
         this.#standingBid = undefined;
-        return this.#options.onGrant(message.value.leaseId);
+        return this.#options.onGrant(message.value.leaseId, preemptionOf(message.value.preemption));
       case 'served': {
         const { priority, tenant, costMs } = message.value;
         const known = priorityName(priority);
@@ -188,4 +196,9 @@ export class NodeLink {
     if (was && !this.#closing.signal.aborted) this.#options.onLost(reason);
     if (was) this.#options.onChange();
   }
+}
+
+/** A class that is not known is taken for the most urgent one: fewer requests may use the grant. */
+function preemptionOf(message: nodeContract.Preemption | undefined): Preemption | undefined {
+  return message && { priority: priorityName(message.priority) ?? 'high', maxCostMs: message.maxCostMs };
 }

@@ -71,7 +71,7 @@ function serialise(snapshot: admin.MeshSnapshot): Buffer {
 
 function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {
   const { beat, link } = node;
-  const running = beat.running[0];
+  const running = beat.running.find(({ paused }) => paused !== true);
   const model = (beat.models.find(({ loaded = true }) => loaded) ?? beat.models[0])?.name ?? '';
   return {
     nodeId: beat.nodeId,
@@ -94,6 +94,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     runningRequestId: running?.requestId ?? '',
     runningStep: running?.step ?? 0,
     runningTotal: running?.total ?? 0,
+    pausedRequestId: beat.running.find(({ paused }) => paused)?.requestId ?? '',
     costRatio: cost.ratio(beat.nodeId, model),
     completedCount: BigInt(beat.completedCount),
     failedCount: BigInt(beat.failedCount),

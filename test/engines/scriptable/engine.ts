@@ -29,6 +29,17 @@ export interface ScriptableEngineOptions {
   readonly memoryUsedBytes: () => number;
 }
 
+interface Drawing {
+  readonly requestId: string;
+  step: number;
+  readonly total: number;
+  progressAt: number;
+  /** Answers who wants it paused. */
+  onPause: ((paused: boolean) => void) | undefined;
+  /** Ends its pause. */
+  go: () => void;
+}
+
 /** engine.EngineState; the enum's own object is not needed for four numbers. */
 const STATE = { empty: 1, loading: 2, idle: 3, busy: 4 } as const;
 
@@ -40,7 +51,8 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     [...models.values()].findLast((info) => info.name === model && (revision === '' || info.revision === revision));
   let loading = false;
   let loadCount = 0;
-  let running: { requestId: string; step: number; total: number; progressAt: number } | undefined;
+  let running: Drawing | undefined;
+  let paused: Drawing | undefined;
   let completedCount = 0n;
   let lastRequestId = '';
 
@@ -72,6 +84,8 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
       device: 'cpu',
       completedCount,
       lastRequestId,
+      pausedRequestId: paused?.requestId ?? '',
+      canPause: true,
     };
   }
 
@@ -83,14 +97,52 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     const model = find(request);
     if (!model) throw failure(Code.NOT_FOUND, Reason.UNKNOWN_MODEL, `expected ${[...models.keys()].join(', ')}, got ${request.model}`);
     checkRequest(request, model);
-    running = { requestId: request.requestId, step: 0, total: request.steps, progressAt: clock.now() };
+    const { requestId, steps: total } = request;
+    const drawing: Drawing = { requestId, step: 0, total, progressAt: clock.now(), onPause: undefined, go: () => {} };
+    running = drawing;
     try {
-      await draw(call, out, effective(request));
+      await draw(call, out, drawing);
       completedCount++;
     } finally {
-      lastRequestId = request.requestId;
-      running = undefined;
+      lastRequestId = requestId;
+      if (running === drawing) running = undefined;
+      if (paused === drawing) paused = undefined;
+      drawing.onPause?.(false);
     }
+  }
+
+  function pause({ request: { requestId } }: Call<engine.PauseRequest>): Promise<engine.PauseResponse> {
+    const drawing = running;
+    if (paused || drawing?.requestId !== requestId || drawing.onPause) return Promise.resolve({ paused: false });
+    return new Promise((resolve) => {
+      drawing.onPause = (isPaused) => resolve({ paused: isPaused });
+    });
+  }
+
+  async function goOn({ request: { requestId } }: Call<engine.ContinueRequest>): Promise<engine.ContinueResponse> {
+    if (paused?.requestId !== requestId) return { continued: false };
+    if (running) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, `busy with ${running.requestId}`);
+    running = paused;
+    paused = undefined;
+    running.progressAt = clock.now();
+    running.go();
+    return { continued: true };
+  }
+
+  /** How long it was paused before this step, milliseconds. */
+  async function pauseOf(drawing: Drawing, signal: AbortSignal): Promise<number> {
+    if (!drawing.onPause) return 0;
+    const pausedAt = clock.now();
+    await new Promise<void>((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+      drawing.go = resolve;
+      running = undefined;
+      paused = drawing;
+      drawing.onPause?.(true);
+      drawing.onPause = undefined;
+    });
+    return clock.now() - pausedAt;
   }
 
   function effective(request: Request): Script {
@@ -99,19 +151,23 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     return script.fault && script.once && !options.firstTime(request.prompt) ? { ...script, fault: undefined } : script;
   }
 
-  async function draw(call: Call<Request>, out: Writer<Event>, script: Script): Promise<void> {
+  async function draw(call: Call<Request>, out: Writer<Event>, drawing: Drawing): Promise<void> {
     const { request } = call;
-    const startedAt = clock.now();
+    const script = effective(request);
+    let startedAt = clock.now();
     let dueAt = startedAt;
     const until = (ms: number) => {
       dueAt += ms;
-      return pause(clock, dueAt - clock.now(), call.signal, script.cancelDelayMs);
+      return wait(clock, dueAt - clock.now(), call.signal, script.cancelDelayMs);
     };
     for (const [imageIndex, item] of request.items.entries()) {
       for (let step = 1; step <= request.steps; step++) {
+        const pausedMs = await pauseOf(drawing, call.signal);
+        dueAt += pausedMs;
+        startedAt += pausedMs;
         await failAt(step, script, call.signal);
         await until(script.stepMs);
-        if (running) running = { ...running, step, progressAt: clock.now() };
+        Object.assign(drawing, { step, progressAt: clock.now() });
         await out.write({ event: { $case: 'step', value: { step, total: request.steps, imageIndex, stepMs: script.stepMs } } });
       }
       await until(script.decodeMs);
@@ -137,10 +193,13 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
   return {
     load,
     unload: async ({ request }) => {
+      if (running || paused) throw failure(Code.RESOURCE_EXHAUSTED, Reason.ENGINE_BUSY, 'a model is in use');
       for (let leaving = find(request); leaving; leaving = find(request)) models.delete(fullName(leaving));
       return {};
     },
     generate,
+    pause,
+    continue: goOn,
     status,
   };
 }
@@ -188,7 +247,7 @@ function tokenCount(prompt: string): number {
 }
 
 /** Waits; a cancel ends the wait with an error, after `cancelDelayMs`. */
-async function pause(clock: Clock, ms: number, signal: AbortSignal, cancelDelayMs: number): Promise<void> {
+async function wait(clock: Clock, ms: number, signal: AbortSignal, cancelDelayMs: number): Promise<void> {
   try {
     // Also a step that takes no time lets other calls in.
     if (ms <= 0) await new Promise(setImmediate);

@@ -200,6 +200,8 @@ export interface NodeInfo {
   completedCount: bigint;
   failedCount: bigint;
   engineRestartCount: bigint;
+  /** Request that is paused for a more urgent or much shorter one; empty when none is. */
+  pausedRequestId: string;
 }
 
 export interface Gpu {
@@ -1115,6 +1117,7 @@ function createBaseNodeInfo(): NodeInfo {
     completedCount: 0n,
     failedCount: 0n,
     engineRestartCount: 0n,
+    pausedRequestId: "",
   };
 }
 
@@ -1194,6 +1197,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         throw new globalThis.Error("value provided for field message.engineRestartCount of type uint64 too large");
       }
       writer.uint32(176).uint64(message.engineRestartCount);
+    }
+    if (message.pausedRequestId !== "") {
+      writer.uint32(186).string(message.pausedRequestId);
     }
     return writer;
   },
@@ -1387,6 +1393,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.engineRestartCount = reader.uint64() as bigint;
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.pausedRequestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1473,6 +1487,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.engine_restart_count)
         ? BigInt(object.engine_restart_count)
         : 0n,
+      pausedRequestId: isSet(object.pausedRequestId)
+        ? globalThis.String(object.pausedRequestId)
+        : isSet(object.paused_request_id)
+        ? globalThis.String(object.paused_request_id)
+        : "",
     };
   },
 
@@ -1544,6 +1563,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.engineRestartCount !== 0n) {
       obj.engineRestartCount = message.engineRestartCount.toString();
     }
+    if (message.pausedRequestId !== "") {
+      obj.pausedRequestId = message.pausedRequestId;
+    }
     return obj;
   },
 
@@ -1580,6 +1602,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     message.engineRestartCount = (object.engineRestartCount !== undefined && object.engineRestartCount !== null)
       ? BigInt(object.engineRestartCount)
       : 0n;
+    message.pausedRequestId = object.pausedRequestId ?? "";
     return message;
   },
 };

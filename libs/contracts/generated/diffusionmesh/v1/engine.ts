@@ -155,6 +155,27 @@ export interface EngineDone {
   forwardCount: number;
 }
 
+export interface PauseRequest {
+  requestId: string;
+}
+
+export interface PauseResponse {
+  /**
+   * False when it goes on: another one is paused already, it is not the one that runs, or it came to
+   * its end before a next step.
+   */
+  paused: boolean;
+}
+
+export interface ContinueRequest {
+  requestId: string;
+}
+
+export interface ContinueResponse {
+  /** False when it is not the one that is paused. */
+  continued: boolean;
+}
+
 export interface StatusRequest {
 }
 
@@ -171,7 +192,7 @@ export interface StatusResponse {
   requestId: string;
   step: number;
   total: number;
-  /** Time since the running request last made progress, milliseconds. */
+  /** Time since the running request last made progress or went on, milliseconds. */
   sinceProgressMs: number;
   memoryUsedBytes: bigint;
   memoryTotalBytes: bigint;
@@ -179,6 +200,10 @@ export interface StatusResponse {
   completedCount: bigint;
   /** Request id of the last request that ended; proof that no work outlived a cancel. */
   lastRequestId: string;
+  /** Request that is paused; empty when none is. It does not make the engine busy. */
+  pausedRequestId: string;
+  /** Pause and Continue are there. */
+  canPause: boolean;
 }
 
 function createBaseLoadRequest(): LoadRequest {
@@ -1346,6 +1371,286 @@ export const EngineDone: MessageFns<EngineDone> = {
   },
 };
 
+function createBasePauseRequest(): PauseRequest {
+  return { requestId: "" };
+}
+
+export const PauseRequest: MessageFns<PauseRequest> = {
+  encode(message: PauseRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.requestId !== "") {
+      writer.uint32(10).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PauseRequest {
+    return {
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: PauseRequest): unknown {
+    const obj: any = {};
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PauseRequest>): PauseRequest {
+    return PauseRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PauseRequest>): PauseRequest {
+    const message = createBasePauseRequest();
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBasePauseResponse(): PauseResponse {
+  return { paused: false };
+}
+
+export const PauseResponse: MessageFns<PauseResponse> = {
+  encode(message: PauseResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.paused !== false) {
+      writer.uint32(8).bool(message.paused);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.paused = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PauseResponse {
+    return { paused: isSet(object.paused) ? globalThis.Boolean(object.paused) : false };
+  },
+
+  toJSON(message: PauseResponse): unknown {
+    const obj: any = {};
+    if (message.paused !== false) {
+      obj.paused = message.paused;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PauseResponse>): PauseResponse {
+    return PauseResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PauseResponse>): PauseResponse {
+    const message = createBasePauseResponse();
+    message.paused = object.paused ?? false;
+    return message;
+  },
+};
+
+function createBaseContinueRequest(): ContinueRequest {
+  return { requestId: "" };
+}
+
+export const ContinueRequest: MessageFns<ContinueRequest> = {
+  encode(message: ContinueRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.requestId !== "") {
+      writer.uint32(10).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContinueRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContinueRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ContinueRequest {
+    return {
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ContinueRequest): unknown {
+    const obj: any = {};
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ContinueRequest>): ContinueRequest {
+    return ContinueRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContinueRequest>): ContinueRequest {
+    const message = createBaseContinueRequest();
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseContinueResponse(): ContinueResponse {
+  return { continued: false };
+}
+
+export const ContinueResponse: MessageFns<ContinueResponse> = {
+  encode(message: ContinueResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.continued !== false) {
+      writer.uint32(8).bool(message.continued);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContinueResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContinueResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.continued = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ContinueResponse {
+    return { continued: isSet(object.continued) ? globalThis.Boolean(object.continued) : false };
+  },
+
+  toJSON(message: ContinueResponse): unknown {
+    const obj: any = {};
+    if (message.continued !== false) {
+      obj.continued = message.continued;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ContinueResponse>): ContinueResponse {
+    return ContinueResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ContinueResponse>): ContinueResponse {
+    const message = createBaseContinueResponse();
+    message.continued = object.continued ?? false;
+    return message;
+  },
+};
+
 function createBaseStatusRequest(): StatusRequest {
   return {};
 }
@@ -1414,6 +1719,8 @@ function createBaseStatusResponse(): StatusResponse {
     device: "",
     completedCount: 0n,
     lastRequestId: "",
+    pausedRequestId: "",
+    canPause: false,
   };
 }
 
@@ -1469,6 +1776,12 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     }
     if (message.lastRequestId !== "") {
       writer.uint32(114).string(message.lastRequestId);
+    }
+    if (message.pausedRequestId !== "") {
+      writer.uint32(122).string(message.pausedRequestId);
+    }
+    if (message.canPause !== false) {
+      writer.uint32(128).bool(message.canPause);
     }
     return writer;
   },
@@ -1598,6 +1911,22 @@ export const StatusResponse: MessageFns<StatusResponse> = {
             message.lastRequestId = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.pausedRequestId = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.canPause = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1654,6 +1983,16 @@ export const StatusResponse: MessageFns<StatusResponse> = {
         : isSet(object.last_request_id)
         ? globalThis.String(object.last_request_id)
         : "",
+      pausedRequestId: isSet(object.pausedRequestId)
+        ? globalThis.String(object.pausedRequestId)
+        : isSet(object.paused_request_id)
+        ? globalThis.String(object.paused_request_id)
+        : "",
+      canPause: isSet(object.canPause)
+        ? globalThis.Boolean(object.canPause)
+        : isSet(object.can_pause)
+        ? globalThis.Boolean(object.can_pause)
+        : false,
     };
   },
 
@@ -1701,6 +2040,12 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     if (message.lastRequestId !== "") {
       obj.lastRequestId = message.lastRequestId;
     }
+    if (message.pausedRequestId !== "") {
+      obj.pausedRequestId = message.pausedRequestId;
+    }
+    if (message.canPause !== false) {
+      obj.canPause = message.canPause;
+    }
     return obj;
   },
 
@@ -1729,6 +2074,8 @@ export const StatusResponse: MessageFns<StatusResponse> = {
       ? BigInt(object.completedCount)
       : 0n;
     message.lastRequestId = object.lastRequestId ?? "";
+    message.pausedRequestId = object.pausedRequestId ?? "";
+    message.canPause = object.canPause ?? false;
     return message;
   },
 };
@@ -1763,7 +2110,7 @@ export const EngineServiceService = {
    * Draws one request: step events, then one RGB picture per item, then `done`.
    *
    * One request runs at a time; a second is RESOURCE_EXHAUSTED/ENGINE_BUSY. Cancelling the call
-   * stops the work before the next step. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
+   * stops the work before the next step, and drops what is paused. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
    * RESOURCE_EXHAUSTED/OUT_OF_MEMORY, INVALID_ARGUMENT/PROMPT_TOO_LONG, NOT_FOUND.
    *
    * buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -1778,6 +2125,33 @@ export const EngineServiceService = {
     requestDeserialize: (value: Buffer): EngineGenerateRequest => EngineGenerateRequest.decode(value),
     responseSerialize: (value: EngineGenerateEvent): Buffer => Buffer.from(EngineGenerateEvent.encode(value).finish()),
     responseDeserialize: (value: Buffer): EngineGenerateEvent => EngineGenerateEvent.decode(value),
+  },
+  /**
+   * Takes the running request off the GPU before its next step, and answers when it is off. Its
+   * latents are kept and its Generate stays open, silent; another Generate is taken meanwhile. One
+   * request is paused at most. Optional: see `can_pause`.
+   */
+  pause: {
+    path: "/diffusionmesh.v1.EngineService/Pause" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PauseRequest): Buffer => Buffer.from(PauseRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PauseRequest => PauseRequest.decode(value),
+    responseSerialize: (value: PauseResponse): Buffer => Buffer.from(PauseResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PauseResponse => PauseResponse.decode(value),
+  },
+  /**
+   * Goes on with the paused request where it was, to the same bytes. RESOURCE_EXHAUSTED/ENGINE_BUSY
+   * while another runs.
+   */
+  continue: {
+    path: "/diffusionmesh.v1.EngineService/Continue" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ContinueRequest): Buffer => Buffer.from(ContinueRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ContinueRequest => ContinueRequest.decode(value),
+    responseSerialize: (value: ContinueResponse): Buffer => Buffer.from(ContinueResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ContinueResponse => ContinueResponse.decode(value),
   },
   /** How the engine is. Answered at once, also while it computes. */
   status: {
@@ -1804,13 +2178,24 @@ export interface EngineServiceServer extends UntypedServiceImplementation {
    * Draws one request: step events, then one RGB picture per item, then `done`.
    *
    * One request runs at a time; a second is RESOURCE_EXHAUSTED/ENGINE_BUSY. Cancelling the call
-   * stops the work before the next step. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
+   * stops the work before the next step, and drops what is paused. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
    * RESOURCE_EXHAUSTED/OUT_OF_MEMORY, INVALID_ARGUMENT/PROMPT_TOO_LONG, NOT_FOUND.
    *
    * buf:lint:ignore RPC_REQUEST_STANDARD_NAME
    * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
    */
   generate: handleServerStreamingCall<EngineGenerateRequest, EngineGenerateEvent>;
+  /**
+   * Takes the running request off the GPU before its next step, and answers when it is off. Its
+   * latents are kept and its Generate stays open, silent; another Generate is taken meanwhile. One
+   * request is paused at most. Optional: see `can_pause`.
+   */
+  pause: handleUnaryCall<PauseRequest, PauseResponse>;
+  /**
+   * Goes on with the paused request where it was, to the same bytes. RESOURCE_EXHAUSTED/ENGINE_BUSY
+   * while another runs.
+   */
+  continue: handleUnaryCall<ContinueRequest, ContinueResponse>;
   /** How the engine is. Answered at once, also while it computes. */
   status: handleUnaryCall<StatusRequest, StatusResponse>;
 }
@@ -1853,7 +2238,7 @@ export interface EngineServiceClient extends Client {
    * Draws one request: step events, then one RGB picture per item, then `done`.
    *
    * One request runs at a time; a second is RESOURCE_EXHAUSTED/ENGINE_BUSY. Cancelling the call
-   * stops the work before the next step. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
+   * stops the work before the next step, and drops what is paused. INTERNAL/NAN_OUTPUT, INTERNAL/BLANK_OUTPUT,
    * RESOURCE_EXHAUSTED/OUT_OF_MEMORY, INVALID_ARGUMENT/PROMPT_TOO_LONG, NOT_FOUND.
    *
    * buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -1865,6 +2250,45 @@ export interface EngineServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<EngineGenerateEvent>;
+  /**
+   * Takes the running request off the GPU before its next step, and answers when it is off. Its
+   * latents are kept and its Generate stays open, silent; another Generate is taken meanwhile. One
+   * request is paused at most. Optional: see `can_pause`.
+   */
+  pause(
+    request: PauseRequest,
+    callback: (error: ServiceError | null, response: PauseResponse) => void,
+  ): ClientUnaryCall;
+  pause(
+    request: PauseRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PauseResponse) => void,
+  ): ClientUnaryCall;
+  pause(
+    request: PauseRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PauseResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Goes on with the paused request where it was, to the same bytes. RESOURCE_EXHAUSTED/ENGINE_BUSY
+   * while another runs.
+   */
+  continue(
+    request: ContinueRequest,
+    callback: (error: ServiceError | null, response: ContinueResponse) => void,
+  ): ClientUnaryCall;
+  continue(
+    request: ContinueRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ContinueResponse) => void,
+  ): ClientUnaryCall;
+  continue(
+    request: ContinueRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ContinueResponse) => void,
+  ): ClientUnaryCall;
   /** How the engine is. Answered at once, also while it computes. */
   status(
     request: StatusRequest,

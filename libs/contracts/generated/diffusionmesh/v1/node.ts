@@ -52,6 +52,9 @@ export interface Bid {
   leadMs: number;
   /** Time until it should be finished: a slack, never a wall clock. Negative: it is late. */
   slackMs: number;
+  /** That request's own class and predicted GPU time, milliseconds: whether it is worth a pause. */
+  priority: Priority;
+  costMs: number;
 }
 
 /** "I have nothing for this grant any more." */
@@ -76,6 +79,11 @@ export interface SlotState {
   accepting: boolean;
   /** Predicted time until the next slot frees, milliseconds; 0 when one is free. */
   nextFreeMs: number;
+  /**
+   * A request may be paused here for so long in all, milliseconds; 0: never. Comes on top of the time a
+   * router allows for it.
+   */
+  maxPauseMs: number;
 }
 
 /**
@@ -94,6 +102,16 @@ export interface Grant {
   leaseId: bigint;
   /** Unused after this time, the slot goes to the next bid. */
   ttlMs: number;
+  /** Set when a running request will be paused for it: only such a request may use the grant. */
+  preemption: Preemption | undefined;
+}
+
+/** Which requests a running one is paused for. */
+export interface Preemption {
+  /** The least urgent class. */
+  priority: Priority;
+  /** Predicted GPU time at most, milliseconds. */
+  maxCostMs: number;
 }
 
 function createBaseAttachRequest(): AttachRequest {
@@ -292,7 +310,7 @@ export const Hello: MessageFns<Hello> = {
 };
 
 function createBaseBid(): Bid {
-  return { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0 };
+  return { backlogCount: 0, rank: 0, leadMs: 0, slackMs: 0, priority: 0, costMs: 0 };
 }
 
 export const Bid: MessageFns<Bid> = {
@@ -308,6 +326,12 @@ export const Bid: MessageFns<Bid> = {
     }
     if (message.slackMs !== 0) {
       writer.uint32(33).double(message.slackMs);
+    }
+    if (message.priority !== 0) {
+      writer.uint32(40).int32(message.priority);
+    }
+    if (message.costMs !== 0) {
+      writer.uint32(49).double(message.costMs);
     }
     return writer;
   },
@@ -357,6 +381,22 @@ export const Bid: MessageFns<Bid> = {
             message.slackMs = reader.double();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.costMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -387,6 +427,12 @@ export const Bid: MessageFns<Bid> = {
         : isSet(object.slack_ms)
         ? globalThis.Number(object.slack_ms)
         : 0,
+      priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
+      costMs: isSet(object.costMs)
+        ? globalThis.Number(object.costMs)
+        : isSet(object.cost_ms)
+        ? globalThis.Number(object.cost_ms)
+        : 0,
     };
   },
 
@@ -404,6 +450,12 @@ export const Bid: MessageFns<Bid> = {
     if (message.slackMs !== 0) {
       obj.slackMs = floatToJson(message.slackMs);
     }
+    if (message.priority !== 0) {
+      obj.priority = priorityToJSON(message.priority);
+    }
+    if (message.costMs !== 0) {
+      obj.costMs = floatToJson(message.costMs);
+    }
     return obj;
   },
 
@@ -416,6 +468,8 @@ export const Bid: MessageFns<Bid> = {
     message.rank = object.rank ?? 0;
     message.leadMs = object.leadMs ?? 0;
     message.slackMs = object.slackMs ?? 0;
+    message.priority = object.priority ?? 0;
+    message.costMs = object.costMs ?? 0;
     return message;
   },
 };
@@ -615,7 +669,7 @@ export const AttachResponse: MessageFns<AttachResponse> = {
 };
 
 function createBaseSlotState(): SlotState {
-  return { slotCount: 0, busyCount: 0, accepting: false, nextFreeMs: 0 };
+  return { slotCount: 0, busyCount: 0, accepting: false, nextFreeMs: 0, maxPauseMs: 0 };
 }
 
 export const SlotState: MessageFns<SlotState> = {
@@ -631,6 +685,9 @@ export const SlotState: MessageFns<SlotState> = {
     }
     if (message.nextFreeMs !== 0) {
       writer.uint32(33).double(message.nextFreeMs);
+    }
+    if (message.maxPauseMs !== 0) {
+      writer.uint32(41).double(message.maxPauseMs);
     }
     return writer;
   },
@@ -680,6 +737,14 @@ export const SlotState: MessageFns<SlotState> = {
             message.nextFreeMs = reader.double();
             continue;
           }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.maxPauseMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -710,6 +775,11 @@ export const SlotState: MessageFns<SlotState> = {
         : isSet(object.next_free_ms)
         ? globalThis.Number(object.next_free_ms)
         : 0,
+      maxPauseMs: isSet(object.maxPauseMs)
+        ? globalThis.Number(object.maxPauseMs)
+        : isSet(object.max_pause_ms)
+        ? globalThis.Number(object.max_pause_ms)
+        : 0,
     };
   },
 
@@ -727,6 +797,9 @@ export const SlotState: MessageFns<SlotState> = {
     if (message.nextFreeMs !== 0) {
       obj.nextFreeMs = floatToJson(message.nextFreeMs);
     }
+    if (message.maxPauseMs !== 0) {
+      obj.maxPauseMs = floatToJson(message.maxPauseMs);
+    }
     return obj;
   },
 
@@ -739,6 +812,7 @@ export const SlotState: MessageFns<SlotState> = {
     message.busyCount = object.busyCount ?? 0;
     message.accepting = object.accepting ?? false;
     message.nextFreeMs = object.nextFreeMs ?? 0;
+    message.maxPauseMs = object.maxPauseMs ?? 0;
     return message;
   },
 };
@@ -849,7 +923,7 @@ export const Served: MessageFns<Served> = {
 };
 
 function createBaseGrant(): Grant {
-  return { leaseId: 0n, ttlMs: 0 };
+  return { leaseId: 0n, ttlMs: 0, preemption: undefined };
 }
 
 export const Grant: MessageFns<Grant> = {
@@ -862,6 +936,9 @@ export const Grant: MessageFns<Grant> = {
     }
     if (message.ttlMs !== 0) {
       writer.uint32(17).double(message.ttlMs);
+    }
+    if (message.preemption !== undefined) {
+      Preemption.encode(message.preemption, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -895,6 +972,14 @@ export const Grant: MessageFns<Grant> = {
             message.ttlMs = reader.double();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.preemption = Preemption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -915,6 +1000,7 @@ export const Grant: MessageFns<Grant> = {
         : isSet(object.ttl_ms)
         ? globalThis.Number(object.ttl_ms)
         : 0,
+      preemption: isSet(object.preemption) ? Preemption.fromJSON(object.preemption) : undefined,
     };
   },
 
@@ -926,6 +1012,9 @@ export const Grant: MessageFns<Grant> = {
     if (message.ttlMs !== 0) {
       obj.ttlMs = floatToJson(message.ttlMs);
     }
+    if (message.preemption !== undefined) {
+      obj.preemption = Preemption.toJSON(message.preemption);
+    }
     return obj;
   },
 
@@ -936,6 +1025,98 @@ export const Grant: MessageFns<Grant> = {
     const message = createBaseGrant();
     message.leaseId = (object.leaseId !== undefined && object.leaseId !== null) ? BigInt(object.leaseId) : 0n;
     message.ttlMs = object.ttlMs ?? 0;
+    message.preemption = (object.preemption !== undefined && object.preemption !== null)
+      ? Preemption.fromPartial(object.preemption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePreemption(): Preemption {
+  return { priority: 0, maxCostMs: 0 };
+}
+
+export const Preemption: MessageFns<Preemption> = {
+  encode(message: Preemption, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.priority !== 0) {
+      writer.uint32(8).int32(message.priority);
+    }
+    if (message.maxCostMs !== 0) {
+      writer.uint32(17).double(message.maxCostMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Preemption {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePreemption();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.maxCostMs = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Preemption {
+    return {
+      priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
+      maxCostMs: isSet(object.maxCostMs)
+        ? globalThis.Number(object.maxCostMs)
+        : isSet(object.max_cost_ms)
+        ? globalThis.Number(object.max_cost_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: Preemption): unknown {
+    const obj: any = {};
+    if (message.priority !== 0) {
+      obj.priority = priorityToJSON(message.priority);
+    }
+    if (message.maxCostMs !== 0) {
+      obj.maxCostMs = floatToJson(message.maxCostMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Preemption>): Preemption {
+    return Preemption.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Preemption>): Preemption {
+    const message = createBasePreemption();
+    message.priority = object.priority ?? 0;
+    message.maxCostMs = object.maxCostMs ?? 0;
     return message;
   },
 };

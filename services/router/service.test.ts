@@ -706,7 +706,7 @@ test('a stream that falls silent half-way: each step is told once, in order, and
     told.push(event.value.step);
     if (event.value.step === 1) await joinIdle();
   }
-  expect(told).toEqual([{ nodeId: 'n1', attempt: 1 }, 1, 2, 'n2']);
+  expect(told).toEqual([{ nodeId: 'n1', attempt: 1, loadMs: 0 }, 1, 2, 'n2']);
   expect(idle.started).toEqual(['r1']);
   await expect.poll(ended).toEqual(['won']);
 });

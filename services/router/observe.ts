@@ -154,6 +154,11 @@ export function observe(options: {
           { grpc: event.listen },
           'OPEN: there is no token file, everybody who reaches this router may use and drain the mesh',
         );
+      case 'accessByCertificate':
+        return logger.warn(
+          { ca: event.callerCa },
+          'there is no token file, everybody with a certificate of the CA of callers may use and drain the mesh',
+        );
       case 'tokensLoaded':
         tokenLoads.with({ result: 'loaded' }).add();
         return logger.info({ path: event.path, tokens: event.tokenCount }, 'tokens loaded');
@@ -205,6 +210,8 @@ export function observe(options: {
       case 'nodeLost':
         nodeChanges.with({ change: 'lost' }).add();
         return logger.warn({ node_id: event.nodeId, reason: event.reason }, 'node lost');
+      case 'nodeUnreached':
+        return logger.warn({ node_id: event.nodeId, address: event.address, reason: event.reason }, 'node not reached');
       case 'routed':
         return routed.with({ route: event.route, target: event.target }).add();
       case 'routesChanged':

@@ -16,6 +16,7 @@ import type { generation } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import type { HandlersOf } from '#grpc';
 import { CostModel, LeaseTable, RetryBudget, WaitQueue } from '#scheduling';
+import type { ClientTls } from '#tls';
 import type { Access } from './access.js';
 import { Admission } from './admission.js';
 import { drawCanary } from './canary.js';
@@ -40,6 +41,8 @@ export interface RouterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
+  /** How nodes are called; absent: plain. */
+  readonly nodeTls?: ClientTls | undefined;
   /** Who may enter. */
   readonly access: Access;
   /** What gRPC proves of a node, for membership. */
@@ -59,7 +62,7 @@ export interface Router {
 }
 
 export function createRouter(options: RouterOptions): Router {
-  const { access, config, clock, random, emit, evidence } = options;
+  const { access, config, clock, random, emit, nodeTls, evidence } = options;
   const queue = new WaitQueue<Ticket>({ ...config.order, kindOf });
   const leases = new LeaseTable();
   const cost = new CostModel(config.cost);
@@ -75,7 +78,7 @@ export function createRouter(options: RouterOptions): Router {
     zone: config.zone,
     clock,
     random,
-    link: config.link,
+    link: { ...config.link, tls: nodeTls },
     emit,
     breakers,
     cost,

@@ -1,7 +1,8 @@
 /**
  * Who waits how long when pictures differ in size? One trace of requests (60 % cost 1, 30 % cost 4, 10 %
  * cost 9; Poisson arrivals at 90 % of what eight nodes can draw) is played against real routers and nodes
- * under each policy. The nodes' engines are scripted to take their time without using a core.
+ * under each policy. The nodes' engines are scripted to take their time without using a core. What the nodes
+ * can draw, and how long a picture takes when nobody else asks, is measured first.
  *
  *   ours          the router's order: classes, fairness, virtual deadlines
  *   fifo          the same router, first come first served (DMESH_ROUTER_PATIENCE=0)
@@ -39,6 +40,7 @@ const SEEDS = [1, 2] as const;
 const REQUESTS_PER_SEED = 1000;
 const GOOD_RATIO = 3;
 const FAIRNESS_MS = 20_000;
+const CALIBRATION_MS = 10_000;
 
 interface Arrival {
   readonly atMs: number;
@@ -56,14 +58,56 @@ const engine = `node ${path.join(packageRoot, 'dist/test/engines/scriptable/main
 const nodeEnv = { SCRIPT_STEP: `${STEP_MS}ms`, DMESH_NODE_MODEL_DIR: path.join(packageRoot, 'no-such-model') };
 const picture = (cost: number): PictureRequest => ({ prompt: 'x', width: 64, height: 64, steps: cost * STEPS_PER_COST });
 
-function traceOf(seed: number): Arrival[] {
+/** What this machine's nodes do. */
+interface Pace {
+  /** Pictures of the mix that all nodes together draw in a second, the queue always full. */
+  readonly perSec: number;
+  /** Time of one picture that has the mesh for itself, by cost. */
+  readonly aloneMs: ReadonlyMap<number, number>;
+}
+
+function calibrate(): Promise<Pace> {
+  return withMesh({}, async (_mesh, [client]) => {
+    if (!client) throw new Error('expected a router');
+    const aloneMs = new Map<number, number>();
+    for (const { cost } of MIX) {
+      const tookMs: number[] = [];
+      for (let i = 0; i < 10; i++) {
+        const startedAt = performance.now();
+        await client.generate(picture(cost), patient);
+        tookMs.push(performance.now() - startedAt);
+      }
+      aloneMs.set(cost, quantile(tookMs, 0.5));
+    }
+    // In units of cost, so that it does not matter which sizes a short measurement happened to see.
+    let drawn = 0;
+    let over = false;
+    let asked = 0;
+    const callers = Array.from({ length: 4 * NODE_COUNT }, async () => {
+      while (!over) {
+        const cost = costOf((asked++ % 10) / 10);
+        await client.generate(picture(cost), patient);
+        drawn += cost;
+      }
+    });
+    await systemClock.sleep(2000);
+    const before = drawn;
+    await systemClock.sleep(CALIBRATION_MS);
+    const perSec = ((drawn - before) * 1000) / CALIBRATION_MS / MEAN_COST;
+    over = true;
+    await Promise.all(callers);
+    return { perSec, aloneMs };
+  });
+}
+
+function traceOf(seed: number, { perSec }: Pace): Arrival[] {
   let state = seed;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return (state + 0.5) / 2 ** 32;
   };
   for (let i = 0; i < 10; i++) random(); // small seeds start alike
-  const meanGapMs = (MEAN_COST * UNIT_MS) / NODE_COUNT / LOAD;
+  const meanGapMs = 1000 / perSec / LOAD;
   let atMs = 0;
   return Array.from({ length: REQUESTS_PER_SEED }, () => {
     atMs += -Math.log(random()) * meanGapMs;
@@ -125,7 +169,7 @@ async function withMesh<Result>(
 
 async function playAll(ask: Ask): Promise<Sample[]> {
   const samples: Sample[] = [];
-  for (const seed of SEEDS) samples.push(...(await play(traceOf(seed), ask)));
+  for (const seed of SEEDS) samples.push(...(await play(traceOf(seed, pace), ask)));
   return samples;
 }
 
@@ -163,7 +207,7 @@ async function leastConn(): Promise<{ samples: Sample[]; by: string }> {
 }
 
 function figuresOf(samples: readonly Sample[]) {
-  const slowdowns = samples.map(({ cost, tookMs }) => tookMs / (cost * UNIT_MS));
+  const slowdowns = samples.map(({ cost, tookMs }) => tookMs / (pace.aloneMs.get(cost) ?? Number.NaN));
   const of = (cost: number) => samples.filter((sample) => sample.cost === cost).map(({ tookMs }) => tookMs / 1000);
   return {
     attainment3x: rounded(slowdowns.filter((slowdown) => slowdown <= GOOD_RATIO).length / samples.length),
@@ -244,6 +288,7 @@ async function evenness(): Promise<number> {
   }
 }
 
+const pace = await calibrate();
 const skew = (index: number): number => (index % 5 < 4 ? 0 : 1 + (index % 3));
 try {
   const ours = await withMesh({}, (_mesh, clients) => playAll(through(clients, () => 0)));
@@ -272,7 +317,13 @@ try {
   console.log(`  HIGH p95: ${urgent.calmP95Ms} ms alone, ${urgent.floodedP95Ms} ms under a flood of LOW, × ${urgent.ratio}`);
   const jain = rounded(await evenness());
   console.log(`  two tenants, one asking ten times as much: Jain's index of GPU time ${jain}, target ≥ 0.95`);
-  finish({ policies, leastConnBy: balanced.by, urgent, jain });
+  finish({
+    pace: { perSec: rounded(pace.perSec), aloneMs: Object.fromEntries(pace.aloneMs) },
+    policies,
+    leastConnBy: balanced.by,
+    urgent,
+    jain,
+  });
 } catch (thrown) {
   if (thrown instanceof MeshError) console.error(`${thrown.reason}: ${thrown.message}`);
   throw thrown;

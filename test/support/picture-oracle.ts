@@ -9,8 +9,12 @@ export async function wrongPictures(outcomes: readonly Outcome[]): Promise<numbe
   for (const outcome of outcomes) {
     if (!outcome.ok) continue;
     const { seed, prompt, width = 0, height = 0 } = outcome.request;
-    const pixels = await sharp(outcome.data).raw().toBuffer();
+    const pixels = await pixelsOf(outcome.data);
     if (!pixels.equals(scriptedPicture({ prompt, seed: BigInt(seed), width, height }))) wrong.push(seed);
   }
   return wrong;
+}
+
+export function pixelsOf(file: Uint8Array | undefined): Promise<Buffer> {
+  return sharp(file).raw().toBuffer();
 }

@@ -19,7 +19,7 @@ export interface FleetOptions {
   readonly clock: Clock;
   readonly random: Random;
   /** Of the lines to nodes. */
-  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs'>;
+  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs' | 'tls'>;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
   readonly cost: CostModel;
@@ -243,6 +243,7 @@ export class Fleet {
         emit({ type: 'nodeLost', nodeId, reason });
         evidence(nodeId, false);
       },
+      onUnreached: (reason) => emit({ type: 'nodeUnreached', nodeId, address, reason }),
       onGrant: (leaseId, preemption) => onGrant(node, leaseId, preemption),
       onServed,
     });

@@ -3,6 +3,7 @@ export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-m
 export { allowedExecutionMs, type ExecutionLimits, sizeRatio } from './execution-limit.js';
 export { type Lease, LeaseTable } from './lease-table.js';
 export { nextStart, type Start, type StartOptions } from './next-start.js';
+export { paceOf } from './pace.js';
 export { type Candidate, type Placement, place } from './placement.js';
 export {
   type Bid,

@@ -59,7 +59,7 @@ export function nextStart<Entry extends Waiting>(
       const waitingCount = queue.countLike(entry);
       aheadMs.set(model, ahead + waitingCount * entry.costMs);
       // The first of its kind that has enough ahead of it.
-      const index = Math.max(0, Math.ceil((placement.unlessAheadMs - ahead) / entry.costMs));
+      const index = Math.max(0, Math.ceil(placement.soonerCount - ahead / entry.costMs));
       const further = placement.or && index < waitingCount ? queue.nthLike(entry, index) : undefined;
       if (further && placement.or) consider({ entry: further, on: placement.or });
     }

@@ -1,7 +1,8 @@
 /**
  * Which node should take this request? The one predicted to finish it first, a load of its model included.
- * A busy node may beat an idle one that is slow or must load: then the request waits for it instead of
- * starting at once.
+ * A busy node may beat an idle one that is slow or must load: then the request waits for it instead of starting
+ * at once. Only so many requests gain by that as those nodes can finish in the meantime; who stands behind them
+ * in the queue is served sooner by the idle one.
  */
 
 export interface Candidate {
@@ -19,8 +20,11 @@ export interface Candidate {
 
 export type Placement =
   | { readonly kind: 'start'; readonly on: Candidate }
-  /** Busy nodes finish it sooner, unless they have so much other work ahead of it: then `or` does, the best idle node. */
-  | { readonly kind: 'wait'; readonly unlessAheadMs: number; readonly or: Candidate | undefined };
+  /**
+   * A busy node is predicted to finish it sooner than any idle one, and so for `soonerCount` requests like it.
+   * `or` is the best idle one, if any, for those that come after.
+   */
+  | { readonly kind: 'wait'; readonly soonerCount: number; readonly or: Candidate | undefined };
 
 /** Predicted finishes this close count as equal; then zone decides. Predictions are no better than this. */
 const TIE_RATIO = 0.05;
@@ -33,13 +37,14 @@ export function place(candidates: readonly Candidate[]): Placement | undefined {
   const pool = trusted.length > 0 ? trusted : candidates;
   if (pool.length === 0) return undefined;
   const idle = best(pool.filter((candidate) => candidate.freeInMs === 0));
-  if (!idle) return { kind: 'wait', unlessAheadMs: Number.POSITIVE_INFINITY, or: undefined };
+  if (!idle) return { kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, or: undefined };
   // A load is a prediction as well, and puts out what others may want: it gets no such bonus.
-  const patienceMs = (idle.loadMs > 0 ? 1 : WORTH_WAITING_RATIO) * finishMs(idle);
-  const spareMs = pool
-    .filter((candidate) => candidate.freeInMs > 0)
-    .reduce((sum, busy) => sum + Math.max(0, patienceMs - finishMs(busy)), 0);
-  return spareMs > 0 ? { kind: 'wait', unlessAheadMs: spareMs, or: idle } : { kind: 'start', on: idle };
+  const worthMs = (idle.loadMs > 0 ? 1 : WORTH_WAITING_RATIO) * finishMs(idle);
+  let soonerCount = 0;
+  for (const busy of pool) {
+    if (busy.freeInMs > 0 && finishMs(busy) < worthMs) soonerCount += Math.floor((worthMs - busy.freeInMs - busy.loadMs) / busy.runMs);
+  }
+  return soonerCount > 0 ? { kind: 'wait', soonerCount, or: idle } : { kind: 'start', on: idle };
 }
 
 function finishMs(candidate: Candidate): number {

@@ -171,6 +171,7 @@ function* nodeStates(router: Router): Iterable<NodeState> {
         : node.link.connected
           ? 'connected'
           : 'disconnected';
-    yield { nodeId: node.nodeId, state, breaker: node.breaker.state };
+    const slowness = Math.max(...node.beat.models.map(({ name }) => router.cost.slowness(node.nodeId, name)), 1);
+    yield { nodeId: node.nodeId, state, breaker: node.breaker.state, slowness };
   }
 }

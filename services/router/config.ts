@@ -104,6 +104,20 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     cost: {
       priorMs: read.durationMs('DMESH_ROUTER_COST_PRIOR', 3000, 'Assumed time of a 1024², 8-step picture before any was seen.'),
     },
+    slowness: {
+      slowRatio: read.number(
+        'DMESH_ROUTER_SLOW_RATIO',
+        1.5,
+        { min: 1, max: 100 },
+        'A node that takes more than this many times what it should, by its own past and its device, gets less work.',
+      ),
+      quarantineRatio: read.number(
+        'DMESH_ROUTER_QUARANTINE_RATIO',
+        3,
+        { min: 1, max: 1000 },
+        'Past this it gets none but canaries, until one takes less than two thirds of it.',
+      ),
+    },
     retry: {
       maxNodes: read.integer('DMESH_ROUTER_RETRY_NODES', 3, { min: 1, max: 10 }, 'Nodes a request is tried on at most.'),
       ratio: read.number('DMESH_ROUTER_RETRY_RATIO', 0.2, { min: 0, max: 1 }, 'Retries under way, as a share of live requests.'),
@@ -142,6 +156,10 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   const { floorMs, capMs } = config.execution;
   if (floorMs > capMs) {
     read.fault(`DMESH_ROUTER_EXECUTION_FLOOR: expected at most DMESH_ROUTER_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);
+  }
+  const { slowRatio, quarantineRatio } = config.slowness;
+  if (slowRatio > quarantineRatio) {
+    read.fault(`DMESH_ROUTER_SLOW_RATIO: expected at most DMESH_ROUTER_QUARANTINE_RATIO, which is ${quarantineRatio}, got ${slowRatio}`);
   }
   const { cert, ca, callerCa, nodeName } = config.tls;
   if (callerCa !== undefined && cert === undefined)

@@ -84,5 +84,7 @@ export type RouterEvent =
   | { readonly type: 'routesLost'; readonly routeCount: number }
   /** There is no store to keep routes in. Told once for each cause. */
   | { readonly type: 'routesUnavailable'; readonly cause: string }
+  /** It should be in quarantine, but too few others would be left, or no canary could tell in time. Once until it is faster. */
+  | { readonly type: 'slowNodeKept'; readonly nodeId: string; readonly slowness: number }
   /** A half-open node drew its canary, or failed to. */
   | { readonly type: 'canaryEnded'; readonly nodeId: string; readonly ok: boolean; readonly reason: string };

@@ -5,9 +5,10 @@
  */
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service } from '#scheduling';
+import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service, type Work } from '#scheduling';
 import type { Dispatcher, Slot } from './dispatch/dispatcher.js';
 import type { Fleet } from './dispatch/fleet.js';
+import type { FleetNode } from './dispatch/fleet-node.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
 import { type HedgeSettings, Race, type Racer, soleVoice, type Voice, watchSilence } from './hedge.js';
@@ -19,6 +20,8 @@ export interface ExecuteOptions {
   readonly dispatcher: Dispatcher;
   readonly cost: CostModel;
   readonly budget: RetryBudget;
+  /** What a request took on a node, or has taken at least. */
+  readonly learn: (node: FleetNode, work: Work, tookMs: number) => void;
   /** `loadTimeoutMs`: on top where the node may have to load the model first. */
   readonly limits: ExecutionLimits & { readonly loadTimeoutMs: number };
   readonly routerId: string;
@@ -152,7 +155,7 @@ export class Executor {
     trace: Record<string, string>,
     run: Run<Result>,
   ): Promise<Ended<Result>> {
-    const { clock, cost, dispatcher, emit, limits } = this.options;
+    const { clock, dispatcher, emit, learn, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
     const loadMs = slot.loadMs > 0 || node.swapsModels ? limits.loadTimeoutMs : 0;
@@ -176,7 +179,7 @@ export class Executor {
       permit.settle('success');
       ticket.servedBy = node.nodeId;
       if (outcome.executingMs !== undefined) {
-        cost.observe(node.nodeId, ticket.work, outcome.executingMs);
+        learn(node, ticket.work, outcome.executingMs);
         this.options.correct({ ...service, costMs: outcome.executingMs - service.costMs });
         emit({ type: 'executed', requestId: ticket.requestId, nodeId: node.nodeId, predictedMs, actualMs: outcome.executingMs });
       }
@@ -185,7 +188,7 @@ export class Executor {
       if ('lost' in voice && voice.lost) {
         permit.settle('neutral');
         // The silent one would have taken at least as long.
-        if (!voice.joined && slot.loadMs === 0) cost.observe(node.nodeId, ticket.work, clock.now() - slot.lease.startedAt);
+        if (!voice.joined && slot.loadMs === 0) learn(node, ticket.work, clock.now() - slot.lease.startedAt);
         return { error: StatusError.from(thrown) };
       }
       const error = this.#classify(StatusError.from(thrown), ticket, attemptDeadlineAt, { predictedMs, allowedMs });

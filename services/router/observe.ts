@@ -19,6 +19,8 @@ export interface NodeState {
   /** One of NODE_STATES. */
   readonly state: string;
   readonly breaker: 'closed' | 'open' | 'halfOpen';
+  /** What it takes over what it should; 1 is as it should be. */
+  readonly slowness: number;
 }
 
 const NODE_STATES = ['connected', 'disconnected', 'suspect', 'gone', 'draining'] as const;
@@ -137,6 +139,15 @@ export function observe(options: {
       for (const { nodeId, breaker } of sources.nodes()) gauge.with({ node: nodeId }).set(BREAKER_VALUES[breaker]);
     },
   });
+  metrics.gauge({
+    name: 'dmesh_router_node_slowness',
+    help: 'What a node takes over what it should, against the fleet; 1 is as it should be.',
+    labels: ['node'],
+    collect: (gauge) => {
+      gauge.clear();
+      for (const { nodeId, slowness } of sources.nodes()) gauge.with({ node: nodeId }).set(slowness);
+    },
+  });
 
   return (event) => {
     switch (event.type) {
@@ -226,6 +237,8 @@ export function observe(options: {
         );
       case 'routesUnavailable':
         return logger.warn({ cause: event.cause }, 'no routes: nowhere to keep them');
+      case 'slowNodeKept':
+        return logger.warn({ node_id: event.nodeId, slowness: Number(event.slowness.toFixed(2)) }, 'slow node kept: it cannot be spared');
       case 'canaryEnded':
         return logger.info({ node_id: event.nodeId, ok: event.ok, reason: event.reason }, 'canary drawn');
       case 'breakerOpened':

@@ -172,7 +172,8 @@ export class Dispatcher {
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
     const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
-    const placement = place(idle.map((node) => node.candidate(ticket, cost.predictMs(node.nodeId, ticket.work))));
+    const weighedMs = cost.weigher(ticket.work);
+    const placement = place(idle.map((node) => node.candidate(ticket, weighedMs(node.nodeId))));
     const node = placement?.kind === 'start' ? fleet.get(placement.on.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
     const inTime = clock.now() + node.loadMs(ticket) + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
@@ -268,14 +269,14 @@ export class Dispatcher {
 
   #candidates(ticket: Ticket, besides?: FleetNode): Candidate[] {
     const { cost, fleet } = this.#options;
-    const predictMs = cost.predictor(ticket.work);
+    const weighedMs = cost.weigher(ticket.work);
     const nodes = fleet.candidates(ticket).filter((node) => node !== besides);
-    return nodes.map((node) => node.candidate(ticket, predictMs(node.nodeId)));
+    return nodes.map((node) => node.candidate(ticket, weighedMs(node.nodeId)));
   }
 
   /** Whether it should run on the granted slot: undefined when it would be finished sooner elsewhere. */
   #placementOn(ticket: Ticket, granted: FleetNode, preemption: Preemption | undefined): Placement | undefined {
-    const runMs = this.#options.cost.predictMs(granted.nodeId, ticket.work);
+    const runMs = this.#options.cost.weigher(ticket.work)(granted.nodeId);
     const own = { ...granted.candidate(ticket, runMs), freeInMs: 0 };
     // Nobody is paused for a load: the call would only wait in his place.
     if (preemption && own.loadMs > 0) return undefined;

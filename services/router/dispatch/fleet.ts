@@ -78,6 +78,7 @@ export class Fleet {
       case 'memberRestarted':
         this.#nodes.get(event.member.nodeId)?.link.close();
         this.options.breakers.of(event.member.nodeId).reset();
+        this.options.cost.judgeAnew(event.member.nodeId);
         return this.#add(event.member);
       case 'memberChanged': {
         const node = this.#nodes.get(event.member.nodeId);
@@ -161,9 +162,13 @@ export class Fleet {
   }
 
   /** Whether somebody would start it now, or as soon as a slot is free. */
-  takes(name: string, revision: string): boolean {
+  takes(name: string, revision: string, besides?: FleetNode): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.usable && node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision)))
+      if (
+        node !== besides &&
+        node.usable &&
+        node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision))
+      )
         return true;
     }
     return false;

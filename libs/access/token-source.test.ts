@@ -111,7 +111,7 @@ test('a changed file is followed; a broken one is reported once and the last goo
   expect(ids()).toEqual(['a1', 'a2']);
   await rm(file);
   expect(types().filter((type) => type === 'tokensRejected')).toHaveLength(1);
-  await expect.poll(later).toMatchObject({ type: 'tokensRejected', faults: ['expected a readable file, got ENOENT'] });
+  await expect.poll(later).toMatchObject({ type: 'tokensRejected', faults: [`${file}: expected a readable file, got ENOENT`] });
   expect(ids()).toEqual(['a1', 'a2']);
   await replaceFile(list(entry({ id: 'a3' })));
   await expect.poll(ids).toEqual(['a3']);

@@ -17,7 +17,9 @@ import { outcomeOf, type Settlement } from './outcome.js';
 import { type BreakerSettings, DEFAULT_SETTINGS } from './settings.js';
 import { type TripCause, TripRule } from './trip-rule.js';
 
-export type OpenCause = TripCause | 'probeFailed';
+/** Why it is not closed: by its rule, or because it is much slower than it should be. */
+export type EjectionCause = TripCause | 'tooSlow';
+export type OpenCause = EjectionCause | 'probeFailed';
 
 export type BreakerEvent =
   /** No request goes to the node for `openMs`; `repeatCount` openings came before, healthy times taken off. */
@@ -64,6 +66,7 @@ export class Breaker {
   /** Grows with every change of state; what began under an older one is not counted. */
   #generation = 0;
   #opening: Opening = { cause: 'probeFailed', detail: '' };
+  #cause: EjectionCause | undefined;
   #openMs = 0;
   #closing: 'probe' | 'reset' = 'probe';
   #repeatCount = 0;
@@ -89,6 +92,11 @@ export class Breaker {
     return this.#gate.state;
   }
 
+  /** What it left the closed state for; undefined while closed. */
+  get cause(): EjectionCause | undefined {
+    return this.#cause;
+  }
+
   /** How much of its share the node should get: 0 unless closed, less than 1 while it comes back. */
   get weight(): number {
     if (this.state !== 'closed') return 0;
@@ -109,6 +117,13 @@ export class Breaker {
         if (generation === this.#generation) this.#count(outcome);
       },
     };
+  }
+
+  /** Opens it for a reason that is not in its outcomes. False when it is open already, or too few nodes would be left. */
+  eject(cause: 'tooSlow', detail: string): boolean {
+    if (this.state !== 'closed' || !(this.#options.mayOpen?.() ?? true)) return false;
+    this.#open(cause, detail);
+    return true;
   }
 
   /** The node seems to be back (its connection is): probe now instead of when the time is over. */
@@ -159,8 +174,9 @@ export class Breaker {
     this.#options.emit({ type: 'breakerTripRefused', node: this.name, cause });
   }
 
-  #open(cause: TripCause): void {
-    this.#opening = { cause, detail: '' };
+  #open(cause: EjectionCause, detail = ''): void {
+    this.#opening = { cause, detail };
+    this.#cause = cause;
     this.#gate.open();
   }
 
@@ -200,6 +216,7 @@ export class Breaker {
         void this.#probe();
         return;
       case 'closed':
+        this.#cause = undefined;
         this.#closedAt = this.#options.clock.now();
         this.#rampSuccesses = this.#closing === 'probe' ? 0 : undefined;
         emit({ type: 'breakerClosed', node, cause: this.#closing });

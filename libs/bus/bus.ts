@@ -10,8 +10,10 @@
  * gives up for good after two refused logins. The price: only servers named in the URL are tried,
  * not those a cluster tells of. Name them all.
  */
-import { connect, DebugEvents, Events, type NatsConnection } from 'nats';
+import { createSecureContext } from 'node:tls';
+import { connect, DebugEvents, ErrorCode, Events, type NatsConnection, NatsError, type TlsOptions } from 'nats';
 import type { Clock, Emit, Random } from '#core';
+import { type ClientTls, explainTlsFailure, peerOptions } from '#tls';
 import { type BusCredentials, credentialOptions } from './credentials.js';
 import type { BusEvent } from './events.js';
 import { knock } from './knock.js';
@@ -35,7 +37,9 @@ export interface BusOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<BusEvent>;
-  readonly credentials?: BusCredentials;
+  readonly credentials?: BusCredentials | undefined;
+  /** How to speak TLS to servers named tls://; absent: with the CAs that Node knows. Asked for at each connection. */
+  readonly tls?: ClientTls | undefined;
   /** Default 2000: silence of the server is noticed after three of these. */
   readonly pingIntervalMs?: number;
 }
@@ -64,6 +68,9 @@ export interface Bus {
   /** Flushes and leaves for good. Safe to repeat. */
   close(): Promise<void>;
 }
+
+/** With the CAs that Node knows. */
+const SYSTEM_TLS: ClientTls = { context: () => createSecureContext() };
 
 interface Attachment {
   readonly attach: (connection: NatsConnection) => () => void;
@@ -197,7 +204,7 @@ class MeshBus implements Bus {
         return undefined;
       } catch (reason) {
         if (signal.aborted) return undefined;
-        const cause = reason instanceof Error ? reason.message : String(reason);
+        const cause = causeOf(reason, server.tls);
         if (cause !== lastCause) this.#tell({ type: 'busConnectFailed', server: serverName(server), cause });
         lastCause = cause;
       }
@@ -213,10 +220,15 @@ class MeshBus implements Bus {
       timeout: CONNECT_TIMEOUT_MS,
       pingInterval: this.#options.pingIntervalMs ?? PING_INTERVAL_MS,
       maxPingOut: MAX_PINGS_OUT,
-      ...(server.tls ? { tls: {} } : {}),
+      ...(server.tls ? { tls: this.#tlsOptions(server) } : {}),
       ...inUrl,
       ...credentialOptions(this.#options.credentials),
     };
+  }
+
+  /** The vendor hands them on to node:tls, though its type names files and PEM text only. */
+  #tlsOptions(server: ServerAddress): TlsOptions {
+    return { ...peerOptions(server.host, this.#options.tls ?? SYSTEM_TLS) } as TlsOptions;
   }
 
   async #watch(connection: NatsConnection, server: string): Promise<void> {
@@ -224,7 +236,10 @@ class MeshBus implements Bus {
       if (status.type === DebugEvents.StaleConnection) {
         this.#tell({ type: 'busStale', server });
         await connection.close(); // the vendor's own way first waits for a write that a full socket never ends
-      } else if (status.type === Events.Error) this.#tell({ type: 'busError', cause: String(status.data) });
+      } else if (status.type === Events.Error) {
+        const { operation, subject } = status.permissionContext ?? {};
+        this.#tell({ type: 'busError', cause: operation ? `not allowed to ${operation} ${subject}` : String(status.data) });
+      }
     }
   }
 
@@ -244,4 +259,14 @@ class MeshBus implements Bus {
       this.#tell({ type: 'busHandlerFailed', subject, error });
     }
   }
+}
+
+/** What the vendor or OpenSSL said, in words for an operator where TLS had a part in it. */
+function causeOf(reason: unknown, tls: boolean): string {
+  const text = reason instanceof Error ? reason.message : String(reason);
+  const why = explainTlsFailure(text, true);
+  if (tls)
+    return reason instanceof NatsError && reason.code === ErrorCode.ServerOptionNotAvailable ? 'it does not speak TLS' : (why ?? text);
+  // The vendor goes over to TLS by itself when the server demands it, and trusts only the CAs that Node knows.
+  return /certificate/.test(why ?? '') ? `it demands TLS (${why}): NATS_URL has to begin with tls://` : text;
 }

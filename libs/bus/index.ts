@@ -1,7 +1,7 @@
 export type { Beat, EngineReport, GpuReport, Leave, ModelReport, RunningReport } from './beat.js';
 export { BeatPublisher, type BeatPublisherOptions } from './beat-publisher.js';
 export { type Bus, type BusMessage, type BusOptions, connectBus } from './bus.js';
-export { readNatsUrl } from './config.js';
+export { type BusConfig, readBusConfig } from './config.js';
 export { CONTROL_ACTIONS, type ControlAction, type ControlReply, sendControl, serveControl } from './control.js';
 export type { BusCredentials } from './credentials.js';
 export type { BusEvent } from './events.js';

@@ -7,6 +7,7 @@ import { admin, generation } from '#contracts';
 import { type Clock, Code, type Random, Reason, StatusError } from '#core';
 import { type CallOptions, Channel } from '#grpc';
 import { systemClock, systemRandom } from '#runtime';
+import { type ClientTlsPaths, clientTlsFromFiles } from '#tls';
 import { ImageAssembler, type MeshImage } from './assemble.js';
 import type { Progress } from './progress.js';
 import { type PictureRequest, wireRequest } from './request.js';
@@ -21,6 +22,8 @@ export interface ConnectOptions {
   readonly timeoutMs?: number;
   /** Says who asks, where the mesh wants to know: what `dmesh token add` printed. */
   readonly token?: string | undefined;
+  /** Speaks TLS: whom to trust, and what to show where the mesh asks for certificates. The files may be replaced at any time. */
+  readonly tls?: ClientTlsPaths | undefined;
   /** Sent with every call. */
   readonly metadata?: Readonly<Record<string, string>>;
   readonly clock?: Clock;
@@ -60,7 +63,7 @@ type Call = CallOptions & { readonly deadlineAt: number; readonly timeoutMs: num
 const PICTURE_TIMEOUT_MS = 60_000;
 const OTHER_TIMEOUT_MS = 10_000;
 
-/** Connects with the first call; `close()` when done. */
+/** Connects with the first call; `close()` when done. Throws a RangeError when the files named in `tls` cannot be used. */
 export function connectMesh(options: ConnectOptions): MeshClient {
   return new MeshClient(options);
 }
@@ -79,7 +82,8 @@ export class MeshClient {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? systemRandom;
     this.#metadata = { ...options.metadata, ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }) };
-    this.#channel = new Channel(options.address, { clock: this.#clock, keepaliveMs: 30_000 });
+    const tls = options.tls && clientTlsFromFiles(options.tls);
+    this.#channel = new Channel(options.address, { clock: this.#clock, keepaliveMs: 30_000, tls });
   }
 
   get address(): string {

@@ -4,8 +4,10 @@
  * grpc-js's own are off: it retries nothing over 1 MB anyway. Raw calls go over a connection of their
  * own, without grpc-js (raw-leg.ts).
  */
-import { Client, connectivityState, credentials, Metadata } from '@grpc/grpc-js';
+import { Client, connectivityState, Metadata } from '@grpc/grpc-js';
 import { type Clock, Code, Reason, StatusError } from '#core';
+import { type ClientTls, explainTlsFailure } from '#tls';
+import { channelCredentials } from './credentials.js';
 import type { Method } from './method.js';
 import type { Pieces } from './pieces.js';
 import { RawLeg } from './raw-leg.js';
@@ -22,6 +24,8 @@ export interface ChannelOptions {
    * life of a long stream. Absent: no pings.
    */
   readonly keepaliveMs?: number;
+  /** Absent: plain. */
+  readonly tls?: ClientTls | undefined;
 }
 
 export interface CallOptions {
@@ -57,16 +61,19 @@ export class Channel {
   readonly #client: Client;
   readonly #raw: RawLeg;
   readonly #clock: Clock;
+  readonly #tls: boolean;
 
   /** `address`: "host:port" or "unix:/path". Connects on the first call. */
   constructor(
     readonly address: string,
     options: ChannelOptions,
   ) {
-    const { clock, connectTimeoutMs = CONNECT_TIMEOUT_MS, keepaliveMs, maxResponseBytes = MAX_RESPONSE_BYTES } = options;
+    const { clock, connectTimeoutMs = CONNECT_TIMEOUT_MS, keepaliveMs, tls, maxResponseBytes = MAX_RESPONSE_BYTES } = options;
     this.#clock = clock;
-    this.#raw = new RawLeg(address, { clock, connectTimeoutMs, keepaliveMs, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES });
-    this.#client = new Client(address, credentials.createInsecure(), {
+    this.#tls = tls !== undefined;
+    const limits = { connectTimeoutMs, keepaliveMs, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES };
+    this.#raw = new RawLeg(address, { clock, tls, ...limits });
+    this.#client = new Client(address, channelCredentials(address, tls && { ...tls, clock, connectTimeoutMs }), {
       'grpc.max_receive_message_length': maxResponseBytes,
       'grpc.max_send_message_length': -1,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
@@ -102,7 +109,7 @@ export class Channel {
         this.#wireOptions(options),
         (error, value) => {
           release();
-          if (error) reject(options.signal?.aborted ? StatusError.from(options.signal.reason) : statusFromGrpc(error));
+          if (error) reject(options.signal?.aborted ? StatusError.from(options.signal.reason) : this.#statusOf(error));
           else response = value;
         },
       );
@@ -128,7 +135,11 @@ export class Channel {
       metadataOf(options),
       this.#wireOptions(options),
     );
-    return readAll(call, options.signal, cancelOnAbort(call, options.signal));
+    return readAll(call, {
+      signal: options.signal,
+      release: cancelOnAbort(call, options.signal),
+      statusOf: (thrown) => this.#statusOf(thrown),
+    });
   }
 
   /** Each message as the bytes that came. */
@@ -148,7 +159,7 @@ export class Channel {
     return {
       // A write after the stream has failed has no one to tell; the reader learns of the failure.
       send: (message) => void (call.writable && call.write(message)),
-      messages: readAll(call, options.signal, release),
+      messages: readAll(call, { signal: options.signal, release, statusOf: (thrown) => this.#statusOf(thrown) }),
       end: () => call.end(),
     };
   }
@@ -176,6 +187,15 @@ export class Channel {
     this.#client.close();
   }
 
+  /** grpc-js passes on what OpenSSL says. */
+  #statusOf(thrown: unknown): StatusError {
+    const error = statusFromGrpc(thrown);
+    if (error.reason !== Reason.CONNECT_FAILED || !error.message.startsWith('No connection established')) return error;
+    const why = explainTlsFailure(error.message, this.#tls);
+    if (why === undefined) return error;
+    return new StatusError({ code: error.code, reason: error.reason, message: `no connection to ${this.address}: ${why}`, cause: error });
+  }
+
   #wireOptions(options: CallOptions): { deadline?: number } {
     const { deadlineAt } = options;
     if (deadlineAt === undefined || !Number.isFinite(deadlineAt)) return {};
@@ -193,8 +213,7 @@ function cancelOnAbort(call: { cancel(): void }, signal: AbortSignal | undefined
 /** Leaving the loop early cancels the call. */
 async function* readAll<Res>(
   call: AsyncIterable<Res> & { cancel(): void; on(event: 'error', listener: () => void): unknown },
-  signal: AbortSignal | undefined,
-  release: () => void,
+  { signal, release, statusOf }: { signal: AbortSignal | undefined; release: () => void; statusOf: (thrown: unknown) => StatusError },
 ): AsyncGenerator<Res, void> {
   let finished = false;
   try {
@@ -202,7 +221,7 @@ async function* readAll<Res>(
     finished = true;
   } catch (thrown) {
     finished = true;
-    throw signal?.aborted ? StatusError.from(signal.reason) : statusFromGrpc(thrown);
+    throw signal?.aborted ? StatusError.from(signal.reason) : statusOf(thrown);
   } finally {
     release();
     if (!finished) {

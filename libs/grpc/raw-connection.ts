@@ -2,8 +2,9 @@
  * The HTTP/2 connection under a raw leg: opened, proven to be alive by pings, ended by whatever ends it.
  */
 import { type ClientHttp2Session, connect } from 'node:http2';
-import { connect as connectSocket } from 'node:net';
+import { connect as connectSocket, type Socket } from 'node:net';
 import { type Clock, Code, Reason, StatusError } from '#core';
+import { type ClientTls, explainTlsFailure, hostOf, secured } from '#tls';
 
 export interface ConnectionOptions {
   readonly clock: Clock;
@@ -12,6 +13,7 @@ export interface ConnectionOptions {
   /** As in ChannelOptions. */
   readonly connectTimeoutMs: number;
   readonly keepaliveMs?: number | undefined;
+  readonly tls?: ClientTls | undefined;
 }
 
 export interface Connection {
@@ -22,15 +24,16 @@ export interface Connection {
 }
 
 export function openConnection(address: string, options: ConnectionOptions): Connection {
-  const { clock, connectTimeoutMs, keepaliveMs = Number.POSITIVE_INFINITY, windowBytes } = options;
-  const session = connect(`http://${authorityOf(address)}`, {
+  const { clock, connectTimeoutMs, keepaliveMs = Number.POSITIVE_INFINITY, tls, windowBytes } = options;
+  const socket = dial(address, tls);
+  const session = connect(`${tls ? 'https' : 'http'}://${authorityOf(address)}`, {
     settings: { initialWindowSize: windowBytes, enablePush: false },
     maxSessionMemory: Number.MAX_SAFE_INTEGER, // messages have their own limit
-    ...(address.startsWith('unix:') ? { createConnection: () => connectSocket(address.slice('unix:'.length)) } : {}),
+    createConnection: () => socket,
   });
   let cause: unknown;
   session.on('error', (error) => {
-    cause = error; // 'close' follows
+    cause ??= error; // 'close' follows
   });
   session.once('connect', () => {
     if (!session.destroyed) session.setLocalWindowSize(windowBytes); // it may have been given up in the same turn
@@ -38,10 +41,20 @@ export function openConnection(address: string, options: ConnectionOptions): Con
   const ready = new Promise<void>((resolve, reject) => {
     // A peer that has never spoken is given no more time than one that falls silent later.
     const patienceMs = Math.min(connectTimeoutMs, keepaliveMs * 2);
-    const cancelTimer = clock.schedule(patienceMs, () => session.destroy(new Error(`no word within ${patienceMs} ms`)));
-    session.once('close', () => {
+    const cancelTimer = clock.schedule(patienceMs, () => {
+      const late = new Error(`no word within ${patienceMs} ms`);
+      cause = late; // the socket may complain of its end first
+      session.destroy(late);
+    });
+    const onClose = () => {
       cancelTimer();
-      reject(connectFailed(address, cause));
+      reject(connectFailed(address, cause, explainTlsFailure(cause instanceof Error ? cause.message : '', tls !== undefined)));
+    };
+    session.once('close', onClose);
+    socket.on('error', (error) => {
+      cause ??= error;
+      socket.destroy(); // a TLS alert alone does not end it,
+      onClose(); // and a session that is ended in the middle of a write never says so (Node 20)
     });
     session.once('remoteSettings', () => {
       cancelTimer();
@@ -52,6 +65,13 @@ export function openConnection(address: string, options: ConnectionOptions): Con
   });
   const connection: Connection = { session, ready, open: false };
   return connection;
+}
+
+function dial(address: string, tls: ClientTls | undefined): Socket {
+  if (address.startsWith('unix:')) return connectSocket(address.slice('unix:'.length));
+  const host = hostOf(address);
+  const socket = connectSocket({ host, port: Number(address.slice(address.lastIndexOf(':') + 1)), noDelay: true });
+  return tls ? secured(socket, host, tls) : socket;
 }
 
 /** Pings after each pause; a peer that leaves one unanswered for as long is gone. */
@@ -77,8 +97,8 @@ export function authorityOf(address: string): string {
   return address.startsWith('unix:') ? 'localhost' : address;
 }
 
-/** Nothing of the call has reached a handler. */
-export function connectFailed(address: string, cause: unknown): StatusError {
-  const text = cause instanceof Error ? `: ${cause.message}` : '';
+/** Nothing of the call has reached a handler. `why`: in plain words, where they are known. */
+export function connectFailed(address: string, cause: unknown, why = cause instanceof Error ? cause.message : undefined): StatusError {
+  const text = why === undefined ? '' : `: ${why}`;
   return new StatusError({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED, message: `no connection to ${address}${text}`, cause });
 }

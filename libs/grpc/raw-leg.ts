@@ -184,7 +184,7 @@ export class RawLeg {
     const leftMs = deadlineAt - this.#options.clock.now();
     return {
       ':method': 'POST',
-      ':scheme': 'http',
+      ':scheme': this.#options.tls ? 'https' : 'http',
       ':path': path,
       ':authority': authorityOf(this.address),
       te: 'trailers',

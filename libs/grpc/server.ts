@@ -10,7 +10,6 @@
 import {
   Server as GrpcJsServer,
   Metadata,
-  ServerCredentials,
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
@@ -18,6 +17,8 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
+import type { ServerTls } from '#tls';
+import { serverCredentials } from './credentials.js';
 import { cutWhenStuck } from './http2-stream.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
 import { Pieces } from './pieces.js';
@@ -43,6 +44,8 @@ export interface ServerOptions {
   readonly maxRequestBytes: number;
   /** A caller who takes nothing of its answer for this long is cut off with IDLE_READER. Absent: never. */
   readonly idleReaderMs?: number;
+  /** Absent: plain. */
+  readonly tls?: ServerTls | undefined;
 }
 
 export interface ServiceOptions {
@@ -114,7 +117,7 @@ export class Server {
   /** Binds `address` ("host:port", port 0 picks one, or "unix:/path") and returns the port. */
   listen(address: string): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => (error ? reject(error) : resolve(port)));
+      this.#server.bindAsync(address, serverCredentials(this.options.tls), (error, port) => (error ? reject(error) : resolve(port)));
     });
   }
 

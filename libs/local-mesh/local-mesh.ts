@@ -11,6 +11,7 @@ import path from 'node:path';
 import { connectMesh, isReady } from '#client';
 import { Code, StatusError } from '#core';
 import { type Env, packageRoot, thisProcess } from '#runtime';
+import type { ClientTlsPaths } from '#tls';
 import { Child, type Line } from './child.js';
 import type { LocalGpu } from './gpus.js';
 import { type NatsServer, startNatsServer } from './nats-server.js';
@@ -25,6 +26,8 @@ export interface LocalMeshOptions {
   readonly routerListen?: string;
   /** Shown to routers where they want a token, of an administrator, to be asked who is ready. */
   readonly token?: string | undefined;
+  /** How to call routers that speak TLS. */
+  readonly tls?: ClientTlsPaths | undefined;
   /** Uses this NATS instead of starting one. */
   readonly natsUrl?: string | undefined;
   /** DMESH_NODE_ENGINE of every node; default the node's own. */
@@ -162,7 +165,8 @@ export class LocalMesh {
   /** Resolves when a router sees `count` nodes that are alive, attached and can draw; rejects, saying why not, when that cannot be. */
   async waitForNodes(count: number, options: { timeoutMs?: number; router?: Child } = {}): Promise<void> {
     const timeoutMs = options.timeoutMs ?? this.#readyTimeoutMs;
-    const client = connectMesh({ address: (options.router ?? this.routers[0])?.grpc ?? '', token: this.#options.token });
+    const { token, tls } = this.#options;
+    const client = connectMesh({ address: (options.router ?? this.routers[0])?.grpc ?? '', token, tls });
     try {
       for await (const { nodes } of client.watchMesh({ timeoutMs })) {
         if (nodes.filter(isReady).length >= count) return;

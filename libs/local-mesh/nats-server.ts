@@ -27,6 +27,8 @@ export interface NatsServerOptions {
   readonly jetstream?: boolean;
   /** Further command-line arguments, such as ['--user', 'a', '--pass', 'b']. */
   readonly args?: readonly string[];
+  /** Where the paths of a configuration file begin. Default: here. */
+  readonly cwd?: string;
   /** Every line the server logs. */
   readonly onLine?: (line: string) => void;
   readonly onExit?: (exit: NatsServerExit) => void;
@@ -65,6 +67,7 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
   const args = [options.path, '--addr', '127.0.0.1', '--port', String(port), ...store, ...(options.args ?? [])];
   const child = spawn('/bin/sh', ['-c', UNTIL_STDIN_CLOSES, 'sh', ...args], {
     stdio: ['pipe', 'ignore', 'pipe'], // nats-server logs to stderr
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     detached: true, // Ctrl-C in a terminal goes to the mesh, which stops its NATS last
   });
 

@@ -47,14 +47,14 @@ function parseAddress(text: string): string | undefined {
 export class EnvReader {
   readonly settings: Setting[] = [];
   readonly #faults: string[] = [];
-  readonly #prefix: string;
+  readonly #prefixes: string[];
 
   /** `prefix` starts every name this reader is responsible for, such as DMESH_ROUTER_. */
   constructor(
     private readonly env: Env,
     prefix: string,
   ) {
-    this.#prefix = prefix;
+    this.#prefixes = [prefix];
   }
 
   string(name: string, fallback: string, help: string): string {
@@ -117,16 +117,22 @@ export class EnvReader {
     return this.#read<string | undefined>(name, setting, parseAddress);
   }
 
+  /** Makes this reader responsible for names that start so, too: a misspelt one is a fault. */
+  claim(prefix: string): void {
+    this.#prefixes.push(prefix);
+  }
+
   /** Adds a fault that a single reading could not see. */
   fault(text: string): void {
     this.#faults.push(text);
   }
 
-  /** Returns `config` or throws ConfigError with every fault, misspelt names under our prefix included. */
+  /** Returns `config` or throws ConfigError with every fault, misspelt names under our prefixes included. */
   done<T>(config: T): T {
     const known = new Set(this.settings.map((setting) => setting.name));
     for (const name of Object.keys(this.env)) {
-      if (name.startsWith(this.#prefix) && !known.has(name)) this.#faults.push(`${name}: no such setting; --help lists them`);
+      const ours = this.#prefixes.some((prefix) => name.startsWith(prefix));
+      if (ours && !known.has(name)) this.#faults.push(`${name}: no such setting; --help lists them`);
     }
     if (this.#faults.length > 0) throw new ConfigError(this.#faults);
     return config;

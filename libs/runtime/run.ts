@@ -1,7 +1,7 @@
 /**
  * The frame of every main.ts: config → build → start → wait for a signal → drain → exit code. A signal
  * that comes while starting is obeyed at once.
- * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE).
+ * Exit codes: 0 stopped on request, 1 failed, 64 bad configuration (EX_USAGE), the files it names included.
  */
 import { ConfigError, describeSettings, type Env, EnvReader } from './env.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -42,12 +42,7 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
   try {
     lifecycle = await program.build(program.parse(read));
   } catch (error) {
-    if (!(error instanceof ConfigError)) {
-      program.onFailed(`${program.name} failed`, error);
-      return host.exit(1);
-    }
-    host.stderr(`${program.name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
-    return host.exit(64);
+    return fail(program, error, host);
   }
   try {
     const starting = lifecycle.start();
@@ -59,9 +54,18 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     await lifecycle.stop();
     host.exit(0);
   } catch (error) {
-    program.onFailed(`${program.name} failed`, error);
-    host.exit(1);
+    fail(program, error, host);
   }
+}
+
+/** A ConfigError may come late: files that settings name are read when their part starts. */
+function fail<Config>({ name, onFailed }: Program<Config>, error: unknown, host: Host): void {
+  if (!(error instanceof ConfigError)) {
+    onFailed(`${name} failed`, error);
+    return host.exit(1);
+  }
+  host.stderr(`${name}: bad configuration\n${error.faults.map((fault) => `  ${fault}`).join('\n')}\n`);
+  host.exit(64);
 }
 
 /** The real process. A second signal does not hurry the drain; the grace period bounds it. */

@@ -6,7 +6,10 @@
  * The amount of work is the transformer's FLOP count (Z-Image's shape: 30 blocks, width 3840), scaled
  * by what each node was seen to deliver. A node and model never seen before take the median of the
  * nodes that were, then a prior.
+ *
+ * Predictions follow a node that becomes slow, and so do not show that it is. Its slowness does (pace.ts).
  */
+import { medianOf, Pace, paceOf, typicalAfter, usualAfter } from './pace.js';
 
 export interface Work {
   readonly model: string;
@@ -21,6 +24,10 @@ export interface Work {
 export interface CostModelOptions {
   /** Assumed time of a 1024², 8-step picture on hardware never seen, milliseconds. */
   readonly priorMs: number;
+  /** Past this slowness a node looks even slower than it is when a node is chosen. */
+  readonly slowRatio: number;
+  /** Nodes of the same device should be equally fast. Undefined: it is not known. */
+  readonly deviceOf: (nodeId: string) => string | undefined;
 }
 
 /** Weight of a new observation; ten requests forget nine tenths of the past. */
@@ -48,20 +55,25 @@ export function workTflop(work: Omit<Work, 'model'>): number {
 
 /** Sizes remembered of a node and model, the latest used; a caller chooses them, so they are bounded. */
 const MAX_SIZE_COUNT = 64;
+/** The same over all devices of a mesh. */
+const MAX_DEVICE_SIZE_COUNT = 512;
 /** The fleet's rate is worked out anew after an observation of every so many of its nodes. */
 const RENEWALS_PER_ROUND = 16;
 
 interface Estimate {
   msPerTflop: number;
   count: number;
-  /** Measured over predicted, smoothed. */
-  ratio: number;
+  /** The same when all is well. */
+  usualMsPerTflop: number;
 }
 
 /** One node with one model. */
 interface NodeEstimate extends Estimate {
   /** Small sizes are dominated by fixed costs. From the longest unused on. */
   readonly sizes: Map<string, Estimate>;
+  readonly pace: Pace;
+  /** One picture of the smallest size it has drawn. */
+  smallest: Work;
 }
 
 /** All nodes with one model. */
@@ -71,14 +83,20 @@ interface Fleet {
   readonly sizes: Map<string, Estimate>;
   /** Median of the nodes. */
   msPerTflop: number;
+  /** Of the median node. */
+  pace: number;
   observedSince: number;
+  /** By device and size: what a node of that hardware takes for a TFLOP. */
+  readonly typical: Map<string, number>;
 }
 
 export class CostModel {
   readonly #fleets = new Map<string, Fleet>();
+  readonly #options: CostModelOptions;
   readonly #priorMsPerTflop: number;
 
   constructor(options: CostModelOptions) {
+    this.#options = options;
     this.#priorMsPerTflop = options.priorMs / workTflop(REFERENCE);
   }
 
@@ -97,6 +115,14 @@ export class CostModel {
     };
   }
 
+  /** The same for choosing a node: a slow one looks slower still. */
+  weigher(work: Work): (nodeId: string) => number {
+    const predictMs = this.predictor(work);
+    const nodes = this.#fleets.get(work.model)?.nodes;
+    const slowFrom = this.fleetPace(work.model) * this.#options.slowRatio;
+    return (nodeId) => predictMs(nodeId) * Math.max(1, (nodes?.get(nodeId)?.pace.now ?? 1) / slowFrom);
+  }
+
   /** The typical node's time: for promises made before a node is chosen. */
   predictAnyMs(work: Work): number {
     const usual = this.#fleets.get(work.model)?.sizes.get(sizeKey(work));
@@ -108,11 +134,19 @@ export class CostModel {
     if (!(actualMs > 0) || !Number.isFinite(actualMs)) return;
     const rate = actualMs / workTflop(work);
     const fleet = this.#fleetOf(work.model);
-    const node = fleet.nodes.get(nodeId);
-    if (node) learn(node, rate);
-    const { sizes } = node ?? newNode(fleet, nodeId, rate);
-    learnSize(sizes, sizeKey(work), rate);
-    learnSize(fleet.sizes, sizeKey(work), rate);
+    const known = fleet.nodes.get(nodeId);
+    if (known) learn(known, rate);
+    const node = known ?? newNode(fleet, nodeId, rate, work);
+    const key = sizeKey(work);
+    node.pace.note(paceOf(actualMs, this.#expected(fleet, nodeId, key, rate) * workTflop(work)));
+    learnSize(node.sizes, key, rate);
+    learnSize(fleet.sizes, key, rate);
+    const device = this.#options.deviceOf(nodeId);
+    if (device !== undefined) {
+      const typical = typicalAfter(fleet.typical.get(`${device}\n${key}`), rate);
+      keepLatest(fleet.typical, `${device}\n${key}`, typical, MAX_DEVICE_SIZE_COUNT);
+    }
+    if (workTflop({ ...work, imageCount: 1 }) < workTflop(node.smallest)) node.smallest = { ...work, imageCount: 1 };
     fleet.observedSince++;
   }
 
@@ -121,9 +155,36 @@ export class CostModel {
     return this.#fleets.has(model);
   }
 
-  /** Measured over predicted of recent requests; 1 is as predicted. */
-  ratio(nodeId: string, model: string): number {
-    return this.#fleets.get(model)?.nodes.get(nodeId)?.ratio ?? 1;
+  /** What recent requests took over what they should take there; 1 is as it should be. */
+  pace(nodeId: string, model: string): number {
+    return this.#fleets.get(model)?.nodes.get(nodeId)?.pace.now ?? 1;
+  }
+
+  /** Its pace over that of the fleet's median node: what makes all of them slower is no node's fault. */
+  slowness(nodeId: string, model: string): number {
+    return this.pace(nodeId, model) / this.fleetPace(model);
+  }
+
+  /** Of the median node; never less than 1, so that those who have got faster make nobody slow. */
+  fleetPace(model: string): number {
+    const fleet = this.#fleets.get(model);
+    if (!fleet) return 1;
+    this.#renew(fleet);
+    return Math.max(1, fleet.pace);
+  }
+
+  /** One picture of the smallest size that it has drawn, and what that should take there. */
+  yardstick(nodeId: string, model: string): { work: Work; expectedMs: number } | undefined {
+    const fleet = this.#fleets.get(model);
+    const work = fleet?.nodes.get(nodeId)?.smallest;
+    if (!fleet || !work) return undefined;
+    const expectedMs = this.#expected(fleet, nodeId, sizeKey(work), 0) * workTflop(work);
+    return expectedMs > 0 ? { work, expectedMs } : undefined;
+  }
+
+  /** It may be another than it was: what it took lately counts for nothing any more. */
+  judgeAnew(nodeId: string): void {
+    for (const fleet of this.#fleets.values()) fleet.nodes.get(nodeId)?.pace.clear();
   }
 
   forget(nodeId: string): void {
@@ -136,43 +197,66 @@ export class CostModel {
   #fleetOf(model: string): Fleet {
     const known = this.#fleets.get(model);
     if (known) return known;
-    const fleet: Fleet = { nodes: new Map(), sizes: new Map(), msPerTflop: this.#priorMsPerTflop, observedSince: 0 };
+    const fleet: Fleet = {
+      nodes: new Map(),
+      sizes: new Map(),
+      typical: new Map(),
+      msPerTflop: this.#priorMsPerTflop,
+      pace: 1,
+      observedSince: 0,
+    };
     this.#fleets.set(model, fleet);
     return fleet;
   }
 
-  /** Asked for every request; the median of a large fleet is not taken every time. */
   #fleetMsPerTflop(model: string): number {
     const fleet = this.#fleets.get(model);
     if (!fleet) return this.#priorMsPerTflop;
-    if (fleet.observedSince > fleet.nodes.size / RENEWALS_PER_ROUND) {
-      fleet.observedSince = 0;
-      const rates = [...fleet.nodes.values()].map((node) => node.msPerTflop).sort((a, b) => a - b);
-      fleet.msPerTflop = rates[Math.floor(rates.length / 2)] ?? this.#priorMsPerTflop;
-    }
+    this.#renew(fleet);
     return fleet.msPerTflop;
+  }
+
+  /** Asked for every request; the medians of a large fleet are not taken every time. */
+  #renew(fleet: Fleet): void {
+    if (fleet.observedSince <= fleet.nodes.size / RENEWALS_PER_ROUND) return;
+    fleet.observedSince = 0;
+    const nodes = [...fleet.nodes.values()];
+    const rates = nodes.map((node) => node.msPerTflop).sort((a, b) => a - b);
+    fleet.msPerTflop = rates[Math.floor(rates.length / 2)] ?? this.#priorMsPerTflop;
+    fleet.pace = medianOf(nodes.map((node) => node.pace.now)) ?? 1;
+  }
+
+  /** What a TFLOP of this size should take there: as usual, or as is typical of its device when that is less. */
+  #expected(fleet: Fleet, nodeId: string, size: string, unknown: number): number {
+    const usual = fleet.nodes.get(nodeId)?.sizes.get(size)?.usualMsPerTflop ?? unknown;
+    return Math.min(usual, fleet.typical.get(`${this.#options.deviceOf(nodeId)}\n${size}`) ?? usual);
   }
 }
 
-function newNode(fleet: Fleet, nodeId: string, msPerTflop: number): NodeEstimate {
-  const node: NodeEstimate = { msPerTflop, count: 1, ratio: 1, sizes: new Map() };
+function newNode(fleet: Fleet, nodeId: string, rate: number, work: Work): NodeEstimate {
+  const smallest = { ...work, imageCount: 1 };
+  const node: NodeEstimate = { msPerTflop: rate, usualMsPerTflop: rate, count: 1, sizes: new Map(), pace: new Pace(), smallest };
   fleet.nodes.set(nodeId, node);
   return node;
 }
 
 function learnSize(sizes: Map<string, Estimate>, key: string, rate: number): void {
-  const size = sizes.get(key) ?? { msPerTflop: rate, count: 0, ratio: 1 };
+  const size = sizes.get(key) ?? { msPerTflop: rate, usualMsPerTflop: rate, count: 0 };
   learn(size, rate);
+  keepLatest(sizes, key, size, MAX_SIZE_COUNT);
+}
+
+function keepLatest<Value>(sizes: Map<string, Value>, key: string, value: Value, maxCount: number): void {
   sizes.delete(key);
-  sizes.set(key, size);
-  for (const oldest of sizes.keys()) if (sizes.size > MAX_SIZE_COUNT) sizes.delete(oldest);
+  sizes.set(key, value);
+  for (const oldest of sizes.keys()) if (sizes.size > maxCount) sizes.delete(oldest);
 }
 
 function learn(known: Estimate, rate: number): void {
   const surprise = rate / known.msPerTflop;
-  known.ratio += LEARNING_RATIO * (surprise - known.ratio);
   const clipped = known.count < TRUSTED_COUNT ? surprise : Math.min(Math.max(surprise, 1 / MAX_SURPRISE_RATIO), MAX_SURPRISE_RATIO);
   known.msPerTflop *= 1 + LEARNING_RATIO * (clipped - 1);
+  known.usualMsPerTflop = usualAfter(known.usualMsPerTflop, rate);
   known.count++;
 }
 

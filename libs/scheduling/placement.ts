@@ -1,6 +1,8 @@
 /**
  * Which node should take this request? The one predicted to finish it first. A busy but faster node
- * may beat an idle slow one: then the request waits for it instead of starting at once.
+ * may beat an idle slow one: then the request waits for it instead of starting at once. Only so many
+ * requests gain by that as the faster nodes can finish in the meantime; who stands behind them in the
+ * queue is served sooner by the slow one.
  */
 
 export interface Candidate {
@@ -16,8 +18,11 @@ export interface Candidate {
 
 export type Placement =
   | { readonly kind: 'start'; readonly nodeId: string }
-  /** A busy node is predicted to finish it sooner than any idle one. */
-  | { readonly kind: 'wait' };
+  /**
+   * A busy node is predicted to finish it sooner than any idle one, and so for `soonerCount` requests like it.
+   * `nodeId` is the best idle one, if any, for those that come after.
+   */
+  | { readonly kind: 'wait'; readonly soonerCount: number; readonly nodeId: string | undefined };
 
 /** Predicted finishes this close count as equal; then zone decides. Predictions are no better than this. */
 const TIE_RATIO = 0.05;
@@ -30,10 +35,13 @@ export function place(candidates: readonly Candidate[]): Placement | undefined {
   const pool = trusted.length > 0 ? trusted : candidates;
   const idle = pool.filter((candidate) => candidate.freeInMs === 0);
   const bestIdle = best(idle);
-  if (!bestIdle) return pool.length > 0 ? { kind: 'wait' } : undefined;
-  const bestBusy = best(pool.filter((candidate) => candidate.freeInMs > 0));
-  if (bestBusy && finishMs(bestBusy) < WORTH_WAITING_RATIO * finishMs(bestIdle)) return { kind: 'wait' };
-  return { kind: 'start', nodeId: bestIdle.nodeId };
+  if (!bestIdle) return pool.length > 0 ? { kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, nodeId: undefined } : undefined;
+  const worthMs = WORTH_WAITING_RATIO * finishMs(bestIdle);
+  let soonerCount = 0;
+  for (const busy of pool) {
+    if (busy.freeInMs > 0 && finishMs(busy) < worthMs) soonerCount += Math.floor((worthMs - busy.freeInMs) / busy.runMs);
+  }
+  return soonerCount > 0 ? { kind: 'wait', soonerCount, nodeId: bestIdle.nodeId } : { kind: 'start', nodeId: bestIdle.nodeId };
 }
 
 function finishMs(candidate: Candidate): number {

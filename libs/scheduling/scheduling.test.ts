@@ -6,6 +6,9 @@ import { RetryBudget } from './retry-budget.js';
 
 const work = { model: 'm', width: 1024, height: 1024, steps: 8, imageCount: 1, guidanceScale: 0 };
 
+const newModel = (deviceOf: (nodeId: string) => string | undefined = () => undefined) =>
+  new CostModel({ priorMs: 1000, slowRatio: 1.5, deviceOf });
+
 describe('CostModel', () => {
   test('work of a 1024², 8-step picture is the 460 TFLOP of the roofline', () => {
     expect(workTflop(work)).toBeGreaterThan(440);
@@ -13,14 +16,14 @@ describe('CostModel', () => {
   });
 
   test('a first observation replaces the prior', () => {
-    const model = new CostModel({ priorMs: 1000 });
+    const model = newModel();
     expect(model.predictMs('n1', work)).toBeCloseTo(1000);
     model.observe('n1', work, 600);
     expect(model.predictMs('n1', work)).toBeCloseTo(600);
   });
 
   test('a node never seen is predicted as the median of those that were', () => {
-    const model = new CostModel({ priorMs: 1000 });
+    const model = newModel();
     for (const [node, ms] of [
       ['a', 400],
       ['b', 500],
@@ -31,14 +34,14 @@ describe('CostModel', () => {
   });
 
   test('one stall moves a trusted estimate by at most the clipped surprise', () => {
-    const model = new CostModel({ priorMs: 1000 });
+    const model = newModel();
     for (let i = 0; i < 5; i++) model.observe('n1', work, 500);
     model.observe('n1', work, 500_000);
     expect(model.predictMs('n1', work)).toBeCloseTo(500 * 1.4);
   });
 
   test('sizes are learned apart and unknown ones scale by work', () => {
-    const model = new CostModel({ priorMs: 1000 });
+    const model = newModel();
     const small = { ...work, width: 512, height: 512 };
     model.observe('n1', work, 500);
     expect(model.predictMs('n1', small)).toBeCloseTo((500 * workTflop(small)) / workTflop(work));
@@ -48,9 +51,85 @@ describe('CostModel', () => {
   });
 
   test.each([Number.NaN, Number.POSITIVE_INFINITY, 0, -5])('an actual of %s teaches nothing', (actualMs) => {
-    const model = new CostModel({ priorMs: 1000 });
+    const model = newModel();
     model.observe('n1', work, actualMs);
     expect(model.predictMs('n1', work)).toBeCloseTo(1000);
+  });
+});
+
+describe('slowness', () => {
+  const seen = (model: CostModel, node: string, ...times: readonly number[]) => {
+    for (const ms of times) model.observe(node, work, ms);
+  };
+  const well = [1000, 1020, 980, 1010, 990];
+
+  test('a GPU three times as slow as the next is not slow: it is what it is', () => {
+    const model = newModel((node) => node);
+    for (const node of ['h100-a', 'h100-b', 'h100-c']) seen(model, node, ...well);
+    seen(model, '4090', ...well.map((ms) => 3 * ms));
+    expect(model.slowness('4090', 'm')).toBeLessThan(1.1);
+  });
+
+  test('one stall, or two, of five make no node slow; a slower pace does, and is forgiven as soon as it is over', () => {
+    const model = newModel();
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    seen(model, 'c', 60_000, 1000, 60_000, 1000);
+    expect(model.slowness('c', 'm')).toBeLessThan(1.1);
+    seen(model, 'c', ...well.map((ms) => 4 * ms));
+    expect(model.slowness('c', 'm')).toBeGreaterThan(3);
+    seen(model, 'c', ...well);
+    expect(model.slowness('c', 'm')).toBeLessThan(1.3);
+  });
+
+  test('a node that was never well is found by others of its device', () => {
+    const model = newModel(() => 'NVIDIA H100');
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    seen(model, 'sick', ...well.map((ms) => 4 * ms));
+    expect(model.slowness('sick', 'm')).toBeGreaterThan(3);
+    for (const node of ['a', 'b', 'c']) expect(model.slowness(node, 'm')).toBeLessThan(1.1);
+  });
+
+  test('what makes all nodes slower makes none slow', () => {
+    const model = newModel();
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well.map((ms) => 4 * ms));
+    for (const node of ['a', 'b', 'c']) expect(model.slowness(node, 'm')).toBeCloseTo(1, 1);
+  });
+
+  test('of two nodes the faster one is the measure; one alone is never slow', () => {
+    const model = newModel();
+    seen(model, 'a', ...well);
+    seen(model, 'a', ...well.map((ms) => 4 * ms));
+    expect(model.slowness('a', 'm')).toBeCloseTo(1);
+    expect(model.pace('a', 'm')).toBeGreaterThan(3);
+    seen(model, 'b', ...well);
+    expect(model.slowness('a', 'm')).toBeGreaterThan(3);
+    expect(model.slowness('b', 'm')).toBeCloseTo(1, 1);
+  });
+
+  test('a node that stays slow is taken for what it is in the end', () => {
+    const model = newModel();
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    for (let i = 0; i < 200; i++) seen(model, 'c', 2000);
+    expect(model.slowness('c', 'm')).toBeLessThan(1.25);
+  });
+
+  test('small pictures, that take longer for their work, are measured against small pictures', () => {
+    const model = newModel();
+    const small = { ...work, width: 64, height: 64 };
+    for (const node of ['a', 'b', 'c']) for (let i = 0; i < 5; i++) model.observe(node, small, 150);
+    seen(model, 'a', ...well);
+    expect(model.slowness('a', 'm')).toBeCloseTo(1, 1);
+    expect(model.yardstick('a', 'm')).toMatchObject({ work: { width: 64 }, expectedMs: expect.closeTo(150, 0) });
+  });
+
+  test('a slow node looks a little slower still when a node is chosen', () => {
+    const model = newModel();
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    seen(model, 'c', ...well.map((ms) => 3 * ms));
+    const [predictedMs, weighedMs] = [model.predictMs('c', work), model.weigher(work)('c')];
+    expect(weighedMs / predictedMs).toBeGreaterThan(1.7);
+    expect(model.weigher(work)('a')).toBe(model.predictMs('a', work));
   });
 });
 
@@ -74,7 +153,10 @@ describe('place()', () => {
   test('waits for a busy node that will finish it much sooner', () => {
     expect(place([candidate({ nodeId: 'slow', runMs: 5000 }), candidate({ nodeId: 'fast', freeInMs: 200, runMs: 1000 })])).toEqual({
       kind: 'wait',
+      soonerCount: 3,
+      nodeId: 'slow',
     });
+    expect(place([candidate({ freeInMs: 200 })])).toEqual({ kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, nodeId: undefined });
   });
 
   test('does not wait for a small gain', () => {

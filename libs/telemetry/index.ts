@@ -21,3 +21,4 @@ export {
   type Metrics,
 } from './metrics.js';
 export { observeCalls } from './observe-calls.js';
+export { observeTls } from './observe-tls.js';

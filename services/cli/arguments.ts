@@ -1,6 +1,7 @@
 /** What was typed, checked: every fault is collected, so that one message tells them all. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { type Env, parseDurationMs } from '#runtime';
+import { type ClientTlsPaths, clientTlsFromFiles } from '#tls';
 import { DEFAULT_ROUTER } from './command.js';
 
 /** host:port, [v6]:port or unix:/path. */
@@ -11,7 +12,21 @@ const TOKEN = /^[\x21-\x7e]+$/;
 
 type Options = NonNullable<ParseArgsConfig['options']>;
 
-export const MESH_OPTIONS = { router: { type: 'string' }, token: { type: 'string' } } as const;
+/** Of every command that calls the mesh. */
+export const MESH_OPTIONS = {
+  router: { type: 'string' },
+  token: { type: 'string' },
+  ca: { type: 'string' },
+  cert: { type: 'string' },
+  key: { type: 'string' },
+} as const;
+
+/** Where the mesh is, and what to show it; as libs/client takes it. */
+export interface MeshAddress {
+  readonly address: string;
+  readonly token: string | undefined;
+  readonly tls: ClientTlsPaths | undefined;
+}
 
 export class UsageError extends Error {
   override readonly name = 'UsageError';
@@ -100,13 +115,31 @@ export class Arguments {
     return address;
   }
 
-  /** The router and what to show it: --token, else DMESH_TOKEN. A command that calls it takes MESH_OPTIONS. */
-  mesh(env: Env): { readonly address: string; readonly token: string | undefined } {
+  /** The router and what to show it: --token, else DMESH_TOKEN, and certificates. A command that calls it takes MESH_OPTIONS. */
+  mesh(env: Env): MeshAddress {
     const token = this.text('token') ?? env.DMESH_TOKEN;
     if (token !== undefined && !TOKEN.test(token)) {
       this.fault(`${this.text('token') === undefined ? 'DMESH_TOKEN' : '--token'}: expected a token such as dm_…, got something else`);
     }
-    return { address: this.router(env), token };
+    return { address: this.router(env), token, tls: this.tls(env) };
+  }
+
+  /** --ca, --cert and --key, else DMESH_TLS_CA, DMESH_TLS_CERT and DMESH_TLS_KEY; undefined without a CA: plain. */
+  tls(env: Env): ClientTlsPaths | undefined {
+    const ca = this.text('ca') ?? env.DMESH_TLS_CA;
+    const cert = this.text('cert') ?? env.DMESH_TLS_CERT;
+    const key = this.text('key') ?? env.DMESH_TLS_KEY;
+    if (ca === undefined) {
+      if (cert !== undefined || key !== undefined) this.fault('--ca: expected the CA of the mesh beside --cert and --key, got nothing');
+      return undefined;
+    }
+    const paths = { ca, cert, key };
+    try {
+      clientTlsFromFiles(paths);
+    } catch (error) {
+      this.fault(error instanceof Error ? error.message : String(error));
+    }
+    return paths;
   }
 
   /** Exactly the positional arguments named, such as ["NODE"]. */

@@ -5,7 +5,8 @@ import { ExitCode } from './command.js';
 import type { Paint } from './terminal.js';
 
 const TRY: Readonly<Record<string, string>> = {
-  [Reason.CONNECT_FAILED]: 'is a router running there? "dmesh up" starts a mesh; --router host:port or DMESH_ROUTER names another one',
+  [Reason.CONNECT_FAILED]:
+    'is a router running there? "dmesh up" starts a mesh; --router host:port names another one, --ca the CA of one that speaks TLS',
   [Reason.CONNECTION_LOST]: 'the router went away while it worked; try again',
   [Reason.UNAUTHENTICATED]: 'DMESH_TOKEN or --token says who asks; an operator makes tokens with "dmesh token add"',
   [Reason.FORBIDDEN]: 'ask for less, or ask an operator for a token that allows it',

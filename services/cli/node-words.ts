@@ -13,6 +13,7 @@ export function stateOf(node: NodeInfo, paint: Paint): string {
 
 export function breakerOf(node: NodeInfo, paint: Paint): string {
   const { OPEN, HALF_OPEN } = admin.BreakerState;
+  if (node.breakerCause === 'tooSlow') return paint('red', 'quarantine');
   if (node.breaker === OPEN) return paint('red', 'open');
   return node.breaker === HALF_OPEN ? paint('yellow', 'half-open') : 'closed';
 }

@@ -1,8 +1,9 @@
 /** Every setting of a node with its default and the reason for it. */
 import path from 'node:path';
-import { isNodeId, readNatsUrl } from '#bus';
+import { isNodeId, readBusConfig } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
+import { readTlsPaths } from '#tls';
 
 export type NodeConfig = ReturnType<typeof parseConfig>;
 
@@ -58,7 +59,8 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     listen: read.address('DMESH_NODE_LISTEN', '127.0.0.1:0', 'host:port of the gRPC server; port 0 picks a free one.'),
     advertise: read.optionalAddress('DMESH_NODE_ADVERTISE', 'host:port that routers call; none: the bound address.'),
     httpListen: read.address('DMESH_NODE_HTTP_LISTEN', '127.0.0.1:0', 'host:port of /metrics, /healthz and /readyz.'),
-    natsUrl: readNatsUrl(read),
+    nats: readBusConfig(read),
+    tls: readTlsPaths(read),
     zone: read.string('DMESH_NODE_ZONE', 'default', 'Routers of the same zone prefer this node when all else is equal.'),
     models: {
       dirs: readModelDirs(read, defaults.modelDir),
@@ -121,6 +123,9 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     drainGraceMs: read.durationMs('DMESH_NODE_DRAIN_GRACE', 120_000, 'On SIGTERM: a running request may finish for this long.'),
     telemetry: readTelemetryConfig(read, defaults),
   };
+  if (config.tls.cert !== undefined && config.tls.ca === undefined) {
+    read.fault('DMESH_TLS_CA: expected together with DMESH_TLS_CERT, since a node lets in only who shows a certificate of it, got nothing');
+  }
   const { floorMs, capMs } = config.execution;
   if (floorMs > capMs) {
     read.fault(`DMESH_NODE_EXECUTION_FLOOR: expected at most DMESH_NODE_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);

@@ -38,9 +38,9 @@ await runProgram<NodeConfig>(
       const twins = await twinFaults(config.models.dirs);
       if (twins.length > 0) throw new ConfigError(twins.map((fault) => `DMESH_NODE_MODEL_DIR: ${fault}`));
       logger = createLogger({ service: 'inference-node', ...config.telemetry, fields: { node_id: config.nodeId } });
-      const { telemetry: _telemetry, natsUrl, ...settings } = config;
-      logger.info({ config: { ...settings, natsUrl: shownUrl(natsUrl) } }, 'starting');
-      node = buildNode({
+      const { telemetry: _telemetry, nats, ...settings } = config;
+      logger.info({ config: { ...settings, nats: { ...nats, url: shownUrl(nats.url) } } }, 'starting');
+      node = await buildNode({
         config,
         clock: systemClock,
         random: systemRandom,

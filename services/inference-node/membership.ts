@@ -14,6 +14,7 @@ import {
 } from '#bus';
 import type { Clock, Emit, Random } from '#core';
 import { type Part, part } from '#runtime';
+import type { ClientTls } from '#tls';
 import type { NodeConfig } from './config.js';
 import type { Slot } from './domain/slot.js';
 import type { Catalogue } from './engine/catalogue.js';
@@ -27,6 +28,8 @@ export interface MembershipOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<NodeEvent | BusEvent>;
+  /** For NATS; absent: with the CAs that Node knows, where NATS wants TLS. */
+  readonly tls: ClientTls | undefined;
   /** Start of this process; orders the lives of a node. */
   readonly startedAtEpochMs: number;
   /** host:port that routers call; known once the server listens. */
@@ -52,7 +55,7 @@ export function joinMesh(options: MembershipOptions): Part & { changed(): void }
   return {
     ...part('bus', {
       start: async () => {
-        bus = connectBus({ url: config.natsUrl, name: nodeId, clock, random, emit });
+        bus = connectBus({ ...config.nats, tls: options.tls, name: nodeId, clock, random, emit });
         beats = new BeatPublisher({ bus, clock, random, read: () => beatOf(options, incarnation) });
         undo = [
           serveControl({ bus, nodeId, handle: (action) => obey(action, options) }),

@@ -11,7 +11,8 @@ import { generation, node } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
 import { type Env, Lifecycle, part } from '#runtime';
-import { AdminHttp, createMetrics, type Logger, observeCalls, type Readiness } from '#telemetry';
+import { AdminHttp, createMetrics, type Logger, observeCalls, observeTls, type Readiness } from '#telemetry';
+import { TlsSource } from '#tls';
 import type { NodeConfig } from './config.js';
 import { CostEstimate } from './domain/cost-estimate.js';
 import { Slot } from './domain/slot.js';
@@ -54,12 +55,17 @@ export interface InferenceNode {
 const LEASES_PER_MS = 1000;
 const GPU_INTERVAL_MS = 5000;
 /** Set for this process; of no use, or misleading, to an engine. */
-const PRIVATE_SETTINGS = /^(DMESH_NODE_|DMESH_ROUTER_|DMESH_ENGINE_SOCKET$|DMESH_PARENT_PID$|NATS_URL$)/;
+const PRIVATE_SETTINGS = /^(DMESH_NODE_|DMESH_ROUTER_|DMESH_ENGINE_SOCKET$|DMESH_PARENT_PID$|DMESH_TLS_|NATS_)/;
 
-export function buildNode(options: NodeOptions): InferenceNode {
+/** Reads the certificates, builds the rest. */
+export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   const { config, clock, random, logger } = options;
   const metrics = createMetrics({ service: 'inference-node', defaultMetrics: true });
   const emit: Emit<NodeEvent | BusEvent> = observe({ logger, metrics, sources: () => sources });
+
+  const certificates = new TlsSource({ paths: config.tls, clock, emit: observeTls({ metrics, logger }) });
+  await certificates.start();
+  const withTls = config.tls.cert !== undefined;
 
   const lifeName = Math.floor(options.startedAtEpochMs).toString(36);
   const routers = new AttachedRouters();
@@ -101,6 +107,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
     emit: observeCalls({ metrics, logger }),
     maxRequestBytes: config.maxRequestBytes,
     idleReaderMs: config.idleReaderMs,
+    tls: withTls ? certificates.server('ca') : undefined,
   });
   addHealth(server, { clock, isReady: () => readiness(slot, supervisor).ready });
   const parts: GenerationParts = {
@@ -132,6 +139,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
     random,
     emit,
     startedAtEpochMs: options.startedAtEpochMs,
+    tls: withTls ? certificates.client() : undefined,
     address: () => config.advertise ?? address,
     gpu: () => gpu?.latest ?? null,
     slot,
@@ -152,6 +160,7 @@ export function buildNode(options: NodeOptions): InferenceNode {
   let unlock = async () => {};
   const lifecycle = new Lifecycle(
     [
+      part('certificates', { close: async () => certificates.close() }),
       part('gpu lock', {
         start: async () => {
           await gpu?.start();

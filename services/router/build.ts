@@ -8,7 +8,8 @@ import { admin, generation } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
 import { Lifecycle, part } from '#runtime';
-import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, type Readiness } from '#telemetry';
+import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, observeTls, type Readiness } from '#telemetry';
+import { TlsSource } from '#tls';
 import { Access } from './access.js';
 import { AuditLog } from './audit-log.js';
 import type { RouterConfig } from './config.js';
@@ -25,7 +26,8 @@ export interface BuiltRouter {
 
 const VERSION = '0.1.0';
 
-export function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): BuiltRouter {
+/** Reads the certificates, builds the rest. */
+export async function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): Promise<BuiltRouter> {
   const { clock, random, logger } = tools;
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
@@ -48,7 +50,15 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     if (event.type === 'requestEnded') audit?.note(event);
     observed(event);
   };
-  const bus = connectBus({ url: config.natsUrl, name: config.routerId, clock, random, emit });
+  const certificates = new TlsSource({ paths: config.tls, clock, emit: observeTls({ metrics, logger }) });
+  await certificates.start();
+  const { cert, ca, callerCa, nodeName: serverName } = config.tls;
+  const tls = {
+    bus: cert === undefined ? undefined : certificates.client(),
+    nodes: ca === undefined ? undefined : certificates.client({ serverName }),
+    callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
+  };
+  const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.routerId, clock, random, emit });
   const membership: Membership = new Membership({
     clock,
     emit: (event) => {
@@ -68,6 +78,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     clock,
     random,
     emit,
+    nodeTls: tls.nodes,
     evidence: (nodeId, reachable) => (reachable ? membership.noteReachable(nodeId) : membership.noteUnreachable(nodeId)),
   });
   const routeStore = new KeptValue({
@@ -88,6 +99,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
     },
     maxRequestBytes: config.maxRequestBytes,
     idleReaderMs: config.idleReaderMs,
+    tls: tls.callers,
   });
   /** What load balancers are told, over HTTP and over gRPC. */
   const readiness = (): Readiness => {
@@ -115,7 +127,8 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   };
   const knowTokens = async () => {
     if (tokens) await tokens.start();
-    else emit({ type: 'accessOpen', listen: config.listen });
+    else if (callerCa === undefined) emit({ type: 'accessOpen', listen: config.listen });
+    else emit({ type: 'accessByCertificate', callerCa });
   };
   let unregister = () => {};
   const join = async () => {
@@ -134,6 +147,7 @@ export function build(config: RouterConfig, tools: { clock: Clock; random: Rando
   // In reverse: calls in flight end first, and their retries still know the nodes; then NATS, then the lines.
   const lifecycle: Lifecycle = new Lifecycle(
     [
+      part('certificates', { close: async () => certificates.close() }),
       part('audit', { start: async () => audit?.start(), close: async () => audit?.close() }),
       part('access', { start: knowTokens, close: async () => tokens?.close() }),
       http,
@@ -157,6 +171,7 @@ function* nodeStates(router: Router): Iterable<NodeState> {
         : node.link.connected
           ? 'connected'
           : 'disconnected';
-    yield { nodeId: node.nodeId, state, breaker: node.breaker.state };
+    const slowness = Math.max(...node.beat.models.map(({ name }) => router.cost.slowness(node.nodeId, name)), 1);
+    yield { nodeId: node.nodeId, state, breaker: node.breaker.state, slowness };
   }
 }

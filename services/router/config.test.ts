@@ -16,7 +16,7 @@ function faultsOf(env: Record<string, string>): readonly string[] {
 
 test('parseConfig takes addresses and NATS servers of every form', () => {
   const env = { DMESH_ROUTER_LISTEN: '[::1]:0', DMESH_ROUTER_HTTP_LISTEN: 'box.example:65535', NATS_URL: 'nats://u:p@a:1, tls://b' };
-  expect(parse(env)).toMatchObject({ listen: '[::1]:0', httpListen: 'box.example:65535', natsUrl: 'nats://u:p@a:1, tls://b' });
+  expect(parse(env)).toMatchObject({ listen: '[::1]:0', httpListen: 'box.example:65535', nats: { url: 'nats://u:p@a:1, tls://b' } });
 });
 
 test('parseConfig reports every fault at once, and no password', () => {

@@ -1,6 +1,7 @@
-import { readNatsUrl } from '#bus';
+import { readBusConfig } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
+import { readTlsPaths } from '#tls';
 
 export type RouterConfig = ReturnType<typeof parseConfig>;
 
@@ -11,7 +12,18 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     routerId: read.string('DMESH_ROUTER_ID', `router-${defaults.hostName}`, 'Name of this router in logs and on NATS.'),
     listen: read.address('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
     httpListen: read.address('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
-    natsUrl: readNatsUrl(read),
+    nats: readBusConfig(read),
+    tls: {
+      ...readTlsPaths(read),
+      callerCa: read.optionalString(
+        'DMESH_ROUTER_CALLER_CA',
+        'PEM file of the CA whose certificates callers must show; none: they need none.',
+      ),
+      nodeName: read.optionalString(
+        'DMESH_ROUTER_NODE_NAME',
+        'With TLS: name that the certificate of every node must hold; none: the host of its address.',
+      ),
+    },
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
@@ -21,7 +33,12 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         'DMESH_ROUTER_TOKEN_FILE',
         'Tokens of those who may call, written by "dmesh token"; none: everybody may. Followed as it changes.',
       ),
-      open: read.choice('DMESH_ROUTER_OPEN', 'no', ['yes', 'no'], 'yes: listens beyond this machine also without a token file.'),
+      open: read.choice(
+        'DMESH_ROUTER_OPEN',
+        'no',
+        ['yes', 'no'],
+        'yes: listens beyond this machine also without a token file or CA of callers.',
+      ),
       // Off by default: without a token file only this machine calls, where all share one address and tests and benches press.
       anonymousRatePerSec: read.number(
         'DMESH_ROUTER_ANONYMOUS_RATE',
@@ -81,6 +98,20 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     cost: {
       priorMs: read.durationMs('DMESH_ROUTER_COST_PRIOR', 3000, 'Assumed time of a 1024², 8-step picture before any was seen.'),
     },
+    slowness: {
+      slowRatio: read.number(
+        'DMESH_ROUTER_SLOW_RATIO',
+        1.5,
+        { min: 1, max: 100 },
+        'A node that takes more than this many times what it should, by its own past and its device, gets less work.',
+      ),
+      quarantineRatio: read.number(
+        'DMESH_ROUTER_QUARANTINE_RATIO',
+        3,
+        { min: 1, max: 1000 },
+        'Past this it gets none but canaries, until one takes less than two thirds of it.',
+      ),
+    },
     retry: {
       maxNodes: read.integer('DMESH_ROUTER_RETRY_NODES', 3, { min: 1, max: 10 }, 'Nodes a request is tried on at most.'),
       ratio: read.number('DMESH_ROUTER_RETRY_RATIO', 0.2, { min: 0, max: 1 }, 'Retries under way, as a share of live requests.'),
@@ -120,10 +151,22 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   if (floorMs > capMs) {
     read.fault(`DMESH_ROUTER_EXECUTION_FLOOR: expected at most DMESH_ROUTER_EXECUTION_CAP, which is ${capMs} ms, got ${floorMs} ms`);
   }
-  if (config.access.tokenFile === undefined && config.access.open === 'no' && !isLoopback(config.listen)) {
+  const { slowRatio, quarantineRatio } = config.slowness;
+  if (slowRatio > quarantineRatio) {
+    read.fault(`DMESH_ROUTER_SLOW_RATIO: expected at most DMESH_ROUTER_QUARANTINE_RATIO, which is ${quarantineRatio}, got ${slowRatio}`);
+  }
+  const { cert, ca, callerCa, nodeName } = config.tls;
+  if (callerCa !== undefined && cert === undefined)
+    read.fault('DMESH_ROUTER_CALLER_CA: expected together with DMESH_TLS_CERT, got it alone');
+  if (nodeName !== undefined && ca === undefined) {
+    read.fault('DMESH_ROUTER_NODE_NAME: expected together with DMESH_TLS_CA, got it alone');
+  }
+  // Tokens or certificates: somebody decides who may call.
+  const open = config.access.tokenFile === undefined && callerCa === undefined;
+  if (open && config.access.open === 'no' && !isLoopback(config.listen)) {
     read.fault(
-      `DMESH_ROUTER_LISTEN: expected an address of this machine alone (127.0.0.1) while DMESH_ROUTER_TOKEN_FILE is not set, ` +
-        `got ${JSON.stringify(config.listen)}; DMESH_ROUTER_OPEN=yes lets everybody in`,
+      `DMESH_ROUTER_LISTEN: expected an address of this machine alone (127.0.0.1) while neither DMESH_ROUTER_TOKEN_FILE nor ` +
+        `DMESH_ROUTER_CALLER_CA is set, got ${JSON.stringify(config.listen)}; DMESH_ROUTER_OPEN=yes lets everybody in`,
     );
   }
   return read.done(config);

@@ -22,6 +22,8 @@ export type RouterEvent =
     }
   /** There is no token file: everybody who reaches this router may use it. */
   | { readonly type: 'accessOpen'; readonly listen: string }
+  /** There is no token file: everybody with a certificate of this CA may use it. */
+  | { readonly type: 'accessByCertificate'; readonly callerCa: string }
   /** Lines of the audit log could not be written. */
   | { readonly type: 'auditLost'; readonly lineCount: number; readonly error: unknown }
   /** A request got a slot; `granted` when a node handed it out, else an idle one was called. */
@@ -67,6 +69,8 @@ export type RouterEvent =
   /** The line to a node is up, or lost. */
   | { readonly type: 'nodeConnected'; readonly nodeId: string; readonly address: string }
   | { readonly type: 'nodeLost'; readonly nodeId: string; readonly reason: string }
+  /** No line to a node comes about. Told once for each cause. */
+  | { readonly type: 'nodeUnreached'; readonly nodeId: string; readonly address: string; readonly reason: string }
   /** A node was added to or removed from what this router knows. */
   | { readonly type: 'nodeAdded'; readonly nodeId: string; readonly address: string; readonly incarnation: string }
   | { readonly type: 'nodeRemoved'; readonly nodeId: string; readonly reason: string }
@@ -80,5 +84,7 @@ export type RouterEvent =
   | { readonly type: 'routesLost'; readonly routeCount: number }
   /** There is no store to keep routes in. Told once for each cause. */
   | { readonly type: 'routesUnavailable'; readonly cause: string }
+  /** It should be in quarantine, but too few others would be left, or no canary could tell in time. Once until it is faster. */
+  | { readonly type: 'slowNodeKept'; readonly nodeId: string; readonly slowness: number }
   /** A half-open node drew its canary, or failed to. */
   | { readonly type: 'canaryEnded'; readonly nodeId: string; readonly ok: boolean; readonly reason: string };

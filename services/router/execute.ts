@@ -5,9 +5,10 @@
  */
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
-import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service } from '#scheduling';
+import { allowedExecutionMs, type CostModel, type ExecutionLimits, type RetryBudget, type Service, type Work } from '#scheduling';
 import type { Dispatcher, Slot } from './dispatch/dispatcher.js';
 import type { Fleet } from './dispatch/fleet.js';
+import type { FleetNode } from './dispatch/fleet-node.js';
 import type { Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
 import { type HedgeSettings, Race, type Racer, soleVoice, type Voice, watchSilence } from './hedge.js';
@@ -19,6 +20,8 @@ export interface ExecuteOptions {
   readonly dispatcher: Dispatcher;
   readonly cost: CostModel;
   readonly budget: RetryBudget;
+  /** What a request took on a node, or has taken at least. */
+  readonly learn: (node: FleetNode, work: Work, tookMs: number) => void;
   readonly limits: ExecutionLimits;
   readonly routerId: string;
   /** What a service cost beyond what it was counted as. */
@@ -151,7 +154,7 @@ export class Executor {
     trace: Record<string, string>,
     run: Run<Result>,
   ): Promise<Ended<Result>> {
-    const { clock, cost, dispatcher, emit, limits } = this.options;
+    const { clock, dispatcher, emit, learn, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
     // The node counts no time for which it has paused the request: this is for a node that lost count.
@@ -174,7 +177,7 @@ export class Executor {
       permit.settle('success');
       ticket.servedBy = node.nodeId;
       if (outcome.executingMs !== undefined) {
-        cost.observe(node.nodeId, ticket.work, outcome.executingMs);
+        learn(node, ticket.work, outcome.executingMs);
         this.options.correct({ ...service, costMs: outcome.executingMs - service.costMs });
         emit({ type: 'executed', requestId: ticket.requestId, nodeId: node.nodeId, predictedMs, actualMs: outcome.executingMs });
       }
@@ -183,7 +186,7 @@ export class Executor {
       if ('lost' in voice && voice.lost) {
         permit.settle('neutral');
         // The silent one would have taken at least as long.
-        if (!voice.joined) cost.observe(node.nodeId, ticket.work, clock.now() - slot.lease.startedAt);
+        if (!voice.joined) learn(node, ticket.work, clock.now() - slot.lease.startedAt);
         return { error: StatusError.from(thrown) };
       }
       const error = this.#classify(StatusError.from(thrown), ticket, attemptDeadlineAt, { predictedMs, allowedMs });

@@ -21,9 +21,9 @@ await runProgram<RouterConfig>(
     parse: (read) => parseConfig(read, defaults),
     build: async (config) => {
       logger = createLogger({ service: 'router', ...config.telemetry, fields: { router_id: config.routerId } });
-      const { telemetry: _telemetry, natsUrl, ...settings } = config;
-      logger.info({ config: { ...settings, natsUrl: shownUrl(natsUrl) } }, 'starting');
-      built = build(config, { clock: systemClock, random: systemRandom, logger });
+      const { telemetry: _telemetry, nats, ...settings } = config;
+      logger.info({ config: { ...settings, nats: { ...nats, url: shownUrl(nats.url) } } }, 'starting');
+      built = await build(config, { clock: systemClock, random: systemRandom, logger });
       return built.lifecycle;
     },
     onReady: () => logger?.announce({ ...built?.addresses() }, 'ready'),

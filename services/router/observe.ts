@@ -19,6 +19,8 @@ export interface NodeState {
   /** One of NODE_STATES. */
   readonly state: string;
   readonly breaker: 'closed' | 'open' | 'halfOpen';
+  /** What it takes over what it should; 1 is as it should be. */
+  readonly slowness: number;
 }
 
 const NODE_STATES = ['connected', 'disconnected', 'suspect', 'gone', 'draining'] as const;
@@ -137,6 +139,15 @@ export function observe(options: {
       for (const { nodeId, breaker } of sources.nodes()) gauge.with({ node: nodeId }).set(BREAKER_VALUES[breaker]);
     },
   });
+  metrics.gauge({
+    name: 'dmesh_router_node_slowness',
+    help: 'What a node takes over what it should, against the fleet; 1 is as it should be.',
+    labels: ['node'],
+    collect: (gauge) => {
+      gauge.clear();
+      for (const { nodeId, slowness } of sources.nodes()) gauge.with({ node: nodeId }).set(slowness);
+    },
+  });
 
   return (event) => {
     switch (event.type) {
@@ -153,6 +164,11 @@ export function observe(options: {
         return logger.warn(
           { grpc: event.listen },
           'OPEN: there is no token file, everybody who reaches this router may use and drain the mesh',
+        );
+      case 'accessByCertificate':
+        return logger.warn(
+          { ca: event.callerCa },
+          'there is no token file, everybody with a certificate of the CA of callers may use and drain the mesh',
         );
       case 'tokensLoaded':
         tokenLoads.with({ result: 'loaded' }).add();
@@ -205,6 +221,8 @@ export function observe(options: {
       case 'nodeLost':
         nodeChanges.with({ change: 'lost' }).add();
         return logger.warn({ node_id: event.nodeId, reason: event.reason }, 'node lost');
+      case 'nodeUnreached':
+        return logger.warn({ node_id: event.nodeId, address: event.address, reason: event.reason }, 'node not reached');
       case 'routed':
         return routed.with({ route: event.route, target: event.target }).add();
       case 'routesChanged':
@@ -219,6 +237,8 @@ export function observe(options: {
         );
       case 'routesUnavailable':
         return logger.warn({ cause: event.cause }, 'no routes: nowhere to keep them');
+      case 'slowNodeKept':
+        return logger.warn({ node_id: event.nodeId, slowness: Number(event.slowness.toFixed(2)) }, 'slow node kept: it cannot be spared');
       case 'canaryEnded':
         return logger.info({ node_id: event.nodeId, ok: event.ok, reason: event.reason }, 'canary drawn');
       case 'breakerOpened':

@@ -33,6 +33,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
       },
       execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
       cost: { priorMs: 1000 },
+      slowness: { slowRatio: 1.5, quarantineRatio: 3 },
       cacheBytes: 0,
       retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
       hedge: { who: 'off', factor: 2, floorMs: 1000 },

@@ -27,6 +27,7 @@ const CONFIG: RouterOptions['config'] = {
   queue: { limits: room(100), timeoutMs: 10_000, noNodesWaitMs: 300 },
   execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
   cost: { priorMs: 1000 },
+  slowness: { slowRatio: 1.5, quarantineRatio: 3 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
   hedge: { who: 'off', factor: 2, floorMs: 1000 },
   breaker: { openMs: 30_000 },
@@ -756,4 +757,77 @@ test.each([
   expect((await answer).response.nodeId).toBe('n1');
   expect(idle.started).toEqual([]);
   expect(events.filter((event) => event.type === 'hedgeStarted')).toEqual([]);
+});
+
+test('with a long queue a slower node draws its part', async () => {
+  const [fast, slow] = [new FakeNode('fast'), new FakeNode('slow')];
+  const { generate, router } = await startRouter([fast, slow]);
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  router.cost.observe('fast', WORK, 20);
+  router.cost.observe('slow', WORK, 60);
+  fast.executingMs = 20;
+  slow.executingMs = 60;
+  fast.draw = () => systemClock.sleep(20);
+  slow.draw = () => systemClock.sleep(60);
+  await Promise.all(Array.from({ length: 40 }, () => generate()));
+  expect(slow.started.length).toBeGreaterThan(4);
+});
+
+/** Nodes that have drawn some pictures in 200 ms each, they say. */
+async function startPaced(count: number) {
+  const nodes = Array.from({ length: count }, (_, i) => new FakeNode(`n${i + 1}`));
+  for (const node of nodes) {
+    node.executingMs = 200;
+    node.draw = () => systemClock.sleep(node.executingMs / 40);
+  }
+  const started = await startRouter(nodes, { breaker: { openMs: 200 } });
+  const { router, generate } = started;
+  await expect.poll(() => [...router.fleet].every((node) => node.link.connected)).toBe(true);
+  for (const { nodeId } of nodes) for (let i = 0; i < 5; i++) router.cost.observe(nodeId, WORK, 200);
+  const draw = (times: number) => Promise.all(Array.from({ length: times }, () => generate()));
+  const breakerOf = (node: FakeNode) => router.fleet.get(node.nodeId)?.breaker;
+  const told = (type: string) => started.events.filter((event) => event.type === type);
+  const [sick] = nodes;
+  if (!sick) throw new Error('a node');
+  return { ...started, sick, nodes, draw, breakerOf, told };
+}
+
+test('a node that takes four times what it should is in quarantine; it draws canaries until one is in range', async () => {
+  const { sick, draw, breakerOf, told, generate } = await startPaced(3);
+  sick.executingMs = 800;
+  for (let i = 0; i < 20 && breakerOf(sick)?.state === 'closed'; i++) await draw(20);
+  expect([breakerOf(sick)?.state, breakerOf(sick)?.cause]).toEqual(['open', 'tooSlow']);
+  expect(told('breakerOpened')).toMatchObject([{ node: 'n1', cause: 'tooSlow', detail: expect.stringMatching(/takes \d\.\d times/) }]);
+  await expect.poll(() => told('canaryEnded').length, { timeout: 5000 }).toBeGreaterThanOrEqual(2);
+  expect(told('canaryEnded')[0]).toMatchObject({ ok: false, reason: Reason.EXECUTION_TIMEOUT });
+  expect(breakerOf(sick)?.cause).toBe('tooSlow');
+  const users = () => sick.started.filter((id) => !id.startsWith('canary'));
+  const before = users().length;
+  await Promise.all(Array.from({ length: 6 }, () => generate()));
+  expect(users().length).toBe(before);
+  sick.executingMs = 200;
+  await expect.poll(() => breakerOf(sick)?.state, { timeout: 8000 }).toBe('closed');
+  expect(breakerOf(sick)?.cause).toBeUndefined();
+  await draw(3);
+  expect(breakerOf(sick)?.state).toBe('closed');
+});
+
+test('one stall sends nobody away', async () => {
+  const { sick, draw, breakerOf } = await startPaced(3);
+  sick.executingMs = 4000;
+  while (!sick.started.length) await draw(1);
+  sick.executingMs = 200;
+  await draw(12);
+  expect(breakerOf(sick)?.state).toBe('closed');
+});
+
+test('a node that cannot be spared stays, however slow; that is told once', async () => {
+  const { sick, router, draw, breakerOf, told } = await startPaced(2);
+  const other = router.fleet.get('n2');
+  other?.link.close();
+  await expect.poll(() => other?.link.connected).toBe(false);
+  sick.executingMs = 800;
+  for (let i = 0; i < 8; i++) await draw(1);
+  expect(breakerOf(sick)?.state).toBe('closed');
+  expect(told('slowNodeKept')).toMatchObject([{ nodeId: 'n1' }]);
 });

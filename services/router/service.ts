@@ -16,6 +16,7 @@ import type { generation } from '#contracts';
 import type { Clock, Emit, Random } from '#core';
 import type { HandlersOf } from '#grpc';
 import { CostModel, LeaseTable, RetryBudget, WaitQueue } from '#scheduling';
+import type { ClientTls } from '#tls';
 import type { Access } from './access.js';
 import { Admission } from './admission.js';
 import { drawCanary } from './canary.js';
@@ -31,15 +32,18 @@ import { RouteBook } from './routes/route-book.js';
 import { generate } from './rpc/generate.js';
 import { generateStream } from './rpc/generate-stream.js';
 import { listModels } from './rpc/list-models.js';
+import { SlowNodes } from './slow-nodes.js';
 
 export interface RouterOptions {
   readonly config: Pick<
     RouterConfig,
-    'routerId' | 'zone' | 'cacheBytes' | 'order' | 'queue' | 'execution' | 'cost' | 'retry' | 'hedge' | 'breaker' | 'link'
+    'routerId' | 'zone' | 'cacheBytes' | 'order' | 'queue' | 'execution' | 'cost' | 'slowness' | 'retry' | 'hedge' | 'breaker' | 'link'
   >;
   readonly clock: Clock;
   readonly random: Random;
   readonly emit: Emit<RouterEvent | BreakerEvent>;
+  /** How nodes are called; absent: plain. */
+  readonly nodeTls?: ClientTls | undefined;
   /** Who may enter. */
   readonly access: Access;
   /** What gRPC proves of a node, for membership. */
@@ -59,15 +63,16 @@ export interface Router {
 }
 
 export function createRouter(options: RouterOptions): Router {
-  const { access, config, clock, random, emit, evidence } = options;
+  const { access, config, clock, random, emit, nodeTls, evidence } = options;
   const queue = new WaitQueue<Ticket>({ ...config.order, kindOf });
   const leases = new LeaseTable();
-  const cost = new CostModel(config.cost);
+  const { slowRatio } = config.slowness;
+  const cost = new CostModel({ ...config.cost, slowRatio, deviceOf: (nodeId) => fleet.get(nodeId)?.device });
   const breakers = new BreakerPool({
     clock,
     random,
     emit,
-    probe: (nodeId, signal) => drawCanary(fleet.get(nodeId), emit, signal),
+    probe: (nodeId, signal) => drawCanary(fleet.get(nodeId), { emit, slowNodes }, signal),
     settings: { openMs: config.breaker.openMs },
   });
   const fleet: Fleet = new Fleet({
@@ -75,7 +80,7 @@ export function createRouter(options: RouterOptions): Router {
     zone: config.zone,
     clock,
     random,
-    link: config.link,
+    link: { ...config.link, tls: nodeTls },
     emit,
     breakers,
     cost,
@@ -87,6 +92,7 @@ export function createRouter(options: RouterOptions): Router {
       access.served(service);
     },
   });
+  const slowNodes = new SlowNodes({ cost, fleet, emit, settings: config.slowness });
   const dispatcher = new Dispatcher({
     clock,
     emit,
@@ -106,6 +112,7 @@ export function createRouter(options: RouterOptions): Router {
     dispatcher,
     cost,
     budget,
+    learn: (node, work, tookMs) => slowNodes.learn(node, work, tookMs),
     limits: config.execution,
     routerId: config.routerId,
     correct: (service) => queue.correct(service),

@@ -26,14 +26,20 @@ const LIBS: Readonly<Record<string, Allowed>> = {
   contracts: { libs: [], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'] },
   'model-package': { libs: ['core', 'contracts'], node: true },
   runtime: { libs: ['core'], node: true },
-  access: { libs: ['core', 'scheduling'], node: true },
-  grpc: { libs: ['core', 'contracts'], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'], node: true },
-  bus: { libs: ['core', 'model-package'], types: ['runtime'], vendors: ['nats'], node: true },
+  tls: { libs: ['core', 'runtime'], node: true },
+  access: { libs: ['core', 'scheduling', 'runtime'], node: true },
+  grpc: { libs: ['core', 'contracts', 'tls'], vendors: ['@grpc/grpc-js', '@bufbuild/protobuf'], node: true },
+  bus: { libs: ['core', 'model-package', 'tls'], types: ['runtime'], vendors: ['nats'], node: true },
   breaker: { libs: ['core'], vendors: ['opossum'], node: true },
-  telemetry: { libs: ['core'], types: ['grpc', 'runtime', 'breaker', 'bus'], vendors: ['pino', 'pino-pretty', 'prom-client'], node: true },
+  telemetry: {
+    libs: ['core'],
+    types: ['grpc', 'runtime', 'breaker', 'bus', 'tls'],
+    vendors: ['pino', 'pino-pretty', 'prom-client'],
+    node: true,
+  },
   'embedded-model': { libs: ['core'], node: true },
-  client: { libs: ['core', 'contracts', 'grpc', 'runtime'], node: true },
-  'local-mesh': { libs: ['core', 'runtime', 'embedded-model', 'client'], node: true },
+  client: { libs: ['core', 'contracts', 'grpc', 'runtime', 'tls'], node: true },
+  'local-mesh': { libs: ['core', 'runtime', 'embedded-model', 'client'], types: ['tls'], node: true },
 };
 
 /** Vendors that only one service needs. */

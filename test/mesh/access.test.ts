@@ -165,7 +165,7 @@ test('a router with an unusable token file, or open to more than its machine, do
   const broken = path.join(dir, 'broken.json');
   await writeFile(broken, '{}');
   const refused = await start({ ...free, DMESH_ROUTER_TOKEN_FILE: broken });
-  expect(refused).toMatchObject({ code: 1, out: expect.stringContaining('expected a list of tokens') });
+  expect(refused).toMatchObject({ code: 64, out: expect.stringContaining('expected a list of tokens') });
   const open = await start({ ...free, DMESH_ROUTER_LISTEN: '0.0.0.0:0' });
   expect(open).toMatchObject({ code: 64, out: expect.stringContaining('DMESH_ROUTER_OPEN') });
 });

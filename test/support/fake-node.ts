@@ -56,6 +56,8 @@ export class FakeNode {
   draw: Draw = async () => {};
   /** What a streamed one does between its two steps. */
   betweenSteps: Draw = async () => {};
+  /** What it says the engine took. */
+  executingMs = 5;
   accepting = true;
   #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   #busyCount = 0;
@@ -103,7 +105,7 @@ export class FakeNode {
       generate: async (call) => {
         await this.#run(call);
         const { requestId } = call.request;
-        const answer = generation.GenerateResponse.fromPartial({ requestId, nodeId: this.nodeId, executingMs: 5 });
+        const answer = generation.GenerateResponse.fromPartial({ requestId, nodeId: this.nodeId, executingMs: this.executingMs });
         return answerInPieces({ ...answer, images: this.#images });
       },
       generateStream: async (call, out) => {
@@ -114,7 +116,11 @@ export class FakeNode {
           await this.betweenSteps(call);
           await tell(2);
         });
-        const value = generation.Completed.fromPartial({ requestId: call.request.requestId, nodeId: this.nodeId, executingMs: 5 });
+        const value = generation.Completed.fromPartial({
+          requestId: call.request.requestId,
+          nodeId: this.nodeId,
+          executingMs: this.executingMs,
+        });
         await out.write({ event: { $case: 'completed', value } });
       },
       listModels: async () => ({ models: [] }),

@@ -46,7 +46,7 @@ export class TestMesh {
 
   /** The client of this address; closed with the mesh. */
   connect(address: string): MeshClient {
-    const client = this.#clients.get(address) ?? connectMesh({ address, token: this.options.token });
+    const client = this.#clients.get(address) ?? connectMesh({ address, token: this.options.token, tls: this.options.tls });
     this.#clients.set(address, client);
     return client;
   }

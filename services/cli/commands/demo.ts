@@ -37,6 +37,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const seed = read.seed() ?? FIRST_PICTURE.seed;
   const prompt = read.text('prompt') ?? FIRST_PICTURE.prompt;
   const { file, format } = await readOutput(read, prompt, 'images');
+  const tls = read.tls(context.env);
   read.check();
 
   const { env, terminal, signal } = context;
@@ -44,9 +45,9 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const show = logTo(context);
   // Fetching a nats-server can take a while; the rest is of interest to whoever asks.
   const onLine = (line: Line) => (read.flag('verbose') || line.process === 'setup') && show(line);
-  return withMesh(context, { nodeCount, cpuNodeCount: 3, natsUrl: context.env.NATS_URL, onLine }, async (mesh) => {
+  return withMesh(context, { nodeCount, cpuNodeCount: 3, natsUrl: context.env.NATS_URL, tls, onLine }, async (mesh) => {
     terminal.err(terminal.paint('dim', `ready after ${((systemClock.now() - startedAt) / 1000).toFixed(1)} s, drawing "${prompt}"\n`));
-    const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
+    const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN, tls });
     const bar = new ProgressBar(terminal);
     try {
       const request = { prompt, seed, format };

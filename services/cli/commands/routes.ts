@@ -17,6 +17,9 @@ dmesh routes set NAME=TARGET[,TARGET...]... [options]
       --json           every field, as JSON
       --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
       --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
+      --ca FILE        the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
+      --cert FILE      certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
+      --key FILE       its key; or $DMESH_TLS_KEY
 
   For example: dmesh routes set z-image=z-image-tiny@3:90,z-image-tiny@4:10
 `;

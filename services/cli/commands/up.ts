@@ -25,7 +25,8 @@ const usage = `dmesh up [options]
   DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
   differ between the processes of one machine is chosen for you: …_ID, …_LISTEN, …_HTTP_LISTEN, and for
   nodes on the CPU DMESH_NODE_STATE_DIR. With
-  DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator.
+  DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator. With DMESH_TLS_CERT, …_KEY
+  and …_CA everything but NATS speaks TLS with that one certificate; it has to be for 127.0.0.1.
 `;
 
 export const up: Command = { name: 'up', summary: 'start a whole mesh on this machine', usage, run };
@@ -45,6 +46,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   if (port !== 0 && !(await isFree(port))) {
     read.fault(`--router-port: expected a free port, ${port} is taken (by another mesh?); --router-port 0 takes any that is free`);
   }
+  const tls = read.tls(context.env);
   read.check();
 
   const { terminal, signal } = context;
@@ -55,19 +57,21 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     routerCount,
     routerListen: `127.0.0.1:${port}`,
     natsUrl: context.env.NATS_URL,
+    tls,
     onLine: logTo(context),
   };
   await withMesh(context, options, async (mesh) => {
     keepAlive(mesh, context, systemClock.sleep);
     terminal.out(describeMesh(mesh, (systemClock.now() - startedAt) / 1000, context));
-    if (read.flag('draw') || read.text('prompt') !== undefined) await draw(mesh, read.text('prompt') ?? FIRST_PICTURE.prompt, context);
+    if (read.flag('draw') || read.text('prompt') !== undefined) await draw(mesh, read, context);
     await aborted(signal);
   });
   return ExitCode.OK;
 }
 
-async function draw(mesh: LocalMesh, prompt: string, { env, terminal, signal }: Context): Promise<void> {
-  const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN });
+async function draw(mesh: LocalMesh, read: Arguments, { env, terminal, signal }: Context): Promise<void> {
+  const prompt = read.text('prompt') ?? FIRST_PICTURE.prompt;
+  const client = connectMesh({ address: mesh.address, token: env.DMESH_TOKEN, tls: read.tls(env) });
   try {
     const result = await client.generate({ prompt, seed: FIRST_PICTURE.seed }, { signal });
     const saved = await savePictures(result, `images/${fileNameOf(prompt, 'png')}`);

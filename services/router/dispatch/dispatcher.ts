@@ -162,7 +162,8 @@ export class Dispatcher {
   takeIdle(ticket: Ticket, { besides, service }: { besides: FleetNode; service: Service }): Slot | undefined {
     const { clock, cost, fleet, queue } = this.#options;
     const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
-    const placement = place(idle.map((node) => node.candidate(cost.predictMs(node.nodeId, ticket.work))));
+    const weighedMs = cost.weigher(ticket.work);
+    const placement = place(idle.map((node) => node.candidate(weighedMs(node.nodeId))));
     const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
     const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
@@ -201,9 +202,17 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
   onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
-    const isMeant = (waiting: Ticket) => preemption === undefined || mayUse(waiting, preemption);
-    const isWorthIt = (waiting: Ticket) => isMeant(waiting) && node.canTake(waiting) && this.#isWorthStarting(waiting, node);
-    const ticket = this.#options.queue.first(isWorthIt);
+    const { queue } = this.#options;
+    let soonerCount = Number.POSITIVE_INFINITY;
+    const canTake = (waiting: Ticket) => node.canTake(waiting) && (preemption === undefined || mayUse(waiting, preemption));
+    const isWorthStarting = (waiting: Ticket) => {
+      const count = this.#soonerElsewhere(waiting, node);
+      soonerCount = Math.min(soonerCount, count);
+      return count === 0;
+    };
+    const first = queue.first((waiting) => canTake(waiting) && isWorthStarting(waiting));
+    const later = first ? undefined : this.#waitingAt(soonerCount + 1, canTake);
+    const ticket = first ?? (later && this.#soonerElsewhere(later, node) <= soonerCount ? later : undefined);
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -225,12 +234,16 @@ export class Dispatcher {
     // What holds for one request holds for all of its kind: not each of thousands is looked at.
     const passedOver = new Set<string>();
     while (idle.size > 0) {
-      const ticket = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
-      if (!ticket) return;
-      const node = this.#placeOf(ticket);
+      const first = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
+      if (!first) return;
+      const chosen = this.#placeOf(first, 1);
+      // It had better wait, but not everybody behind it.
+      const position = chosen.node ? 1 : chosen.soonerCount + 1;
+      const ticket = chosen.node ? first : this.#waitingAt(position, (waiting) => anyCanTake(idle, waiting));
+      const node = chosen.node ?? (ticket && this.#placeOf(ticket, position).node);
       const permit = node?.breaker.admit();
-      if (!node || !permit) {
-        passedOver.add(kindOf(ticket));
+      if (!ticket || !node || !permit) {
+        passedOver.add(kindOf(first));
         continue;
       }
       node.link.takeFree();
@@ -239,22 +252,34 @@ export class Dispatcher {
     }
   }
 
-  /** The idle node to start it on; undefined when waiting for a busy one is better. */
-  #placeOf(ticket: Ticket): FleetNode | undefined {
+  /** The idle node to start it on, as the `position`th in the queue; none when it is served sooner by a busy one, as `soonerCount` are. */
+  #placeOf(ticket: Ticket, position: number): { node: FleetNode | undefined; soonerCount: number } {
     const { cost, fleet } = this.#options;
-    const predictMs = cost.predictor(ticket.work);
-    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(predictMs(node.nodeId))));
-    return placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+    const weighedMs = cost.weigher(ticket.work);
+    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(weighedMs(node.nodeId))));
+    const soonerCount = placement?.kind === 'wait' ? placement.soonerCount : 0;
+    const node = placement?.nodeId !== undefined && position > soonerCount ? fleet.get(placement.nodeId) : undefined;
+    return { node, soonerCount: placement ? soonerCount : Number.POSITIVE_INFINITY };
   }
 
-  /** False when a faster node that is busy would still finish it sooner. */
-  #isWorthStarting(ticket: Ticket, granted: FleetNode): boolean {
+  /** Requests like this one that faster nodes, though busy, finish before `granted` would. */
+  #soonerElsewhere(ticket: Ticket, granted: FleetNode): number {
     const { cost, fleet } = this.#options;
-    const predictMs = cost.predictor(ticket.work);
+    const weighedMs = cost.weigher(ticket.work);
     const others = fleet.candidates(ticket).filter((node) => node !== granted);
-    const candidates = others.map((node) => node.candidate(predictMs(node.nodeId)));
-    candidates.push({ ...granted.candidate(predictMs(granted.nodeId)), freeInMs: 0 });
-    return place(candidates)?.kind === 'start';
+    const candidates = others.map((node) => node.candidate(weighedMs(node.nodeId)));
+    candidates.push({ ...granted.candidate(weighedMs(granted.nodeId)), freeInMs: 0 });
+    const placement = place(candidates);
+    return placement?.kind === 'wait' ? placement.soonerCount : 0;
+  }
+
+  /** Who stands at this place, counted among those that may be started; 1 is the first. */
+  #waitingAt(position: number, canTake: (ticket: Ticket) => boolean): Ticket | undefined {
+    const { queue } = this.#options;
+    if (queue.size < position) return undefined;
+    let place = 0;
+    for (const waiting of queue) if (canTake(waiting) && ++place >= position) return waiting;
+    return undefined;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {

@@ -44,6 +44,12 @@ export class FleetNode {
     return this.member.beat;
   }
 
+  /** Names its hardware; undefined where that is not known, as on a CPU. Parts of one GPU differ by their memory. */
+  get device(): string | undefined {
+    const { gpu } = this.beat;
+    return gpu ? `${gpu.name} ${gpu.memoryTotalBytes}` : undefined;
+  }
+
   /** Could be sent work now or as soon as a slot is free. */
   get usable(): boolean {
     return this.link.accepting && this.breaker.state === 'closed';

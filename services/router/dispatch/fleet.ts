@@ -19,7 +19,7 @@ export interface FleetOptions {
   readonly clock: Clock;
   readonly random: Random;
   /** Of the lines to nodes. */
-  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs'>;
+  readonly link: Pick<NodeLinkOptions, 'connectTimeoutMs' | 'keepaliveMs' | 'tls'>;
   readonly emit: Emit<RouterEvent>;
   readonly breakers: BreakerPool;
   readonly cost: CostModel;
@@ -74,6 +74,7 @@ export class Fleet {
       case 'memberRestarted':
         this.#nodes.get(event.member.nodeId)?.link.close();
         this.options.breakers.of(event.member.nodeId).reset();
+        this.options.cost.judgeAnew(event.member.nodeId);
         return this.#add(event.member);
       case 'memberChanged': {
         const node = this.#nodes.get(event.member.nodeId);
@@ -156,9 +157,13 @@ export class Fleet {
   }
 
   /** Whether somebody would start it now, or as soon as a slot is free. */
-  takes(name: string, revision: string): boolean {
+  takes(name: string, revision: string, besides?: FleetNode): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.usable && node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision)))
+      if (
+        node !== besides &&
+        node.usable &&
+        node.beat.models.some((info) => info.name === name && (revision === '' || info.revision === revision))
+      )
         return true;
     }
     return false;
@@ -237,6 +242,7 @@ export class Fleet {
         emit({ type: 'nodeLost', nodeId, reason });
         evidence(nodeId, false);
       },
+      onUnreached: (reason) => emit({ type: 'nodeUnreached', nodeId, address, reason }),
       onGrant: (leaseId, preemption) => onGrant(node, leaseId, preemption),
       onServed,
     });

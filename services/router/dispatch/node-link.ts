@@ -9,6 +9,7 @@ import { node as nodeContract, PRIORITY_MESSAGES, priorityName } from '#contract
 import type { Clock } from '#core';
 import { Channel, type Duplex, statusFromGrpc } from '#grpc';
 import type { Bid, Preemption, Service } from '#scheduling';
+import type { ClientTls } from '#tls';
 
 type ToNode = nodeContract.AttachRequest;
 type FromNode = nodeContract.AttachResponse;
@@ -20,10 +21,14 @@ export interface NodeLinkOptions {
   readonly connectTimeoutMs: number;
   /** Pings this often; lost after as long again. */
   readonly keepaliveMs: number;
+  /** Absent: plain. */
+  readonly tls?: ClientTls | undefined;
   /** Slots or connection changed. */
   readonly onChange: () => void;
   /** Called with the connection's end and its reason. */
   readonly onLost: (reason: string) => void;
+  /** Called when no connection comes about, once for each reason. */
+  readonly onUnreached: (reason: string) => void;
   readonly onGrant: (leaseId: bigint, preemption: Preemption | undefined) => void;
   /** GPU time of this node went to another router's request. */
   readonly onServed: (service: Service) => void;
@@ -44,11 +49,12 @@ export class NodeLink {
   #nextFreeAt = 0;
   #maxPauseMs = 0;
   #standingBid: Bid | undefined;
+  #complaint = '';
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
-    const { address, clock, connectTimeoutMs, keepaliveMs } = options;
-    this.channel = new Channel(address, { clock, connectTimeoutMs, keepaliveMs });
+    const { address, clock, connectTimeoutMs, keepaliveMs, tls } = options;
+    this.channel = new Channel(address, { clock, connectTimeoutMs, keepaliveMs, tls });
     void this.#attachForEver();
   }
 
@@ -165,11 +171,12 @@ export class NodeLink {
         // When a busy slot will be free moves often, and starts nobody.
         const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
         this.#connected = true;
+        this.#complaint = '';
         this.#accepting = accepting;
         this.#slotCount = slotCount;
         this.#freeCount = freeCount;
         this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;
-        this.#maxPauseMs = maxPauseMs > 0 ? maxPauseMs : 0; // NaN too
+        this.#maxPauseMs = Number.isNaN(maxPauseMs) ? 0 : Math.max(0, maxPauseMs);
         return isNews ? this.#options.onChange() : undefined;
       }
       case 'grant':
@@ -193,7 +200,11 @@ export class NodeLink {
     this.#accepting = false;
     this.#freeCount = 0;
     this.#standingBid = undefined;
-    if (was && !this.#closing.signal.aborted) this.#options.onLost(reason);
+    if (!this.#closing.signal.aborted) {
+      if (was) this.#options.onLost(reason);
+      else if (reason !== this.#complaint) this.#options.onUnreached(reason);
+      this.#complaint = reason;
+    }
     if (was) this.#options.onChange();
   }
 }

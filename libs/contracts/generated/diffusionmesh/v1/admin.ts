@@ -195,13 +195,15 @@ export interface NodeInfo {
   runningRequestId: string;
   runningStep: number;
   runningTotal: number;
-  /** Measured time over predicted time of recent requests; 1 is as predicted. */
+  /** What its recent requests took over what they should take there; 1 is as it should be. */
   costRatio: number;
   completedCount: bigint;
   failedCount: bigint;
   engineRestartCount: bigint;
   /** Request that is paused for a more urgent or much shorter one; empty when none is. */
   pausedRequestId: string;
+  /** Why its breaker is not closed: consecutiveFailures, failureRatio, or tooSlow for a node in quarantine. */
+  breakerCause: string;
 }
 
 export interface Gpu {
@@ -1118,6 +1120,7 @@ function createBaseNodeInfo(): NodeInfo {
     failedCount: 0n,
     engineRestartCount: 0n,
     pausedRequestId: "",
+    breakerCause: "",
   };
 }
 
@@ -1200,6 +1203,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     }
     if (message.pausedRequestId !== "") {
       writer.uint32(186).string(message.pausedRequestId);
+    }
+    if (message.breakerCause !== "") {
+      writer.uint32(202).string(message.breakerCause);
     }
     return writer;
   },
@@ -1401,6 +1407,14 @@ export const NodeInfo: MessageFns<NodeInfo> = {
             message.pausedRequestId = reader.string();
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.breakerCause = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1492,6 +1506,11 @@ export const NodeInfo: MessageFns<NodeInfo> = {
         : isSet(object.paused_request_id)
         ? globalThis.String(object.paused_request_id)
         : "",
+      breakerCause: isSet(object.breakerCause)
+        ? globalThis.String(object.breakerCause)
+        : isSet(object.breaker_cause)
+        ? globalThis.String(object.breaker_cause)
+        : "",
     };
   },
 
@@ -1566,6 +1585,9 @@ export const NodeInfo: MessageFns<NodeInfo> = {
     if (message.pausedRequestId !== "") {
       obj.pausedRequestId = message.pausedRequestId;
     }
+    if (message.breakerCause !== "") {
+      obj.breakerCause = message.breakerCause;
+    }
     return obj;
   },
 
@@ -1603,6 +1625,7 @@ export const NodeInfo: MessageFns<NodeInfo> = {
       ? BigInt(object.engineRestartCount)
       : 0n;
     message.pausedRequestId = object.pausedRequestId ?? "";
+    message.breakerCause = object.breakerCause ?? "";
     return message;
   },
 };

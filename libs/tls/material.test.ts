@@ -1,0 +1,69 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type DevCa, makeDevCa } from '../../test/support/dev-ca.js';
+import { systemClock } from '../runtime/index.js';
+import { clientTlsFromFiles } from './client-files.js';
+import { checkMaterial } from './material.js';
+import { TlsSource } from './tls-source.js';
+
+let ca: DevCa;
+const pems = new Map<string, Buffer>();
+beforeAll(async () => {
+  ca = await makeDevCa();
+  for (const name of ['router.pem', 'router.key', 'node.key', 'mesh-ca.pem', 'caller-ca.pem'])
+    pems.set(name, await readFile(ca.file(name)));
+});
+afterAll(() => ca.drop());
+
+const pem = (name: string) => pems.get(name) ?? Buffer.alloc(0);
+const PATHS = { cert: 'c', key: 'k', ca: 'a' };
+const whole = () => ({ cert: pem('router.pem'), key: pem('router.key'), ca: pem('mesh-ca.pem') });
+
+test('what fits is taken, with the moment the first certificate of each file expires', () => {
+  const bundle = Buffer.concat([pem('mesh-ca.pem'), pem('caller-ca.pem')]);
+  const checked = checkMaterial(PATHS, { ...whole(), ca: bundle });
+  if (!checked.ok) throw new Error(checked.faults.join());
+  const [cert, authority] = checked.expiries;
+  expect([cert?.file, authority?.file]).toEqual(['cert', 'ca']);
+  expect(authority?.atEpochMs).toBeGreaterThan(cert?.atEpochMs ?? Number.POSITIVE_INFINITY);
+});
+
+test.each([
+  ['no certificate', () => ({ cert: Buffer.from('hello') }), ['c: expected certificates in PEM form']],
+  ['half a certificate', () => ({ cert: pem('router.pem').subarray(0, 300) }), ['c: expected certificates in PEM form']],
+  [
+    'a chain cut off',
+    () => ({ cert: Buffer.concat([pem('router.pem'), pem('mesh-ca.pem').subarray(0, 99)]) }),
+    ['c: expected certificates'],
+  ],
+  [
+    'garbage in PEM',
+    () => ({ ca: Buffer.from('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n') }),
+    ['a: expected certificates'],
+  ],
+  ['an empty CA file', () => ({ ca: Buffer.alloc(0) }), ['a: expected certificates']],
+  ["another's key", () => ({ key: pem('node.key') }), ['k: expected the key of c, got another one']],
+  ['no key', () => ({ key: pem('router.pem') }), ['k: expected a private key in PEM form']],
+  ['two faults', () => ({ cert: Buffer.alloc(3), ca: Buffer.alloc(3) }), ['c: expected', 'a: expected']],
+])('%s is refused, by the name of its file', (_, change, faults) => {
+  const checked = checkMaterial(PATHS, { ...whole(), ...change() });
+  expect(checked.ok ? [] : checked.faults).toEqual(faults.map((fault) => expect.stringContaining(fault)));
+  expect(JSON.stringify(checked)).not.toContain('PRIVATE');
+});
+
+test('a service does not start with files that cannot be used, and every missing one is named', async () => {
+  const source = new TlsSource({ paths: { cert: ca.file('no.pem'), key: ca.file('no.key') }, clock: systemClock, emit: () => {} });
+  await expect(source.start()).rejects.toMatchObject({
+    name: 'ConfigError',
+    faults: ['no.pem', 'no.key'].map((name) => `${ca.file(name)}: expected a readable file, got ENOENT`),
+  });
+});
+
+test('a caller is told at once which file cannot be used', async () => {
+  expect(() => clientTlsFromFiles({ ca: ca.file('nowhere.pem') })).toThrow(
+    `${ca.file('nowhere.pem')}: expected a readable file, got ENOENT`,
+  );
+  expect(() => clientTlsFromFiles({ ca: ca.file('mesh-ca.pem'), cert: ca.file('router.pem') })).toThrow('certificate and key together');
+  await writeFile(ca.file('empty.pem'), '');
+  expect(() => clientTlsFromFiles({ ca: ca.file('empty.pem') })).toThrow('expected certificates in PEM form');
+});

@@ -225,7 +225,7 @@ test('without any node: waits for the configured time, then UNAVAILABLE/NO_NODES
   }
 });
 
-test('thousands of callers with one request id: one picture drawn, each has its answer, and the router keeps its wits', async () => {
+test('a thousand callers with one request id: one picture drawn, each has its answer, and the router keeps its wits', async () => {
   const router = mesh().router;
   const node = mesh().node('node-1');
   const drawn = async () => (await mesh().figures(node)).by('dmesh_node_draws_total', 'reason').OK ?? 0;
@@ -248,9 +248,9 @@ test('thousands of callers with one request id: one picture drawn, each has its 
     }
     return 'none';
   };
-  const callers = channels.flatMap((channel) => [...Array(200).fill(unary), ...Array(100).fill(streamed)].map((call) => call(channel)));
+  const callers = channels.flatMap((channel) => [...Array(70).fill(unary), ...Array(30).fill(streamed)].map((call) => call(channel)));
   const answers = await Promise.all(callers);
-  expect(answers).toHaveLength(3000);
+  expect(answers).toHaveLength(1000);
   expect(new Set(answers)).toEqual(new Set(['all-the-same']));
   // One for those who want it in one piece, one for the streams; late callers may start another.
   expect(await drawn()).toBeLessThan(drawnBefore + 10);

@@ -124,7 +124,7 @@ test('a stream tells how the picture comes along and is put together', async () 
     generateStream: async (call, out) => {
       await out.write({ event: { $case: 'accepted', value: { requestId: call.request.requestId, seed: 7n, etaMs: 90 } } });
       await out.write({ event: { $case: 'queued', value: { position: 2, etaMs: 180 } } });
-      await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1 } } });
+      await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1, loadMs: 0 } } });
       await out.write({ event: { $case: 'step', value: { step: 1, total: 1, imageIndex: 0 } } });
       await out.write({ event: { $case: 'image', value: chunk(png, 0) } });
       await out.write({ event: { $case: 'completed', value: completed } });
@@ -136,7 +136,7 @@ test('a stream tells how the picture comes along and is put together', async () 
   expect(seen).toEqual([
     { kind: 'accepted', requestId: 'r', seed: 7n, etaMs: 90 },
     { kind: 'queued', position: 2, etaMs: 180 },
-    { kind: 'started', nodeId: 'node-1', attempt: 1 },
+    { kind: 'started', nodeId: 'node-1', attempt: 1, loadMs: 0 },
     { kind: 'step', step: 1, total: 1, imageIndex: 0 },
     { kind: 'receiving', imageIndex: 0, receivedBytes: png.length, totalBytes: png.length },
   ]);
@@ -150,9 +150,9 @@ test('chunks that do not fit are no picture', async () => {
 test('chunks of a lost attempt are void', async () => {
   const client = await mesh({
     generateStream: async (_, out) => {
-      await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1 } } });
+      await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1, loadMs: 0 } } });
       await out.write({ event: { $case: 'image', value: chunk(Buffer.from('lost'), 0) } });
-      await out.write({ event: { $case: 'started', value: { nodeId: 'node-2', attempt: 2 } } });
+      await out.write({ event: { $case: 'started', value: { nodeId: 'node-2', attempt: 2, loadMs: 0 } } });
       await out.write({ event: { $case: 'step', value: { step: 1, total: 1, imageIndex: 0 } } });
       await out.write({ event: { $case: 'image', value: chunk(png.subarray(0, 5), 0) } });
       await out.write({ event: { $case: 'image', value: chunk(png.subarray(5), 5) } });

@@ -176,7 +176,7 @@ export class MeshClient {
       switch (event.$case) {
         case 'started':
           assembler.started(event.value.attempt);
-          onProgress({ kind: 'started', nodeId: event.value.nodeId, attempt: event.value.attempt });
+          onProgress({ kind: 'started', ...event.value });
           break;
         case 'image': {
           const { imageIndex, totalBytes } = event.value;

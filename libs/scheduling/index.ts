@@ -2,6 +2,7 @@ export { ClassShares, PRIORITIES, type Priority, type Shares } from './class-sha
 export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
 export { allowedExecutionMs, type ExecutionLimits, sizeRatio } from './execution-limit.js';
 export { type Lease, LeaseTable } from './lease-table.js';
+export { nextStart, type Start, type StartOptions } from './next-start.js';
 export { paceOf } from './pace.js';
 export { type Candidate, type Placement, place } from './placement.js';
 export {

@@ -1,14 +1,16 @@
 /**
- * Which node should take this request? The one predicted to finish it first. A busy but faster node
- * may beat an idle slow one: then the request waits for it instead of starting at once. Only so many
- * requests gain by that as the faster nodes can finish in the meantime; who stands behind them in the
- * queue is served sooner by the slow one.
+ * Which node should take this request? The one predicted to finish it first, a load of its model included.
+ * A busy node may beat an idle one that is slow or must load: then the request waits for it instead of starting
+ * at once. Only so many requests gain by that as those nodes can finish in the meantime; who stands behind them
+ * in the queue is served sooner by the idle one.
  */
 
 export interface Candidate {
   readonly nodeId: string;
   /** 0 when a slot is free, else the predicted time until one is. Milliseconds. */
   readonly freeInMs: number;
+  /** Predicted time to load the model there first; 0 when it is loaded. Milliseconds. */
+  readonly loadMs: number;
   /** Predicted run time of this request there. Milliseconds. */
   readonly runMs: number;
   /** Missed beats, or fresh from an ejection: used only when nothing better is. */
@@ -17,12 +19,12 @@ export interface Candidate {
 }
 
 export type Placement =
-  | { readonly kind: 'start'; readonly nodeId: string }
+  | { readonly kind: 'start'; readonly on: Candidate }
   /**
    * A busy node is predicted to finish it sooner than any idle one, and so for `soonerCount` requests like it.
-   * `nodeId` is the best idle one, if any, for those that come after.
+   * `or` is the best idle one, if any, for those that come after.
    */
-  | { readonly kind: 'wait'; readonly soonerCount: number; readonly nodeId: string | undefined };
+  | { readonly kind: 'wait'; readonly soonerCount: number; readonly or: Candidate | undefined };
 
 /** Predicted finishes this close count as equal; then zone decides. Predictions are no better than this. */
 const TIE_RATIO = 0.05;
@@ -33,19 +35,20 @@ const WORTH_WAITING_RATIO = 0.8;
 export function place(candidates: readonly Candidate[]): Placement | undefined {
   const trusted = candidates.filter((candidate) => !candidate.doubtful);
   const pool = trusted.length > 0 ? trusted : candidates;
-  const idle = pool.filter((candidate) => candidate.freeInMs === 0);
-  const bestIdle = best(idle);
-  if (!bestIdle) return pool.length > 0 ? { kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, nodeId: undefined } : undefined;
-  const worthMs = WORTH_WAITING_RATIO * finishMs(bestIdle);
+  if (pool.length === 0) return undefined;
+  const idle = best(pool.filter((candidate) => candidate.freeInMs === 0));
+  if (!idle) return { kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, or: undefined };
+  // A load is a prediction as well, and puts out what others may want: it gets no such bonus.
+  const worthMs = (idle.loadMs > 0 ? 1 : WORTH_WAITING_RATIO) * finishMs(idle);
   let soonerCount = 0;
   for (const busy of pool) {
-    if (busy.freeInMs > 0 && finishMs(busy) < worthMs) soonerCount += Math.floor((worthMs - busy.freeInMs) / busy.runMs);
+    if (busy.freeInMs > 0 && finishMs(busy) < worthMs) soonerCount += Math.floor((worthMs - busy.freeInMs - busy.loadMs) / busy.runMs);
   }
-  return soonerCount > 0 ? { kind: 'wait', soonerCount, nodeId: bestIdle.nodeId } : { kind: 'start', nodeId: bestIdle.nodeId };
+  return soonerCount > 0 ? { kind: 'wait', soonerCount, or: idle } : { kind: 'start', on: idle };
 }
 
 function finishMs(candidate: Candidate): number {
-  return candidate.freeInMs + candidate.runMs;
+  return candidate.freeInMs + candidate.loadMs + candidate.runMs;
 }
 
 function best(candidates: readonly Candidate[]): Candidate | undefined {

@@ -137,46 +137,56 @@ describe('place()', () => {
   const candidate = (over: Partial<Candidate>): Candidate => ({
     nodeId: 'n',
     freeInMs: 0,
+    loadMs: 0,
     runMs: 1000,
     doubtful: false,
     sameZone: false,
     ...over,
   });
+  const start = (nodeId: string) => ({ kind: 'start', on: { nodeId } });
 
   test('chooses the earliest predicted finish among idle nodes', () => {
-    expect(place([candidate({ nodeId: 'slow', runMs: 3000 }), candidate({ nodeId: 'fast', runMs: 1000 })])).toEqual({
-      kind: 'start',
-      nodeId: 'fast',
-    });
+    expect(place([candidate({ nodeId: 'slow', runMs: 3000 }), candidate({ nodeId: 'fast', runMs: 1000 })])).toMatchObject(start('fast'));
   });
 
-  test('waits for a busy node that will finish it much sooner', () => {
-    expect(place([candidate({ nodeId: 'slow', runMs: 5000 }), candidate({ nodeId: 'fast', freeInMs: 200, runMs: 1000 })])).toEqual({
+  test('waits for a busy node that will finish it much sooner, as long as it has little else to do before', () => {
+    expect(place([candidate({ nodeId: 'slow', runMs: 5000 }), candidate({ nodeId: 'fast', freeInMs: 200, runMs: 1000 })])).toMatchObject({
       kind: 'wait',
       soonerCount: 3,
-      nodeId: 'slow',
+      or: { nodeId: 'slow' },
     });
-    expect(place([candidate({ freeInMs: 200 })])).toEqual({ kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, nodeId: undefined });
+    expect(place([candidate({ freeInMs: 200 })])).toEqual({ kind: 'wait', soonerCount: Number.POSITIVE_INFINITY, or: undefined });
   });
 
   test('does not wait for a small gain', () => {
-    expect(place([candidate({ nodeId: 'idle', runMs: 1200 }), candidate({ nodeId: 'busy', freeInMs: 100, runMs: 1000 })])).toEqual({
-      kind: 'start',
-      nodeId: 'idle',
+    const busy = candidate({ nodeId: 'busy', freeInMs: 100, runMs: 1000 });
+    expect(place([candidate({ nodeId: 'idle', runMs: 1200 }), busy])).toMatchObject(start('idle'));
+  });
+
+  test('a load counts: on both sides of the edge', () => {
+    const busy = candidate({ nodeId: 'loaded', freeInMs: 900 });
+    expect(place([candidate({ nodeId: 'idle', loadMs: 901 }), busy])).toMatchObject({
+      kind: 'wait',
+      soonerCount: 1,
+      or: { nodeId: 'idle' },
     });
+    expect(place([candidate({ nodeId: 'idle', loadMs: 900 }), busy])).toMatchObject(start('idle'));
+    expect(place([candidate({ nodeId: 'idle', loadMs: 100 }), candidate({ nodeId: 'loaded' })])).toMatchObject(start('loaded'));
+  });
+
+  test('several busy nodes take more ahead of it', () => {
+    const busy = [200, 400].map((freeInMs) => candidate({ nodeId: `in ${freeInMs}`, freeInMs }));
+    expect(place([candidate({ nodeId: 'idle', loadMs: 1000 }), ...busy])).toMatchObject({ soonerCount: 2 });
   });
 
   test('uses doubtful nodes only when nothing else is', () => {
     const doubtful = candidate({ nodeId: 'suspect', doubtful: true, runMs: 1 });
-    expect(place([doubtful, candidate({ nodeId: 'sound' })])).toEqual({ kind: 'start', nodeId: 'sound' });
-    expect(place([doubtful])).toEqual({ kind: 'start', nodeId: 'suspect' });
+    expect(place([doubtful, candidate({ nodeId: 'sound' })])).toMatchObject(start('sound'));
+    expect(place([doubtful])).toMatchObject(start('suspect'));
   });
 
   test('breaks ties by zone', () => {
-    expect(place([candidate({ nodeId: 'far' }), candidate({ nodeId: 'near', sameZone: true, runMs: 1020 })])).toEqual({
-      kind: 'start',
-      nodeId: 'near',
-    });
+    expect(place([candidate({ nodeId: 'far' }), candidate({ nodeId: 'near', sameZone: true, runMs: 1020 })])).toMatchObject(start('near'));
   });
 
   test('nobody may take it', () => expect(place([])).toBeUndefined());

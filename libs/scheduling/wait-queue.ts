@@ -205,6 +205,18 @@ export class WaitQueue<Entry extends Waiting> {
     return undefined;
   }
 
+  /** How many there are of its kind and tenant in its class. */
+  countLike(entry: Entry): number {
+    return this.#places.get(entry)?.kind.places.size ?? 0;
+  }
+
+  /** The one that has so many of its kind and tenant before it; 0 is the first. O(n log n) in that number. */
+  nthLike(entry: Entry, index: number): Entry | undefined {
+    let before = 0;
+    for (const place of this.#places.get(entry)?.kind.places.inOrder() ?? []) if (before++ === index) return place.entry;
+    return undefined;
+  }
+
   /** One waiting request of each kind. */
   *oneOfEachKind(): Generator<Entry, void> {
     for (const [entry] of this.#kinds.values()) if (entry) yield entry;

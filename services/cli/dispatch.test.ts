@@ -68,7 +68,7 @@ const draws: Partial<Handlers> = {
   generateStream: async ({ request }, out) => {
     const count = Math.max(1, request.imageCount);
     await out.write({ event: { $case: 'queued', value: { position: 3, etaMs: 1500 } } });
-    await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1 } } });
+    await out.write({ event: { $case: 'started', value: { nodeId: 'node-1', attempt: 1, loadMs: 0 } } });
     await out.write({ event: { $case: 'step', value: { step: 4, total: 8, imageIndex: 0 } } });
     for (let index = 0; index < count; index++) {
       const data = Buffer.from(`picture ${index} of ${request.prompt} as ${request.format}`);

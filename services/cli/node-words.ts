@@ -1,4 +1,4 @@
-/** How a node feels, in one word and its colour; the same in every list. */
+/** How a node feels and what it has, in few words; the same in every list. */
 import type { NodeInfo } from '#client';
 import { admin } from '#contracts';
 import type { Paint } from './terminal.js';
@@ -16,4 +16,29 @@ export function breakerOf(node: NodeInfo, paint: Paint): string {
   if (node.breakerCause === 'tooSlow') return paint('red', 'quarantine');
   if (node.breaker === OPEN) return paint('red', 'open');
   return node.breaker === HALF_OPEN ? paint('yellow', 'half-open') : 'closed';
+}
+
+/** Every model, those that are not loaded with the time a load takes. */
+export function modelsOf({ models }: NodeInfo): string {
+  const words = models.map(({ name, revision, loadedNodes, loadMs }) =>
+    loadedNodes > 0 ? `${name}@${clipped(revision)}` : `${name}@${clipped(revision)} (${seconds(loadMs)})`,
+  );
+  return words.join(' ') || '-';
+}
+
+/** What is loaded, and how many more could be. */
+export function loadedOf({ models }: NodeInfo): string {
+  const loaded = models.filter(({ loadedNodes }) => loadedNodes > 0);
+  const more = models.length - loaded.length;
+  const words = loaded.map(({ name, revision }) => `${name}@${clipped(revision)}`);
+  return [...words, ...(more > 0 ? [`+${more}`] : [])].join(' ') || '-';
+}
+
+/** A revision may be a digest. */
+function clipped(revision: string): string {
+  return revision.slice(0, 12);
+}
+
+export function seconds(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }

@@ -1,6 +1,7 @@
 /** One line that says how a picture comes along: position in the queue, then steps, then bytes. */
 import type { Progress } from '#client';
 import { printable } from '#core';
+import { seconds } from './node-words.js';
 import { CLEAR_LINE, type Terminal } from './terminal.js';
 
 const BAR_COLUMN_COUNT = 24;
@@ -34,7 +35,7 @@ export class ProgressBar {
       case 'started':
         this.#nodeId = progress.nodeId;
         this.#attempt = progress.attempt;
-        return this.#bar(0, 'starting');
+        return this.#bar(0, progress.loadMs > 0 ? `loading the model, about ${seconds(progress.loadMs)},` : 'starting');
       case 'step': {
         const picture = progress.imageIndex > 0 ? `, picture ${progress.imageIndex + 1}` : '';
         return this.#bar(progress.step / progress.total, `step ${progress.step} of ${progress.total}${picture}`);
@@ -53,8 +54,4 @@ export class ProgressBar {
     const attempt = this.#attempt > 1 ? ` (attempt ${this.#attempt})` : '';
     return `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)} ${text} on ${this.#nodeId}${attempt}`;
   }
-}
-
-function seconds(ms: number): string {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }

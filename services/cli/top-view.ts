@@ -1,7 +1,7 @@
 /** One frame of dmesh top: a snapshot of the mesh as lines that fit a screen. */
 import type { MeshSnapshot, NodeInfo } from '#client';
 import { generation } from '#contracts';
-import { breakerOf, stateOf } from './node-words.js';
+import { breakerOf, loadedOf, stateOf } from './node-words.js';
 import { clip, table } from './table.js';
 import type { Paint, ScreenSize } from './terminal.js';
 
@@ -63,9 +63,10 @@ function nodeLines(nodes: readonly NodeInfo[], paint: Paint): string[] {
       node.costRatio > 0 ? `×${node.costRatio.toFixed(2)}` : '-',
       String(node.completedCount),
       String(node.failedCount),
+      printable(loadedOf(node)),
       node.gpu ? `${Math.round(node.gpu.utilisationRatio * 100)} % ${Math.round(node.gpu.temperatureCelsius)} °C` : 'CPU',
     ]);
-  return lines(table(['NODE', 'STATE', 'BREAKER', 'ENGINE', 'SLOTS', 'STEP', 'PACE', 'DONE', 'FAILED', 'GPU'], rows));
+  return lines(table(['NODE', 'STATE', 'BREAKER', 'ENGINE', 'SLOTS', 'STEP', 'PACE', 'DONE', 'FAILED', 'MODELS', 'GPU'], rows));
 }
 
 function stepOf(node: NodeInfo, paint: Paint): string {

@@ -32,7 +32,7 @@ const CONFIG: RouterOptions['config'] = {
     timeoutMs: 10_000,
     noNodesWaitMs: 300,
   },
-  execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+  execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
   cost: { priorMs: 1000 },
   slowness: { slowRatio: 1.5, quarantineRatio: 3 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },

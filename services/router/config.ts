@@ -94,6 +94,12 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         120_000,
         '… and never more, larger pictures than the default in proportion; then EXECUTION_TIMEOUT.',
       ),
+      // As long as a node's own limit: it is the one to know why.
+      loadTimeoutMs: read.durationMs(
+        'DMESH_ROUTER_LOAD_TIMEOUT',
+        600_000,
+        'So much longer may it take on a node that may have to load the model first.',
+      ),
     },
     cost: {
       priorMs: read.durationMs('DMESH_ROUTER_COST_PRIOR', 3000, 'Assumed time of a 1024², 8-step picture before any was seen.'),

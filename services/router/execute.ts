@@ -22,7 +22,8 @@ export interface ExecuteOptions {
   readonly budget: RetryBudget;
   /** What a request took on a node, or has taken at least. */
   readonly learn: (node: FleetNode, work: Work, tookMs: number) => void;
-  readonly limits: ExecutionLimits;
+  /** `loadTimeoutMs`: on top where the node may have to load the model first. */
+  readonly limits: ExecutionLimits & { readonly loadTimeoutMs: number };
   readonly routerId: string;
   /** What a service cost beyond what it was counted as. */
   readonly correct: (service: Service) => void;
@@ -110,7 +111,7 @@ export class Executor {
     const stopWatching = watchSilence(race, {
       clock,
       settings: hedge,
-      predictedMs: slot.predictedMs,
+      predictedMs: slot.loadMs + slot.predictedMs,
       stepCount: ticket.work.steps * ticket.work.imageCount,
       onSilent: () => {
         if (second) return;
@@ -157,8 +158,9 @@ export class Executor {
     const { clock, dispatcher, emit, learn, limits } = this.options;
     const { node, permit, predictedMs, service } = slot;
     const allowedMs = allowedExecutionMs(predictedMs, ticket.sizeRatio, limits);
+    const loadMs = slot.loadMs > 0 || node.swapsModels ? limits.loadTimeoutMs : 0;
     // The node counts no time for which it has paused the request: this is for a node that lost count.
-    const attemptDeadlineAt = clock.now() + allowedMs + node.link.maxPauseMs + TIMEOUT_SLACK_MS;
+    const attemptDeadlineAt = clock.now() + loadMs + allowedMs + node.link.maxPauseMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
     const metadata: Record<string, string> = {
       ...trace,
@@ -186,7 +188,7 @@ export class Executor {
       if ('lost' in voice && voice.lost) {
         permit.settle('neutral');
         // The silent one would have taken at least as long.
-        if (!voice.joined) learn(node, ticket.work, clock.now() - slot.lease.startedAt);
+        if (!voice.joined && slot.loadMs === 0) learn(node, ticket.work, clock.now() - slot.lease.startedAt);
         return { error: StatusError.from(thrown) };
       }
       const error = this.#classify(StatusError.from(thrown), ticket, attemptDeadlineAt, { predictedMs, allowedMs });

@@ -44,7 +44,8 @@ async function forwardEvents(
   { slot, metadata, signal, voice }: Attempt & { readonly signal: AbortSignal },
   drawn: () => void,
 ): Promise<Outcome<void>> {
-  if (!voice.joined) await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts } } });
+  if (!voice.joined)
+    await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts, loadMs: slot.loadMs } } });
   const { channel } = slot.node.link;
   const options = { metadata, deadlineAt: ticket.deadlineAt, signal };
   for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, options)) {

@@ -31,7 +31,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
         timeoutMs: 10_000,
         noNodesWaitMs: 300,
       },
-      execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+      execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
       cost: { priorMs: 1000 },
       slowness: { slowRatio: 1.5, quarantineRatio: 3 },
       cacheBytes: 0,

@@ -25,7 +25,7 @@ const CONFIG: RouterOptions['config'] = {
   cacheBytes: 0,
   order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
   queue: { limits: room(100), timeoutMs: 10_000, noNodesWaitMs: 300 },
-  execution: { factor: 5, floorMs: 5000, capMs: 60_000 },
+  execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
   cost: { priorMs: 1000 },
   slowness: { slowRatio: 1.5, quarantineRatio: 3 },
   retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
@@ -247,7 +247,7 @@ test('waiting too long ends with QUEUE_TIMEOUT, the place and the wait', async (
 test('a node that stops answering ends with EXECUTION_TIMEOUT and another one draws', async () => {
   const [stuck, sound] = [new FakeNode('n1'), new FakeNode('n2')];
   stuck.draw = busyWith(new Promise(() => {}));
-  const { generate } = await startRouter([stuck, sound], { execution: { factor: 1, floorMs: 100, capMs: 100 } });
+  const { generate } = await startRouter([stuck, sound], { execution: { factor: 1, floorMs: 100, capMs: 100, loadTimeoutMs: 0 } });
   const answers = await Promise.all([generate(), generate()]);
   expect(answers.map(({ response }) => response.nodeId)).toEqual(['n2', 'n2']);
 });
@@ -707,7 +707,7 @@ test('a stream that falls silent half-way: each step is told once, in order, and
     told.push(event.value.step);
     if (event.value.step === 1) await joinIdle();
   }
-  expect(told).toEqual([{ nodeId: 'n1', attempt: 1 }, 1, 2, 'n2']);
+  expect(told).toEqual([{ nodeId: 'n1', attempt: 1, loadMs: 0 }, 1, 2, 'n2']);
   expect(idle.started).toEqual(['r1']);
   await expect.poll(ended).toEqual(['won']);
 });

@@ -4,6 +4,7 @@ import { generation } from '#contracts';
 import { printable } from '#core';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { seconds } from '../node-words.js';
 import type { Paint } from '../terminal.js';
 
 const usage = `dmesh models [options]
@@ -36,8 +37,9 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
 }
 
 function describe(model: Model, paint: Paint): string {
-  const { name, revision, nodes, leadsTo } = model;
-  const head = `${paint('bold', printable(name))}  revision ${printable(revision.slice(0, 12))}, served by ${nodes} node${nodes === 1 ? '' : 's'}\n`;
+  const { name, revision, nodes, loadedNodes, loadMs, leadsTo } = model;
+  const loading = loadMs > 0 ? `, loaded on ${loadedNodes || 'none'}; a load takes about ${seconds(loadMs)}` : '';
+  const head = `${paint('bold', printable(name))}  revision ${printable(revision.slice(0, 12))}, served by ${nodes} node${nodes === 1 ? '' : 's'}${loading}\n`;
   const route: Row[] = leadsTo.length === 0 ? [] : [['leads to', leadsTo.join(' ')]];
   return (
     head + [...route, ...limitsOf(model), ...lorasOf(model)].map(([option, text]) => `  ${option.padEnd(12)}${printable(text)}\n`).join('')

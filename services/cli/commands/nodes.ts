@@ -4,7 +4,7 @@ import { admin } from '#contracts';
 import { printable } from '#core';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
-import { breakerOf, stateOf } from '../node-words.js';
+import { breakerOf, modelsOf, stateOf } from '../node-words.js';
 import { table } from '../table.js';
 import { CLEAR_SCREEN, type Paint } from '../terminal.js';
 
@@ -62,7 +62,22 @@ function showSnapshot(snapshot: MeshSnapshot, json: boolean, { terminal }: Conte
 
 function describeNodes(listed: readonly NodeInfo[], paint: Paint): string {
   if (listed.length === 0) return 'The router knows no node.\n';
-  const head = ['NODE', 'STATE', 'BREAKER', 'ENGINE', 'SLOTS', 'RUNNING', 'DONE', 'FAILED', 'RESTARTS', 'PACE', 'GPU', 'ADDRESS', 'ZONE'];
+  const head = [
+    'NODE',
+    'STATE',
+    'BREAKER',
+    'ENGINE',
+    'SLOTS',
+    'RUNNING',
+    'DONE',
+    'FAILED',
+    'RESTARTS',
+    'PACE',
+    'MODELS',
+    'GPU',
+    'ADDRESS',
+    'ZONE',
+  ];
   const rows = [...listed]
     .sort((a, b) => a.nodeId.localeCompare(b.nodeId, 'en', { numeric: true }))
     .map((node) => [
@@ -76,6 +91,7 @@ function describeNodes(listed: readonly NodeInfo[], paint: Paint): string {
       String(node.failedCount),
       String(node.engineRestartCount),
       node.costRatio > 0 ? `×${node.costRatio.toFixed(2)}` : '-',
+      printable(modelsOf(node)),
       printable(node.gpu?.name ?? 'CPU'),
       printable(node.address),
       printable(node.zone || '-'),

@@ -12,10 +12,10 @@ export function generateStream(parts: GenerationParts): ServerStreamHandler<gene
     // Small events do not wait for a slow reader; a reader that is gone is seen by the call's signal.
     const tell = (event: Event) => void out.write({ event }).catch(() => {});
     const performed = await perform(call, parts, {
-      onStarted: ({ drawable, attempt, predictedMs }) => {
+      onStarted: ({ drawable, attempt, loadMs, predictedMs }) => {
         const { requestId, seed } = drawable;
-        tell({ $case: 'accepted', value: { requestId, seed, etaMs: predictedMs } });
-        tell({ $case: 'started', value: { nodeId: parts.nodeId, attempt } });
+        tell({ $case: 'accepted', value: { requestId, seed, etaMs: loadMs + predictedMs } });
+        tell({ $case: 'started', value: { nodeId: parts.nodeId, attempt, loadMs } });
       },
       onStep: ({ step, total, imageIndex }) => tell({ $case: 'step', value: { step, total, imageIndex } }),
     });

@@ -35,7 +35,7 @@ export interface GenerationParts {
 
 export interface Observer {
   /** The slot is ours and the engine is about to begin. */
-  readonly onStarted?: (info: { drawable: Drawable; attempt: number; predictedMs: number }) => void;
+  readonly onStarted?: (info: { drawable: Drawable; attempt: number; loadMs: number; predictedMs: number }) => void;
   readonly onStep?: (step: engine.EngineStep) => void;
 }
 
@@ -69,7 +69,8 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', service);
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
   try {
-    observer.onStarted?.({ drawable, attempt: attempts, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
+    const loadMs = wanted.loaded ? 0 : wanted.loadMs;
+    observer.onStarted?.({ drawable, attempt: attempts, loadMs, predictedMs: parts.estimate.predictMs(drawable) ?? 0 });
   } catch (thrown) {
     lease.release(); // from here on the executor does
     throw thrown;

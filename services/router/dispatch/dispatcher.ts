@@ -8,14 +8,19 @@ import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
   type Bid,
+  type Candidate,
   type CostModel,
   type Lease,
   type LeaseTable,
   mayUse,
+  nextStart,
+  type Placement,
   type Preemption,
   type Priority,
   place,
   type Service,
+  type Start,
+  type StartOptions,
   type WaitQueue,
 } from '#scheduling';
 import type { RouterEvent } from '../events.js';
@@ -30,6 +35,8 @@ export interface Slot {
   readonly grantId: bigint | undefined;
   readonly permit: Permit;
   readonly predictedMs: number;
+  /** Before that: until the node has loaded the model; 0 when it has. */
+  readonly loadMs: number;
   readonly lease: Lease;
   /** What this counts as against shares and fairness. */
   readonly service: Service;
@@ -69,6 +76,8 @@ interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
   readonly reject: (error: StatusError) => void;
+  /** Since when the load that would be made for it has been put off. */
+  putOffAt: number | undefined;
   /** Since when nobody could take it; undefined while somebody could. */
   strandedAt: number | undefined;
   told: number;
@@ -137,6 +146,7 @@ export class Dispatcher {
       const waiter: Waiter = {
         ticket,
         strandedAt: undefined,
+        putOffAt: undefined,
         told: 0,
         resolve: (slot) => {
           leave();
@@ -168,10 +178,10 @@ export class Dispatcher {
     const { clock, cost, fleet, queue } = this.#options;
     const idle = fleet.candidates(ticket).filter((node) => node !== besides && node.link.freeCount > 0);
     const weighedMs = cost.weigher(ticket.work);
-    const placement = place(idle.map((node) => node.candidate(weighedMs(node.nodeId))));
-    const node = placement?.kind === 'start' ? fleet.get(placement.nodeId) : undefined;
+    const placement = place(idle.map((node) => node.candidate(ticket, weighedMs(node.nodeId))));
+    const node = placement?.kind === 'start' ? fleet.get(placement.on.nodeId) : undefined;
     if (!node || queue.first((waiting) => node.canTake(waiting))) return undefined;
-    const inTime = clock.now() + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
+    const inTime = clock.now() + node.loadMs(ticket) + cost.predictMs(node.nodeId, ticket.work) < ticket.deadlineAt;
     const permit = inTime ? node.breaker.admit() : undefined;
     if (!permit) return undefined;
     node.link.takeFree();
@@ -207,17 +217,10 @@ export class Dispatcher {
 
   /** A node grants its next slot: it goes to whatever is our best request now, of those that another is paused for. */
   onGrant(node: FleetNode, grantId: bigint, preemption: Preemption | undefined): void {
-    const { queue } = this.#options;
-    let soonerCount = Number.POSITIVE_INFINITY;
-    const canTake = (waiting: Ticket) => node.canTake(waiting) && (preemption === undefined || mayUse(waiting, preemption));
-    const isWorthStarting = (waiting: Ticket) => {
-      const count = this.#soonerElsewhere(waiting, node);
-      soonerCount = Math.min(soonerCount, count);
-      return count === 0;
-    };
-    const first = queue.first((waiting) => canTake(waiting) && isWorthStarting(waiting));
-    const later = first ? undefined : this.#waitingAt(soonerCount + 1, canTake);
-    const ticket = first ?? (later && this.#soonerElsewhere(later, node) <= soonerCount ? later : undefined);
+    const ticket = this.#next({
+      fits: (waiting) => (preemption === undefined || mayUse(waiting, preemption)) && node.canTake(waiting),
+      placementOf: (waiting) => this.#placementOn(waiting, node, preemption),
+    })?.entry;
     const permit = ticket && node.breaker.admit();
     if (ticket && permit) this.#start(ticket, node, permit, grantId);
     else node.link.decline(grantId);
@@ -236,55 +239,57 @@ export class Dispatcher {
     if (queue.size === 0) return;
     const idle = new Set<FleetNode>();
     for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
-    // What holds for one request holds for all of its kind: not each of thousands is looked at.
-    const passedOver = new Set<string>();
+    const refused = new Set<string>();
     while (idle.size > 0) {
-      const first = queue.first((waiting) => !passedOver.has(kindOf(waiting)) && anyCanTake(idle, waiting));
-      if (!first) return;
-      const chosen = this.#placeOf(first, 1);
-      // It had better wait, but not everybody behind it.
-      const position = chosen.node ? 1 : chosen.soonerCount + 1;
-      const ticket = chosen.node ? first : this.#waitingAt(position, (waiting) => anyCanTake(idle, waiting));
-      const node = chosen.node ?? (ticket && this.#placeOf(ticket, position).node);
+      const next = this.#next({
+        fits: (waiting) => !refused.has(kindOf(waiting)) && anyCanTake(idle, waiting),
+        placementOf: (waiting) => place(this.#candidates(waiting)),
+      });
+      if (!next) return;
+      const node = fleet.get(next.on.nodeId);
       const permit = node?.breaker.admit();
-      if (!ticket || !node || !permit) {
-        passedOver.add(kindOf(first));
+      if (!node || !permit) {
+        refused.add(kindOf(next.entry));
         continue;
       }
       node.link.takeFree();
       if (node.link.freeCount === 0) idle.delete(node);
-      this.#start(ticket, node, permit, undefined);
+      this.#start(next.entry, node, permit, undefined);
     }
   }
 
-  /** The idle node to start it on, as the `position`th in the queue; none when it is served sooner by a busy one, as `soonerCount` are. */
-  #placeOf(ticket: Ticket, position: number): { node: FleetNode | undefined; soonerCount: number } {
-    const { cost, fleet } = this.#options;
-    const weighedMs = cost.weigher(ticket.work);
-    const placement = place(fleet.candidates(ticket).map((node) => node.candidate(weighedMs(node.nodeId))));
-    const soonerCount = placement?.kind === 'wait' ? placement.soonerCount : 0;
-    const node = placement?.nodeId !== undefined && position > soonerCount ? fleet.get(placement.nodeId) : undefined;
-    return { node, soonerCount: placement ? soonerCount : Number.POSITIVE_INFINITY };
+  #next(by: Pick<StartOptions<Ticket>, 'fits' | 'placementOf'>): Start<Ticket> | undefined {
+    const nowMs = this.#options.clock.now();
+    return nextStart(this.#options.queue, {
+      ...by,
+      kindOf,
+      modelOf: ({ work }) => work.model,
+      mayPutOff: ({ entry, on }) => {
+        const waiter = this.#waiters.get(entry);
+        if (waiter) waiter.putOffAt ??= nowMs;
+        return nowMs - (waiter?.putOffAt ?? 0) < Math.max(on.loadMs, on.runMs);
+      },
+    });
   }
 
-  /** Requests like this one that faster nodes, though busy, finish before `granted` would. */
-  #soonerElsewhere(ticket: Ticket, granted: FleetNode): number {
+  #candidates(ticket: Ticket, besides?: FleetNode): Candidate[] {
     const { cost, fleet } = this.#options;
     const weighedMs = cost.weigher(ticket.work);
-    const others = fleet.candidates(ticket).filter((node) => node !== granted);
-    const candidates = others.map((node) => node.candidate(weighedMs(node.nodeId)));
-    candidates.push({ ...granted.candidate(weighedMs(granted.nodeId)), freeInMs: 0 });
-    const placement = place(candidates);
-    return placement?.kind === 'wait' ? placement.soonerCount : 0;
+    const nodes = fleet.candidates(ticket).filter((node) => node !== besides);
+    return nodes.map((node) => node.candidate(ticket, weighedMs(node.nodeId)));
   }
 
-  /** Who stands at this place, counted among those that may be started; 1 is the first. */
-  #waitingAt(position: number, canTake: (ticket: Ticket) => boolean): Ticket | undefined {
-    const { queue } = this.#options;
-    if (queue.size < position) return undefined;
-    let place = 0;
-    for (const waiting of queue) if (canTake(waiting) && ++place >= position) return waiting;
-    return undefined;
+  /** Whether it should run on the granted slot: undefined when it would be finished sooner elsewhere. */
+  #placementOn(ticket: Ticket, granted: FleetNode, preemption: Preemption | undefined): Placement | undefined {
+    const runMs = this.#options.cost.weigher(ticket.work)(granted.nodeId);
+    const own = { ...granted.candidate(ticket, runMs), freeInMs: 0 };
+    // Nobody is paused for a load: the call would only wait in his place.
+    if (preemption && own.loadMs > 0) return undefined;
+    // An idle node would do as well, but for a load.
+    const others = this.#candidates(ticket, granted).filter(({ freeInMs }) => freeInMs > 0 || own.loadMs > 0);
+    const placement = place([own, ...others]);
+    const best = placement?.kind === 'start' ? placement.on : placement?.or;
+    return best === own ? placement : undefined;
   }
 
   #start(ticket: Ticket, node: FleetNode, permit: Permit, grantId: bigint | undefined): void {
@@ -308,9 +313,11 @@ export class Dispatcher {
     const { clock, cost, leases } = this.#options;
     const { nodeId } = taken.node;
     const predictedMs = cost.predictMs(nodeId, ticket.work);
+    const loadMs = taken.node.loadMs(ticket);
     const startedAt = clock.now();
-    const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt: startedAt + predictedMs });
-    return { ...taken, predictedMs, lease };
+    const expectedEndAt = startedAt + loadMs + predictedMs;
+    const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt });
+    return { ...taken, predictedMs, loadMs, lease };
   }
 
   /**
@@ -423,8 +430,10 @@ export class Dispatcher {
   /** Predicted time until a request arriving now would be finished, milliseconds. */
   etaMs(ticket: Ticket): number {
     const { fleet, queue } = this.#options;
-    if (fleet.hasIdleBeyond(queue.size)) return ticket.costMs;
-    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ticket.costMs;
+    const served = fleet.model(ticket.work.model, ticket.revision);
+    const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
+    if (fleet.hasIdleBeyond(queue.size)) return ownMs;
+    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ownMs;
   }
 
   #runningBacklogMs(): number {

@@ -1,6 +1,6 @@
 /** One member of the fleet as the router sees it: its last beat, its line, its breaker. */
 import type { Breaker } from '#breaker';
-import type { Beat, Member } from '#bus';
+import type { Beat, Member, ModelReport } from '#bus';
 import type { Candidate } from '#scheduling';
 import type { NodeLink } from './node-link.js';
 import type { Ticket } from './ticket.js';
@@ -57,9 +57,27 @@ export class FleetNode {
 
   /** Nodes may know different revisions of one model: a LoRA may be new to some. */
   serves(ticket: Pick<Ticket, 'work' | 'revision' | 'loraNames'>): boolean {
-    const { revision: wanted, work } = ticket;
-    const info = this.beat.models.find(({ name, revision }) => name === work.model && (wanted === '' || revision === wanted));
-    return info !== undefined && ticket.loraNames.every((needed) => info.loras.some(({ name }) => name === needed));
+    return this.#modelsFor(ticket).length > 0;
+  }
+
+  /** Predicted time until its model is loaded, milliseconds; 0 when it is. */
+  loadMs(ticket: Pick<Ticket, 'work' | 'revision' | 'loraNames'>): number {
+    const times = this.#modelsFor(ticket).map(loadMsOf);
+    return times.length === 0 ? 0 : Math.min(...times);
+  }
+
+  /** What it says to have loaded may make room for something else before a request gets there. */
+  get swapsModels(): boolean {
+    return this.beat.models.some((model) => loadMsOf(model) > 0);
+  }
+
+  #modelsFor({ work, revision: wanted, loraNames }: Pick<Ticket, 'work' | 'revision' | 'loraNames'>): readonly ModelReport[] {
+    return this.beat.models.filter(
+      ({ name, revision, loras }) =>
+        name === work.model &&
+        (wanted === '' || revision === wanted) &&
+        loraNames.every((needed) => loras.some((lora) => lora.name === needed)),
+    );
   }
 
   /** May be called with this request now, a free slot provided. */
@@ -67,14 +85,20 @@ export class FleetNode {
     return this.usable && this.serves(ticket) && !ticket.tried.has(this.life);
   }
 
-  candidate(runMs: number): Candidate {
+  candidate(ticket: Ticket, runMs: number): Candidate {
     return {
       nodeId: this.nodeId,
       freeInMs: this.link.freeCount > 0 ? 0 : this.link.freeInMs,
+      loadMs: this.loadMs(ticket),
       // After an ejection a node gets work again in a ramp: it looks slower than it is.
       runMs: runMs / this.breaker.weight,
       doubtful: this.member.state !== 'alive',
       sameZone: this.#zone !== '' && this.beat.zone === this.#zone,
     };
   }
+}
+
+/** A load is never for nothing, however small its guess. */
+export function loadMsOf({ loaded = true, loadMs = 0 }: ModelReport): number {
+  return loaded ? 0 : Math.max(1, loadMs);
 }

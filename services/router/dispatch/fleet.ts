@@ -9,7 +9,7 @@ import type { Clock, Emit, Random } from '#core';
 import type { ModelInfo } from '#model-package';
 import type { CostModel, Preemption, Service } from '#scheduling';
 import type { RouterEvent } from '../events.js';
-import { FleetNode } from './fleet-node.js';
+import { FleetNode, loadMsOf } from './fleet-node.js';
 import { NodeLink, type NodeLinkOptions } from './node-link.js';
 import type { Ticket } from './ticket.js';
 
@@ -35,6 +35,10 @@ export interface ServedModel {
   readonly info: ModelInfo;
   /** Those that are not gone. */
   readonly nodeCount: number;
+  /** Of these, those that have it loaded. */
+  readonly loadedCount: number;
+  /** The least that others need to load it, predicted; 0 when there are none. Milliseconds. */
+  readonly loadMs: number;
 }
 
 /** A model under its name; where nodes disagree about it, the newest revision speaks. */
@@ -99,7 +103,7 @@ export class Fleet {
 
   /**
    * Who may be called with this request now or as soon as a slot is free: everybody in a small mesh, SAMPLE_COUNT
-   * idle and as many busy ones in a large one. The best of so many random ones is nearly the best of all (power of
+   * idle and as many busy ones in a large one, and of those that would have to load its model as many again. The best of so many random ones is nearly the best of all (power of
    * choices: Mitzenmacher, 2001), at a price that does not grow with the mesh; and routers that ask at the same
    * time do not all fall on the same node.
    */
@@ -107,14 +111,15 @@ export class Fleet {
     this.#list ??= [...this.#nodes.values()];
     const from = Math.floor(this.options.random() * this.#list.length);
     const chosen: FleetNode[] = [];
-    let [idleCount, busyCount] = [0, 0];
-    for (let i = 0; i < this.#list.length && (idleCount < SAMPLE_COUNT || busyCount < SAMPLE_COUNT); i++) {
+    const counts = { loaded: { idle: 0, busy: 0 }, unloaded: { idle: 0, busy: 0 } };
+    const isEnough = () => counts.loaded.idle >= SAMPLE_COUNT && counts.loaded.busy >= SAMPLE_COUNT;
+    for (let i = 0; i < this.#list.length && !isEnough(); i++) {
       const node = this.#list[(from + i) % this.#list.length] as FleetNode;
-      const idle = node.link.freeCount > 0;
-      if ((idle ? idleCount : busyCount) >= SAMPLE_COUNT || !node.canTake(ticket)) continue;
+      const count = counts[node.loadMs(ticket) > 0 ? 'unloaded' : 'loaded'];
+      const state = node.link.freeCount > 0 ? 'idle' : 'busy';
+      if (count[state] >= SAMPLE_COUNT || !node.canTake(ticket)) continue;
       chosen.push(node);
-      if (idle) idleCount++;
-      else busyCount++;
+      count[state]++;
     }
     return chosen;
   }
@@ -205,15 +210,16 @@ export class Fleet {
       for (const info of member.beat.models) {
         const ofName = revisions.get(info.name) ?? new Map<string, ServedModel>();
         revisions.set(info.name, ofName);
-        const nodeCount = (ofName.get(info.revision)?.nodeCount ?? 0) + (member.state === 'gone' ? 0 : 1);
-        ofName.set(info.revision, { info, nodeCount });
+        const here = member.state === 'gone' ? 0 : 1;
+        const loadMs = here * loadMsOf(info);
+        const own = { info, nodeCount: here, loadedCount: loadMs > 0 ? 0 : here, loadMs };
+        ofName.set(info.revision, together([own, ofName.get(info.revision)], own));
       }
     }
     const served = new Map<string, NamedModel>();
     for (const [name, ofName] of revisions) {
       const all = [...ofName.values()].sort((a, b) => byRevision(b.info, a.info));
-      const nodeCount = all.reduce((sum, each) => sum + each.nodeCount, 0);
-      if (all[0]) served.set(name, { info: all[0].info, nodeCount, byRevision: ofName });
+      if (all[0]) served.set(name, { ...together(all, all[0]), byRevision: ofName });
     }
     return served;
   }
@@ -273,6 +279,17 @@ export class Fleet {
     this.options.emit({ type: 'nodeRemoved', nodeId, reason });
     this.options.onChange();
   }
+}
+
+function together(all: readonly (ServedModel | undefined)[], { info }: ServedModel): ServedModel {
+  const counted = all.filter((each) => each !== undefined);
+  const loads = counted.map(({ loadMs }) => loadMs).filter((ms) => ms > 0);
+  return {
+    info,
+    nodeCount: counted.reduce((sum, each) => sum + each.nodeCount, 0),
+    loadedCount: counted.reduce((sum, each) => sum + each.loadedCount, 0),
+    loadMs: loads.length === 0 ? 0 : Math.min(...loads),
+  };
 }
 
 /** "10" is newer than "9". */

@@ -72,7 +72,7 @@ function serialise(snapshot: admin.MeshSnapshot): Buffer {
 function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {
   const { beat, link } = node;
   const running = beat.running.find(({ paused }) => paused !== true);
-  const model = beat.models[0]?.name ?? '';
+  const model = (beat.models.find(({ loaded = true }) => loaded) ?? beat.models[0])?.name ?? '';
   return {
     nodeId: beat.nodeId,
     incarnation: beat.incarnation,
@@ -86,7 +86,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     busyCount: link.connected ? link.busyCount : beat.busyCount,
     engineState: beat.engine.state,
     engine: beat.engine.name,
-    models: beat.models.map((info) => modelMessage(info, 1)),
+    models: beat.models.map((info) => modelMessage(info, 1, { loadedCount: (info.loaded ?? true) ? 1 : 0, loadMs: info.loadMs ?? 0 })),
     gpu: beat.gpu
       ? { ...beat.gpu, memoryTotalBytes: BigInt(beat.gpu.memoryTotalBytes), memoryUsedBytes: BigInt(beat.gpu.memoryUsedBytes) }
       : undefined,

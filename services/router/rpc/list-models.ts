@@ -13,7 +13,8 @@ export function listModels(parts: {
   const { fleet, routes } = parts;
   return async () => {
     const byName = new Map<string, generation.Model>();
-    for (const [name, { info, nodeCount }] of fleet.models()) if (nodeCount > 0) byName.set(name, modelMessage(info, nodeCount));
+    for (const [name, served] of fleet.models())
+      if (served.nodeCount > 0) byName.set(name, modelMessage(served.info, served.nodeCount, served));
     for (const route of routes.routes.values()) {
       const model = routeMessage(route, fleet);
       if (model) byName.set(route.name, model);
@@ -32,6 +33,7 @@ function routeMessage(route: Route, fleet: Fleet): generation.Model | undefined 
     .sort((a, b) => b.target.weight - a.target.weight);
   const info = targets[0]?.served?.info;
   if (!info) return undefined;
-  const nodeCount = targets.reduce((sum, { served }) => sum + (served?.nodeCount ?? 0), 0);
-  return { ...modelMessage(info, nodeCount), name: route.name, leadsTo: route.targets.map(targetName) };
+  const sumOf = (figure: 'nodeCount' | 'loadedCount') => targets.reduce((sum, { served }) => sum + (served?.[figure] ?? 0), 0);
+  const loading = { loadedCount: sumOf('loadedCount'), loadMs: targets[0]?.served?.loadMs ?? 0 };
+  return { ...modelMessage(info, sumOf('nodeCount'), loading), name: route.name, leadsTo: route.targets.map(targetName) };
 }

@@ -231,6 +231,8 @@ export interface Started {
   nodeId: string;
   /** 1 on the first node. A higher one voids all image chunks before it. */
   attempt: number;
+  /** Predicted time to load the model before the first step, milliseconds; 0 when it is loaded. */
+  loadMs: number;
 }
 
 /** One denoising step is done. */
@@ -1636,7 +1638,7 @@ export const Queued: MessageFns<Queued> = {
 };
 
 function createBaseStarted(): Started {
-  return { nodeId: "", attempt: 0 };
+  return { nodeId: "", attempt: 0, loadMs: 0 };
 }
 
 export const Started: MessageFns<Started> = {
@@ -1646,6 +1648,9 @@ export const Started: MessageFns<Started> = {
     }
     if (message.attempt !== 0) {
       writer.uint32(16).uint32(message.attempt);
+    }
+    if (message.loadMs !== 0) {
+      writer.uint32(25).double(message.loadMs);
     }
     return writer;
   },
@@ -1679,6 +1684,14 @@ export const Started: MessageFns<Started> = {
             message.attempt = reader.uint32();
             continue;
           }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.loadMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1699,6 +1712,11 @@ export const Started: MessageFns<Started> = {
         ? globalThis.String(object.node_id)
         : "",
       attempt: isSet(object.attempt) ? globalThis.Number(object.attempt) : 0,
+      loadMs: isSet(object.loadMs)
+        ? globalThis.Number(object.loadMs)
+        : isSet(object.load_ms)
+        ? globalThis.Number(object.load_ms)
+        : 0,
     };
   },
 
@@ -1710,6 +1728,9 @@ export const Started: MessageFns<Started> = {
     if (message.attempt !== 0) {
       obj.attempt = Math.round(message.attempt);
     }
+    if (message.loadMs !== 0) {
+      obj.loadMs = floatToJson(message.loadMs);
+    }
     return obj;
   },
 
@@ -1720,6 +1741,7 @@ export const Started: MessageFns<Started> = {
     const message = createBaseStarted();
     message.nodeId = object.nodeId ?? "";
     message.attempt = object.attempt ?? 0;
+    message.loadMs = object.loadMs ?? 0;
     return message;
   },
 };

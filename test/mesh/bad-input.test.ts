@@ -235,7 +235,7 @@ test('a thousand callers with one request id: one picture drawn, each has its an
   const request = generation.GenerateRequest.fromPartial({
     requestId: 'all-the-same',
     seed: 5n,
-    prompt: '[step=150ms] x',
+    prompt: '[step=60ms] x',
     steps: 10,
     width: 64,
     height: 64,

@@ -31,8 +31,6 @@ export const NO_PREEMPTION: PreemptionPolicy = { mode: 'off', maxPauseCount: 0, 
 export interface Bid extends Urgency {
   /** Its own class, whatever it was promoted to. */
   readonly priority: Priority;
-  /** Predicted GPU time, milliseconds. */
-  readonly costMs: number;
 }
 
 /** A running request that could be paused. */

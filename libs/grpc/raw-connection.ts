@@ -25,8 +25,9 @@ export interface Connection {
 
 export function openConnection(address: string, options: ConnectionOptions): Connection {
   const { clock, connectTimeoutMs, keepaliveMs = Number.POSITIVE_INFINITY, tls, windowBytes } = options;
+  const url = new URL(`${tls ? 'https' : 'http'}://${authorityOf(address)}`); // throws before anything is open
   const socket = dial(address, tls);
-  const session = connect(`${tls ? 'https' : 'http'}://${authorityOf(address)}`, {
+  const session = connect(url, {
     settings: { initialWindowSize: windowBytes, enablePush: false },
     maxSessionMemory: Number.MAX_SAFE_INTEGER, // messages have their own limit
     createConnection: () => socket,

@@ -22,8 +22,8 @@ describe('a pause is granted', () => {
   test.each([
     ['HIGH, though longer than what is left', high({ costMs: 3000 }), running(), { priority: 'high', maxCostMs: 10_000 }],
     ['HIGH over LOW', high(), running({ priority: 'low' }), { priority: 'high', maxCostMs: 10_000 }],
-    ['one that takes half of what is left', bid({ costMs: 500 }), running(), { priority: 'normal', maxCostMs: 500 }],
-    ['a short NORMAL over a LOW', bid(), running({ priority: 'low' }), { priority: 'low', maxCostMs: 500 }],
+    ['one that takes two fifths of what is left', bid(), running(), { priority: 'normal', maxCostMs: 400 }],
+    ['a short NORMAL over a LOW', bid(), running({ priority: 'low' }), { priority: 'low', maxCostMs: 400 }],
   ] as const)('to %s', (_, newcomer, old, expected) => {
     expect(decide(newcomer, old)).toEqual(expected);
     expect(mayUse(newcomer, expected)).toBe(true);
@@ -40,7 +40,7 @@ describe('the running request goes on', () => {
     ['before a short one, when only HIGH may', bid(), running(), { mode: 'high' }],
     ['when it is HIGH itself', high({ costMs: 1 }), running({ priority: 'high' }), {}],
     ['before a lower class, however short', bid({ rank: 0, priority: 'low', costMs: 1 }), running(), {}],
-    ['before one that takes more than half of what is left', bid({ costMs: 501 }), running(), {}],
+    ['before one that takes more than two fifths of what is left', bid({ costMs: 401 }), running(), {}],
     ['when it is nearly done', high({ costMs: 1 }), running({ expectedEndAt: NOW + 99 }), {}],
     ['before one so long that it does not feel the wait', high({ costMs: 10_001 }), running(), {}],
     ['when it was paused often enough', high(), running({ pauseCount: 2 }), {}],

@@ -5,17 +5,23 @@
 export interface Urgency {
   /** 0 for a class that is owed its share, then 1 for the most urgent class, and so on. */
   readonly rank: number;
-  /** How far its tenant is ahead of its fair share by more than two requests, GPU milliseconds; negative: behind. */
+  /** How far its tenant is ahead of its fair share, GPU milliseconds; negative: behind. */
   readonly leadMs: number;
   /** Its virtual deadline, clock milliseconds. */
   readonly dueAt: number;
+  /** Predicted GPU time, milliseconds. Infinity: not known. */
+  readonly costMs: number;
 }
 
-/** Routers hear of each other's work a moment late: shares that differ less are equal. */
-const LEAD_TIE_MS = 1;
+/**
+ * Each turn moves a tenant by one request, and routers hear of each other's work a moment late: a difference in
+ * lead of less than so many requests, the larger of the two, says nothing and must not outweigh a deadline.
+ */
+const LEAD_TIE_COUNT = 2;
 
 export function isMoreUrgent(a: Urgency, b: Urgency): boolean {
   if (a.rank !== b.rank) return a.rank < b.rank;
-  if (Math.abs(a.leadMs - b.leadMs) > LEAD_TIE_MS) return a.leadMs < b.leadMs;
+  const tieMs = LEAD_TIE_COUNT * Math.max(...[a.costMs, b.costMs].filter(Number.isFinite), 0);
+  if (Math.abs(a.leadMs - b.leadMs) > tieMs) return a.leadMs < b.leadMs;
   return a.dueAt < b.dueAt;
 }

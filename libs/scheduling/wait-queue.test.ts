@@ -168,14 +168,14 @@ describe('several routers', () => {
     queue.served({ priority: 'normal', tenant: 'a', costMs: 2500 });
     expect(queue.head?.arrival).toBe(2);
     const [a, b] = [...queue].sort((x, y) => x.arrival - y.arrival) as [Request, Request];
-    expect(queue.bidOf(a)?.leadMs).toBe(500);
+    expect(queue.bidOf(a)?.leadMs).toBe(2500);
     expect(queue.bidOf(b)?.leadMs).toBe(0);
   });
 
   test('who waits while others are served elsewhere falls behind, and its bid says so', () => {
     const here = filled([request(1, { tenant: 'a' })]);
     for (let n = 0; n < 5; n++) here.served({ priority: 'normal', tenant: 'b', costMs: 1000 });
-    expect(here.bidOf(here.head as Request)?.leadMs).toBe(-2000);
+    expect(here.bidOf(here.head as Request)?.leadMs).toBe(-4000);
   });
 
   test('a class owed here is not owed any more once another router has served it', () => {

@@ -229,7 +229,7 @@ export class WaitQueue<Entry extends Waiting> {
     const { line, dueAt } = place;
     const rank = this.#isOwed(line.level) ? 0 : 1 + PRIORITIES.indexOf(line.level.priority);
     const { costMs, priority } = entry;
-    return { rank, leadMs: beyond(line.level.clock.leadMs(line.tag), costMs), dueAt, priority, costMs };
+    return { rank, leadMs: line.level.clock.leadMs(line.tag), dueAt, priority, costMs };
   }
 
   /** Who is pushed out for a request of `priority`: the newest of the lowest class, if that is a lower one. */
@@ -336,14 +336,6 @@ function newKind<Entry extends Waiting>(line: Line<Entry>, name: string): Kind<E
 
 function headOf<Entry extends Waiting>(line: Line<Entry>): Place<Entry> | undefined {
   return line.kinds.head?.places.head;
-}
-
-/**
- * What `leadMs` has above two requests' cost, either way. Each turn moves a tenant by one, and routers predict
- * a little differently: what is less says nothing, and must not outweigh a deadline.
- */
-function beyond(leadMs: number, costMs: number): number {
-  return Math.sign(leadMs) * Math.max(0, Math.abs(leadMs) - 2 * costMs);
 }
 
 /** What two places are compared by. */

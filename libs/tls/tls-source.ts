@@ -26,7 +26,8 @@ export interface TlsSourceOptions {
 
 export class TlsSource {
   readonly #options: TlsSourceOptions;
-  readonly #files: FollowedFiles;
+  /** Undefined without any: TLS is off. */
+  readonly #files: FollowedFiles | undefined;
   readonly #listeners = new Set<() => void>();
   #material: TlsMaterial = {};
   #context: SecureContext | undefined;
@@ -36,6 +37,7 @@ export class TlsSource {
     const { clock, emit } = options;
     const listed = listPaths(options.paths);
     const paths = listed.map(({ path }) => path);
+    if (paths.length === 0) return;
     this.#files = new FollowedFiles({
       paths,
       clock,
@@ -46,12 +48,12 @@ export class TlsSource {
   }
 
   /** Reads the files and follows them. Rejects with a ConfigError when they cannot be used. */
-  start(): Promise<void> {
-    return this.#files.start();
+  async start(): Promise<void> {
+    await this.#files?.start();
   }
 
   close(): void {
-    this.#files.close();
+    this.#files?.close();
   }
 
   /** For calls to others: trusts `ca` (without one, the CAs that Node knows) and shows `cert`. */

@@ -396,6 +396,27 @@ test.each([
   expect(await dmesh(args)).toMatchObject({ code: ExitCode.USAGE, err: expect.stringContaining(fault) });
 });
 
+test('changes at the same time take turns, and none is lost; a lock somebody left is named', async () => {
+  const file = path.join(dir, 'tokens.json');
+  const tenants = ['one', 'two', 'three', 'four'];
+  await Promise.all(tenants.map((tenant) => dmesh(['token', 'add', '--file', file, '--tenant', tenant])));
+  const listed: { tenant: string }[] = JSON.parse((await dmesh(['token', 'list', '--file', file, '--json'])).out);
+  expect(listed.map(({ tenant }) => tenant).sort()).toEqual([...tenants].sort());
+  expect(await readdir(dir)).toEqual(['tokens.json']);
+  await writeFile(`${file}.lock`, '');
+  const late = await dmesh(['token', 'revoke', 'x', '--file', file]);
+  expect(late).toMatchObject({ code: ExitCode.FAILED, err: expect.stringContaining(`${file}.lock: expected nobody`) });
+});
+
+test('a mesh of TLS is named by --ca, or DMESH_TLS_CA; what cannot be used is told before anything is sent', async () => {
+  const missing = path.join(dir, 'ca.pem');
+  const refused = { code: ExitCode.USAGE, err: expect.stringContaining(`${missing}: expected a readable file, got ENOENT`) };
+  expect(await dmesh(['models', '--ca', missing])).toMatchObject(refused);
+  expect(await dmesh(['nodes'], { env: { DMESH_TLS_CA: missing } })).toMatchObject(refused);
+  const half = await dmesh(['top', '--once', '--cert', 'c.pem', '--key', 'c.key']);
+  expect(half).toMatchObject({ code: ExitCode.USAGE, err: expect.stringContaining('--ca: expected the CA of the mesh') });
+});
+
 test('a token file that routers would refuse is not written, and a broken one is left as it is', async () => {
   const file = path.join(dir, 'tokens.json');
   expect(await dmesh(['token', 'add', '--file', file, '--tenant', 'anonymous'])).toMatchObject({

@@ -1,10 +1,15 @@
 /**
  * The token file as an operator changes it: read, changed, and replaced by a rename, so that a router
- * reads the old one or the new one and never half of one. Only its owner can read it.
+ * reads the old one or the new one and never half of one. Only its owner can read it. A lock file beside
+ * it makes two who change it at once take turns.
  */
 import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { formatTokenFile, parseTokenFile, type Token } from '#access';
+import { systemClock } from '#runtime';
+
+const LOCK_LOOK_MS = 20;
+const LOCK_PATIENCE_MS = 3000;
 
 /** The file cannot be used; each fault is a line. */
 export class TokenFileError extends Error {
@@ -24,8 +29,40 @@ export async function readTokens(file: string, orNone = false): Promise<readonly
   return checked(file, text);
 }
 
+/** Replaces the list by what `change` makes of it; undefined: it stays. No file is an empty list when `orNone`. */
+export async function changeTokens(
+  file: string,
+  change: (tokens: readonly Token[]) => readonly Token[] | undefined,
+  { orNone = false }: { readonly orNone?: boolean } = {},
+): Promise<void> {
+  const lock = `${file}.lock`;
+  await take(lock);
+  try {
+    const changed = change(await readTokens(file, orNone));
+    if (changed) await writeTokens(file, changed);
+  } finally {
+    await rm(lock, { force: true });
+  }
+}
+
+/** A change takes milliseconds; a lock that stays is that of a killed process, for a person to judge. */
+async function take(lock: string): Promise<void> {
+  for (let waitedMs = 0; ; waitedMs += LOCK_LOOK_MS) {
+    try {
+      return await (await open(lock, 'wx', 0o600)).close();
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? error.code : undefined;
+      if (code !== 'EEXIST') throw new TokenFileError(`${lock}: ${error instanceof Error ? error.message : String(error)}`);
+      if (waitedMs >= LOCK_PATIENCE_MS) {
+        throw new TokenFileError(`${lock}: expected nobody to change the tokens for long; remove it when no other "dmesh token" runs`);
+      }
+      await systemClock.sleep(LOCK_LOOK_MS);
+    }
+  }
+}
+
 /** Refuses a list that a router would refuse. */
-export async function writeTokens(file: string, tokens: readonly Token[]): Promise<void> {
+async function writeTokens(file: string, tokens: readonly Token[]): Promise<void> {
   const text = formatTokenFile(tokens);
   checked(file, text);
   const temporary = `${file}.${randomBytes(4).toString('hex')}`;

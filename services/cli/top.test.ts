@@ -82,6 +82,11 @@ const untilAborted = (signal: AbortSignal) =>
     signal.addEventListener('abort', () => reject(signal.reason));
   });
 
+test('the view says that a request is paused beside the running one', () => {
+  const nodes = [admin.NodeInfo.fromPartial({ ...node, pausedRequestId: 'r-0' })];
+  expect(frame({ ...snapshot, nodes }, view).join('\n')).toContain('4/8 +1 paused');
+});
+
 test('a frame shows nodes with their step, the queue by class and tenant, and rates', () => {
   const text = frame(snapshot, view).join('\n');
   expect(text).toMatch(/1 nodes, 1 of 1 slots busy · 7 queued, 1 running/);

@@ -15,6 +15,12 @@ test('an execution limit whose floor is above its cap is a fault', () => {
   expect(parse({ DMESH_NODE_EXECUTION_FLOOR: '1s', DMESH_NODE_EXECUTION_CAP: '1s' }).execution.floorMs).toBe(1000);
 });
 
+test('a node with a certificate has a CA of those it lets in', () => {
+  const own = { DMESH_TLS_CERT: 'c', DMESH_TLS_KEY: 'k' };
+  expect(() => parse(own)).toThrow('DMESH_TLS_CA: expected together with DMESH_TLS_CERT');
+  expect(parse({ ...own, DMESH_TLS_CA: 'a' }).tls).toEqual({ cert: 'c', key: 'k', ca: 'a' });
+});
+
 test('parseConfig reports every fault at once', () => {
   const faulty = {
     DMESH_NODE_ID: 'a.b',

@@ -87,7 +87,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
         'DMESH_NODE_PREEMPTION',
         'off',
         ['off', 'high', 'short'],
-        'high: a running request is paused for a HIGH one; short: also for one that takes less than half of the rest.',
+        'high: a running request is paused for a HIGH one; short: also for one much shorter than what it still needs.',
       ),
       maxPauseCount: read.integer('DMESH_NODE_MAX_PAUSES', 2, { min: 0, max: 100 }, 'A request is paused so often at most …'),
       maxPauseMs: read.durationMs('DMESH_NODE_MAX_PAUSE', 30_000, '… and so long in all, as predicted when a pause begins.'),

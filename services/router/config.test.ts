@@ -38,10 +38,22 @@ test.each([
   ['0.0.0.0:1', { DMESH_ROUTER_OPEN: 'yes' }, 0],
   ['0.0.0.0:1', { DMESH_ROUTER_OPEN: 'no' }, 1],
   ['0.0.0.0:1', { DMESH_ROUTER_TOKEN_FILE: 'tokens.json' }, 0],
+  ['0.0.0.0:1', { DMESH_TLS_CERT: 'c', DMESH_TLS_KEY: 'k' }, 1],
+  ['0.0.0.0:1', { DMESH_TLS_CERT: 'c', DMESH_TLS_KEY: 'k', DMESH_ROUTER_CALLER_CA: 'a' }, 0],
 ])('an open mesh is for its own machine unless told otherwise: %s with %j', (listen, env, faultCount) => {
   const faults = faultsOf({ DMESH_ROUTER_LISTEN: listen, ...env });
   expect(faults).toHaveLength(faultCount);
   for (const fault of faults) expect(fault).toContain('DMESH_ROUTER_TOKEN_FILE');
+});
+
+test.each([
+  [{ DMESH_TLS_CERT: 'c' }, 'DMESH_TLS_CERT: expected together with DMESH_TLS_KEY'],
+  [{ DMESH_TLS_CA: 'a' }, 'DMESH_TLS_CA: expected together with DMESH_TLS_CERT'],
+  [{ DMESH_ROUTER_CALLER_CA: 'a' }, 'DMESH_ROUTER_CALLER_CA: expected together with DMESH_TLS_CERT'],
+  [{ DMESH_TLS_CERT: 'c', DMESH_TLS_KEY: 'k', DMESH_ROUTER_NODE_NAME: 'node.dmesh' }, 'DMESH_ROUTER_NODE_NAME: expected together'],
+  [{ DMESH_TLS_CRT: 'c' }, 'DMESH_TLS_CRT: no such setting'],
+])('half of what TLS needs, or a slip of the pen, is a fault and never plain text: %j', (env, fault) => {
+  expect(faultsOf(env)).toEqual([expect.stringContaining(fault)]);
 });
 
 test('an execution limit whose floor is above its cap is a fault, defaults included', () => {

@@ -150,8 +150,8 @@ export class FakeNode {
           this.#routers.set(out, undefined);
           this.#tell(out);
         } else if (message?.$case === 'bid') {
-          const { backlogCount, rank, leadMs, slackMs } = message.value;
-          const bid = backlogCount > 0 ? { rank, leadMs, dueAt: systemClock.now() + slackMs } : undefined;
+          const { backlogCount, rank, leadMs, slackMs, costMs } = message.value;
+          const bid = backlogCount > 0 ? { rank, leadMs, dueAt: systemClock.now() + slackMs, costMs } : undefined;
           this.#routers.set(out, bid);
           this.#grant();
         } else if (message?.$case === 'decline' && this.#promised?.leaseId === message.value.leaseId) this.#lapse();

@@ -3,7 +3,7 @@ import { DEFAULT_LIMITS, hashSecret, makeToken, type Token } from '#access';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { table } from '../table.js';
-import { readTokens, writeTokens } from '../token-store.js';
+import { changeTokens, readTokens } from '../token-store.js';
 
 const usage = `dmesh token add --file F --tenant NAME [options]
 dmesh token list --file F [--json]
@@ -67,26 +67,27 @@ async function add(read: Arguments, file: string, { terminal }: Context): Promis
   );
   read.check();
   const made = makeToken();
-  const hash = await hashSecret(made.secret); // takes a while: before the file is read, not between that and its writing
-  const tokens = await readTokens(file, true);
-  const account = tokens.find((other) => other.tenant === tenant) ?? DEFAULT_LIMITS;
+  const hash = await hashSecret(made.secret); // takes a while: before the file is locked
   const models = read.list('model');
-  const limits = {
-    ratePerSec: ratePerSec ?? account.ratePerSec,
-    burst: burst ?? account.burst,
-    gpuSecondsPerMinute: gpuSecondsPerMinute ?? account.gpuSecondsPerMinute,
+  const withToken = (tokens: readonly Token[]): readonly Token[] => {
+    const account = tokens.find((other) => other.tenant === tenant) ?? DEFAULT_LIMITS;
+    const limits = {
+      ratePerSec: ratePerSec ?? account.ratePerSec,
+      burst: burst ?? account.burst,
+      gpuSecondsPerMinute: gpuSecondsPerMinute ?? account.gpuSecondsPerMinute,
+    };
+    const entry: Token = {
+      id: made.id,
+      tenant,
+      hash,
+      maxPriority,
+      ...limits,
+      models: models.length > 0 ? models : undefined,
+      admin: read.flag('admin'),
+    };
+    return [...tokens.map((other) => (other.tenant === tenant ? { ...other, ...limits } : other)), entry];
   };
-  const entry: Token = {
-    id: made.id,
-    tenant,
-    hash,
-    maxPriority,
-    ...limits,
-    models: models.length > 0 ? models : undefined,
-    admin: read.flag('admin'),
-  };
-  const others = tokens.map((other) => (other.tenant === tenant ? { ...other, ...limits } : other));
-  await writeTokens(file, [...others, entry]);
+  await changeTokens(file, withToken, { orNone: true });
   terminal.err(terminal.paint('dim', 'this is shown once; its owner sets DMESH_TOKEN to it:\n'));
   terminal.out(`${made.text}\n`);
   return ExitCode.OK;
@@ -105,13 +106,15 @@ async function list(read: Arguments, file: string, { terminal }: Context): Promi
 async function revoke(read: Arguments, file: string, { terminal }: Context): Promise<ExitCode> {
   const [, id = ''] = read.expectPositionals(['revoke', 'the ID of a token']);
   read.check();
-  const tokens = await readTokens(file);
-  const left = tokens.filter((other) => other.id !== id);
-  if (left.length === tokens.length) {
-    terminal.err(`expected one of the tokens ${tokens.map((other) => other.id).join(', ') || '(none)'}, got ${JSON.stringify(id)}\n`);
+  let known: readonly string[] = [];
+  await changeTokens(file, (tokens) => {
+    known = tokens.map((other) => other.id);
+    return known.includes(id) ? tokens.filter((other) => other.id !== id) : undefined;
+  });
+  if (!known.includes(id)) {
+    terminal.err(`expected one of the tokens ${known.join(', ') || '(none)'}, got ${JSON.stringify(id)}\n`);
     return ExitCode.REFUSED;
   }
-  await writeTokens(file, left);
   terminal.out(`${id} is revoked\n`);
   return ExitCode.OK;
 }

@@ -151,8 +151,9 @@ describe('the best bid', () => {
     const winners: string[] = [];
     for (const [mine, theirs] of [
       [urgent({ rank: 3, leadMs: -50 }), urgent({ rank: 1, leadMs: 50 })],
-      [urgent({ leadMs: 5, dueAt: 9 }), urgent({ leadMs: -5, dueAt: 10 })],
-      [urgent({ leadMs: 0.5, dueAt: 9 }), urgent({ dueAt: 10 })],
+      [urgent({ leadMs: 401, dueAt: 9 }), urgent({ dueAt: 10 })],
+      [urgent({ leadMs: 400, dueAt: 9 }), urgent({ dueAt: 10 })],
+      [urgent({ leadMs: 900, dueAt: 9 }), urgent({ dueAt: 10, costMs: 900 })],
     ] as const) {
       const lease = await run(1000);
       a.bid(mine);
@@ -165,7 +166,7 @@ describe('the best bid', () => {
         each.grants.length = 0;
       }
     }
-    expect(winners).toEqual(['b', 'b', 'a']);
+    expect(winners).toEqual(['b', 'b', 'a', 'a']);
   });
 
   test('is replaced by a later bid of the same router', async () => {

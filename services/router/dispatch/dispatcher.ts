@@ -97,6 +97,11 @@ const BID_NEWS_MS_PER_NODE = 0.25;
 const NEWS_HORIZON_MS = 250;
 /** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
 const URGENT_NEWS_COUNT = 4;
+/**
+ * Bids beyond the number of waiting requests: other routers bid at the same nodes, and one that frees with no
+ * bid of ours is idle before we can say how urgent our request is.
+ */
+const SPARE_BID_COUNT = 3;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
@@ -316,7 +321,7 @@ export class Dispatcher {
   }
 
   /**
-   * Bids where slots free soonest, at as many nodes as requests wait: a thousand nodes do not mean a thousand
+   * Bids where slots free soonest, at a few nodes more than requests wait: a thousand nodes do not mean a thousand
    * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
    * older bid stays, for nobody knows who wins next.
    */
@@ -347,7 +352,8 @@ export class Dispatcher {
       }
     }
     for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
-    for (const { node, best } of soonestFree(busy, queue.size)) if (!node.link.bidding) node.link.bid(queue.size, best);
+    const count = queue.size === 0 ? 0 : queue.size + SPARE_BID_COUNT;
+    for (const { node, best } of soonestFree(busy, count)) if (!node.link.bidding) node.link.bid(queue.size, best);
   }
 
   #bestFor(node: FleetNode): Bid | undefined {
@@ -365,7 +371,8 @@ export class Dispatcher {
     const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
     if (!told) return 'less';
     if (told.rank !== now.rank) return now.rank < told.rank ? 'more' : 'less';
-    if (Math.abs(now.leadMs - told.leadMs) > newsMs) return now.leadMs < told.leadMs ? 'more' : 'less';
+    // Every service moves leads by its cost, and is told to all routers alike.
+    if (Math.abs(now.leadMs - told.leadMs) > Math.max(newsMs, now.costMs)) return now.leadMs < told.leadMs ? 'more' : 'less';
     if (Math.abs(now.dueAt - told.dueAt) > newsMs) return now.dueAt < told.dueAt ? 'more' : 'less';
     return undefined;
   }

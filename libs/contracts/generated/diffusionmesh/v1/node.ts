@@ -46,13 +46,13 @@ export interface Bid {
    */
   rank: number;
   /**
-   * How far that request's tenant is ahead of its fair share of GPU time by more than two requests,
-   * milliseconds; negative: behind.
+   * How far that request's tenant is ahead of its fair share of GPU time, milliseconds; negative: behind.
+   * Differences below twice the larger cost_ms do not count.
    */
   leadMs: number;
   /** Time until it should be finished: a slack, never a wall clock. Negative: it is late. */
   slackMs: number;
-  /** That request's own class and predicted GPU time, milliseconds: whether it is worth a pause. */
+  /** That request's own class and predicted GPU time, milliseconds. */
   priority: Priority;
   costMs: number;
 }

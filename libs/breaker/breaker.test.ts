@@ -365,6 +365,27 @@ test('a refused opening is told once, and happens when another node has come bac
   expect(open()).toEqual(['b']);
 });
 
+test('eject() opens a node for what its outcomes do not show; its cause stays until a probe lets it back', async () => {
+  const { breaker, events, probes } = start();
+  expect(breaker.cause).toBeUndefined();
+  expect(breaker.eject('tooSlow', 'takes 4.0 times what it should')).toBe(true);
+  expect(breaker.eject('tooSlow', 'again')).toBe(false);
+  expect(events).toMatchObject([{ type: 'breakerOpened', cause: 'tooSlow', detail: 'takes 4.0 times what it should', openMs: 30_000 }]);
+  await after(30_000);
+  probes[0]?.reject(unavailable);
+  await after(0);
+  expect([breaker.state, breaker.cause]).toEqual(['open', 'tooSlow']);
+  await after(60_000);
+  probes[1]?.resolve();
+  await after(0);
+  expect([breaker.state, breaker.cause]).toEqual(['closed', undefined]);
+});
+
+test('eject() leaves half of the nodes', () => {
+  const { pool } = startPool(['a', 'b', 'c']);
+  expect(['a', 'b', 'c'].map((node) => pool.of(node).eject('tooSlow', ''))).toEqual([true, false, false]);
+});
+
 test('forget() ends the timers of a node and takes it out of the count', () => {
   const { pool, fail, open, events } = startPool(['a', 'b', 'c']);
   fail('a');

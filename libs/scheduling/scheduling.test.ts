@@ -123,6 +123,24 @@ describe('slowness', () => {
     expect(model.yardstick('a', 'm')).toMatchObject({ work: { width: 64 }, expectedMs: expect.closeTo(150, 0) });
   });
 
+  test('what a busy machine adds to short pictures makes no node slow', () => {
+    const model = newModel();
+    for (const node of ['a', 'b', 'c']) seen(model, node, 10, 11, 9, 10);
+    seen(model, 'a', 70, 80, 60, 90, 75);
+    expect(model.slowness('a', 'm')).toBe(1);
+  });
+
+  test('three requests are needed before a node is judged, and a new life of it begins anew', () => {
+    const model = newModel(() => 'NVIDIA H100');
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    seen(model, 'new', 5000, 5000);
+    expect(model.slowness('new', 'm')).toBe(1);
+    seen(model, 'new', 5000);
+    expect(model.slowness('new', 'm')).toBeGreaterThan(3);
+    model.judgeAnew('new');
+    expect(model.slowness('new', 'm')).toBeCloseTo(1, 1);
+  });
+
   test('a slow node looks a little slower still when a node is chosen', () => {
     const model = newModel();
     for (const node of ['a', 'b', 'c']) seen(model, node, ...well);

@@ -307,9 +307,10 @@ const alive = {
 
 test('nodes shows who is well and who is not, in natural order', async () => {
   const gone = { ...alive, nodeId: 'node-10', liveness: admin.Liveness.GONE, breaker: admin.BreakerState.OPEN };
-  const address = await router({ listNodes: async () => admin.ListNodesResponse.fromPartial({ nodes: [gone, alive] }) });
+  const slow = { ...alive, nodeId: 'node-3', breaker: admin.BreakerState.HALF_OPEN, breakerCause: 'tooSlow' };
+  const address = await router({ listNodes: async () => admin.ListNodesResponse.fromPartial({ nodes: [gone, slow, alive] }) });
   const { out } = await dmesh(['nodes', '--router', address]);
-  expect(out).toMatch(/node-2 +alive +closed +onnx ready +0\/1[^\n]*\nnode-10 +gone +open/);
+  expect(out).toMatch(/node-2 +alive +closed +onnx ready +0\/1[^\n]*\nnode-3 +alive +quarantine [^\n]*\nnode-10 +gone +open/);
 });
 
 test('nodes --watch shows every change until Ctrl-C', async () => {

@@ -58,6 +58,7 @@ export class FakeNode {
   betweenSteps: Draw = async () => {};
   /** What it says the engine took. */
   executingMs = 5;
+  gpu: Beat['gpu'] = null;
   accepting = true;
   #server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   #busyCount = 0;
@@ -93,7 +94,7 @@ export class FakeNode {
       busyCount: this.#busyCount,
       running: [],
       draining: false,
-      gpu: null,
+      gpu: this.gpu,
       completedCount: 0,
       failedCount: 0,
     };

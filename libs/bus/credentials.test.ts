@@ -44,7 +44,7 @@ async function meet(options: Pick<BusOptions, 'url' | 'credentials' | 'tls'>): P
   const events: BusEvent[] = [];
   const bus = connectBus({ ...options, name: 'test', clock: systemClock, random: () => 0, emit: (event) => events.push(event) });
   cleanups.push(() => bus.close());
-  await expect.poll(() => events.length).toBeGreaterThan(0);
+  await expect.poll(() => events.length, { timeout: 8000 }).toBeGreaterThan(0);
   const [first] = events;
   return first?.type === 'busConnectFailed' ? first.cause : (first?.type ?? '');
 }

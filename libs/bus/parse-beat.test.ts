@@ -81,6 +81,9 @@ describe('parseBeat()', () => {
     ['models.0.limits.maxWidth', 2 ** 32, /limits\.maxWidth/],
     ['models.0.limits.maxGuidanceScale', 1e300, /limits\.maxGuidanceScale/],
     ['models.0.limits.maxLoraStrength', 3.5e38, /limits\.maxLoraStrength/],
+    ['models.0.loaded', 'yes', /loaded/],
+    ['models.0.loadMs', -1, /loadMs/],
+    ['models.0.loadMs', 1e300, /loadMs/],
     ['models.0.limits.sizeMultiple', 0, /limits\.sizeMultiple/],
     ['models.0.limits.maxImageCount', 0, /limits\.maxImageCount/],
     // What contradicts itself would make every plain request fail.

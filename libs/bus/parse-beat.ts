@@ -103,7 +103,7 @@ function isModel(value: unknown): boolean {
     flag(value, 'negativePrompt') &&
     listOf(value, 'loras', isLora) &&
     (value.loaded === undefined || flag(value, 'loaded')) &&
-    (value.loadMs === undefined || (number(value, 'loadMs') && (value.loadMs as number) >= 0) || wrong('loadMs')) &&
+    (value.loadMs === undefined || uint32(value, 'loadMs')) &&
     makesSense(value as Pick<ModelInfo, 'defaults' | 'limits'> & Fields)
   );
 }

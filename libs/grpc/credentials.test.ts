@@ -12,6 +12,8 @@ import { Pieces } from './pieces.js';
 import { Server } from './server.js';
 
 const Pictures = generation.ImageGenerationServiceService;
+/** A busy machine takes its time. */
+const PATIENCE = { timeout: 8000 };
 const PICTURE = Buffer.alloc(3_000_000, 7);
 const BIG = generation.GenerateResponse.fromPartial({ images: [{ data: PICTURE }] });
 
@@ -132,11 +134,13 @@ test('new connections are shown new certificates, open ones go on, and files tha
   expect(await ask(open)).toEqual(['OK', 'OK']);
   const first = await serialAt(port);
   await copyFile(ca.file('node.key'), file('router.key')); // another's key
-  await expect.poll(() => events.at(-1)).toMatchObject({ type: 'tlsRejected', faults: [expect.stringContaining('expected the key of')] });
+  await expect
+    .poll(() => events.at(-1), PATIENCE)
+    .toMatchObject({ type: 'tlsRejected', faults: [expect.stringContaining('expected the key of')] });
   expect(await serialAt(port)).toBe(first);
   await ca.renew();
   for (const name of ['router.key', 'router.pem']) await copyFile(ca.file(name), file(name));
-  await expect.poll(() => serialAt(port)).not.toBe(first);
+  await expect.poll(() => serialAt(port), PATIENCE).not.toBe(first);
   expect(events.at(-1)?.type).toBe('tlsLoaded');
   expect(await ask(open)).toEqual(['OK', 'OK']);
 });

@@ -53,6 +53,13 @@ test('the first is loaded at start, others when asked for; the longest unused ma
   expect(figures.sum('dmesh_node_model_load_duration_seconds_count', { model: 'b' })).toBe(1);
 });
 
+test('where memory is short of places, the longest unused makes room all the same', async () => {
+  const dirs = [await folderOf('a'), await folderOf('b'), await folderOf('c')];
+  const node = await nodeWith(dirs, { DMESH_NODE_LOADED_MODELS: '3', SCRIPT_MODEL_ROOM: '2' });
+  for (const model of ['b', 'a', 'c']) expect(await draw(node, model)).toBe(`${model}@1`);
+  expect(await loadedOf(node)).toEqual(['a@1 loaded', 'b@1', 'c@1 loaded']);
+});
+
 test('an engine that starts again loads what it had last', async () => {
   const node = await nodeWith([await folderOf('a'), await folderOf('b')]);
   await draw(node, 'b');

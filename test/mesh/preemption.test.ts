@@ -6,7 +6,7 @@ import { scriptedPicture } from '../engines/scriptable/index.js';
 import { pixelsOf } from '../support/picture-oracle.js';
 import { type TestMesh, useMesh } from '../support/test-mesh.js';
 
-const env = { node: { DMESH_NODE_PREEMPTION: 'high', DMESH_LOG_LEVEL: 'debug' } };
+const env = { node: { DMESH_NODE_PREEMPTION: 'short', DMESH_LOG_LEVEL: 'debug' } };
 /** More than a second where the engine is scripted. */
 const LONG = { prompt: '[step=50ms] a long one', steps: 24, width: 64, height: 64, seed: 11, priority: 'low' } as const;
 const URGENT = { prompt: '[step=50ms] an urgent one', steps: 6, width: 64, height: 64, seed: 12, priority: 'high' } as const;
@@ -60,7 +60,7 @@ describe('the embedded model', () => {
 
   test('a LOW picture that was paused for a HIGH one has the bytes of one that was not', async () => {
     const { client } = mesh();
-    const long = { prompt: 'a red circle on a blue background', width: 256, height: 256, steps: 40, seed: 7, priority: 'low' } as const;
+    const long = { prompt: 'a red circle on a blue background', width: 256, height: 256, steps: 24, seed: 7, priority: 'low' } as const;
     const undisturbed = await client.generate(long);
     const low = begin(client, long);
     await low.stepped(5);
@@ -69,7 +69,7 @@ describe('the embedded model', () => {
     await low.answer;
     expect(high.endedAt()).toBeLessThan(low.endedAt());
     expect(await pauseCount(mesh())).toBe(1);
-    expect(low.steps).toEqual(inOrder(40));
+    expect(low.steps).toEqual(inOrder(24));
     const [image] = (await low.answer).images;
     expect(Buffer.from(image?.data ?? []).equals(Buffer.from(undisturbed.images[0]?.data ?? [1]))).toBe(true);
   });
@@ -96,18 +96,30 @@ describe('one node', () => {
     expect(figures.by('dmesh_node_paused_seconds_total', 'class').low).toBeGreaterThan(0.4);
   });
 
-  test('a HIGH picture is not paused for another, and NORMAL pauses nobody', async () => {
+  test('a HIGH picture is not paused for another', async () => {
     const before = await pauseCount(mesh());
     const first = begin(mesh().client, { ...URGENT, steps: 12 });
     await first.stepped(2);
     const second = begin(mesh().client, URGENT);
     await second.answer;
     expect(first.endedAt()).toBeLessThan(second.endedAt());
-    const low = begin(mesh().client, { ...LONG, steps: 12 });
-    await low.stepped(2);
-    await mesh().client.generate({ ...URGENT, steps: 1, priority: 'normal' });
-    await low.answer;
     expect(await pauseCount(mesh())).toBe(before);
+  });
+
+  test('a NORMAL picture pauses a much longer one, and waits for one that is not', async () => {
+    const { client } = mesh();
+    const long = { ...LONG, priority: 'normal' } as const;
+    const small = { ...URGENT, steps: 2, priority: 'normal' } as const;
+    for (const request of [long, small]) await client.generate(request); // routers know what they cost
+    const before = await pauseCount(mesh());
+    const first = begin(client, long);
+    await first.stepped(3);
+    const [equal, short] = [begin(client, long), begin(client, small)];
+    await short.answer;
+    await first.answer;
+    expect(short.endedAt()).toBeLessThan(first.endedAt());
+    expect(await pauseCount(mesh())).toBe(before + 1);
+    equal.cancel();
   });
 
   test('cancelled while it is paused, it leaves at once and the urgent one is undisturbed', async () => {

@@ -58,6 +58,8 @@ interface Entry {
 
 /** Before anything was loaded: 1 GB a second, from a local disk into a GPU. */
 const PRIOR_MS_PER_BYTE = 1e-6;
+/** As long as names may be, and as much of what is none as is repeated. */
+const MAX_NAME_CHARS = 128;
 /** One crash may be chance. */
 const CRASH_LIMIT = 2;
 
@@ -154,6 +156,16 @@ export class Catalogue {
     entry.loaded = true;
     onChange();
     return leaving.flatMap(({ info }) => info ?? []);
+  }
+
+  /** There is less memory than places: what leaves the engine for this model, the longest unused; undefined when nothing else is loaded. */
+  giveWay(model: ModelFolder): ModelInfo | undefined {
+    const entry = this.#of(model);
+    const leaving = this.#loaded().find((other) => other !== entry);
+    if (!leaving) return undefined;
+    leaving.loaded = false;
+    this.#options.onChange();
+    return leaving.info;
   }
 
   /** It is loaded, and draws what it should. */
@@ -291,7 +303,7 @@ export function notLoadable(why: string, cause?: unknown): StatusError {
 }
 
 function unknownModel(name: string, revision: string, models: readonly CatalogueModel[]): StatusError {
-  const asked = revision === '' ? name : fullName({ name, revision });
+  const asked = (revision === '' ? name : fullName({ name, revision })).slice(0, MAX_NAME_CHARS);
   const served = models.map(({ info }) => (revision === '' ? info.name : fullName(info))).join(', ') || 'none';
   return new StatusError({
     code: Code.NOT_FOUND,

@@ -10,6 +10,7 @@
  * `failed` is a report, not an end: starts go on, slower, for ever. Only `ready` takes work.
  */
 import { access, rm } from 'node:fs/promises';
+import type { engine } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import { fullName, modelInfoOf, modelUnusable } from '#model-package';
 import type { CostEstimate } from '../domain/cost-estimate.js';
@@ -250,11 +251,22 @@ export class Supervisor {
     const { connection } = engine;
     const startedAt = clock.now();
     try {
-      for (const leaving of catalogue.begin(folder)) {
+      const unload = async (leaving: CatalogueModel['info']) => {
         await connection.unload(leaving, { timeoutMs, signal });
         emit({ type: 'modelUnloaded', model: leaving.name, revision: leaving.revision });
-      }
-      const { model } = await connection.load(folder.dir, { timeoutMs, signal });
+      };
+      const load = async (): Promise<engine.LoadResponse> => {
+        try {
+          return await connection.load(folder.dir, { timeoutMs, signal });
+        } catch (thrown) {
+          const leaving = isShortOfMemory(thrown) ? catalogue.giveWay(folder) : undefined;
+          if (!leaving) throw thrown;
+          await unload(leaving);
+          return load();
+        }
+      };
+      for (const leaving of catalogue.begin(folder)) await unload(leaving);
+      const { model } = await load();
       const info = model && modelInfoOf(model);
       if (!info) throw modelUnusable('the engine loaded a model without defaults or limits');
       const { determinismClass } = await connection.status(signal);
@@ -334,6 +346,10 @@ export class Supervisor {
 /** The engine said no, in time: it can go on without this model. */
 function isRefusal(thrown: unknown): boolean {
   return thrown instanceof StatusError && thrown.reason !== Reason.DEADLINE && !isLoss(thrown);
+}
+
+function isShortOfMemory(thrown: unknown): boolean {
+  return thrown instanceof StatusError && thrown.reason === Reason.OUT_OF_MEMORY;
 }
 
 function isLoss(thrown: unknown): boolean {

@@ -8,6 +8,8 @@ export interface ScriptableConfig {
   readonly loadMs: number;
   /** The same after the first of a process. */
   readonly laterLoadMs: number;
+  /** Models that fit in its memory. */
+  readonly modelRoom: number;
   /** For marks that outlive the process: starts, and faults that happen once. */
   readonly stateDir: string | undefined;
   /** So many starts exit at once before one succeeds. Needs the state folder. */
@@ -34,6 +36,7 @@ export function parseConfig(read: EnvReader): ScriptableConfig {
     parentPid,
     loadMs,
     laterLoadMs: read.durationMs('SCRIPT_LATER_LOADS', loadMs, 'Time every Load but the first of a process takes.'),
+    modelRoom: read.integer('SCRIPT_MODEL_ROOM', 64, { min: 1, max: 64 }, 'Models that fit in its memory.'),
     stateDir: read.optionalString('SCRIPT_STATE_DIR', 'Folder for marks that outlive the process.'),
     failedStartCount: read.integer('SCRIPT_FAILED_STARTS', 0, { min: 0, max: 1000 }, 'Starts that exit at once before one succeeds.'),
     driftFromStart: read.integer('SCRIPT_DRIFT_FROM_START', 0, { min: 0, max: 1000 }, 'Pictures differ from this start on; 0: never.'),

@@ -18,6 +18,7 @@ export interface ScriptableEngineOptions {
   readonly script: Script;
   readonly loadMs: number;
   readonly laterLoadMs: number;
+  readonly modelRoom: number;
   readonly determinismClass: string;
   /** Mixed into every picture; 0n draws the right ones. */
   readonly drift: bigint;
@@ -63,6 +64,8 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
       loading = false;
     });
     const model = options.readModel(call.request.modelDir);
+    if (models.size >= options.modelRoom)
+      throw failure(Code.RESOURCE_EXHAUSTED, Reason.OUT_OF_MEMORY, `no room beside ${models.size} models`);
     models.delete(fullName(model));
     models.set(fullName(model), model);
     return { model: modelMessage(model, 1), loadMs: clock.now() - startedAt };

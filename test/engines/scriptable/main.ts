@@ -22,6 +22,7 @@ function build(config: ScriptableConfig): Lifecycle {
     script: config.script,
     loadMs: config.loadMs,
     laterLoadMs: config.laterLoadMs,
+    modelRoom: config.modelRoom,
     determinismClass: config.determinismClass,
     drift: drifts ? 1n : 0n,
     readModel,

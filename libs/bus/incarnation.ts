@@ -1,7 +1,8 @@
 /**
  * Which life of a node speaks? A restarted node counts its beats from one again, so beats are ordered
  * by (incarnation, seq). An incarnation is the start time in milliseconds, which grows over restarts,
- * and a few random characters that keep two lives apart that began in the same millisecond.
+ * and a few random characters that keep two lives apart that began in the same millisecond. A clock that
+ * was set back between two lives is found out by the membership, by who still beats.
  */
 import type { Random } from '#core';
 

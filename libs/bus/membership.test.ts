@@ -127,6 +127,24 @@ describe('order of beats', () => {
     expect(mesh.get('a')?.beat.busyCount).toBe(1);
   });
 
+  it('a life that began on a clock set back takes over when the one before it is silent', async () => {
+    beat('a', { incarnation: '2000-aaaaaa', seq: 900 });
+    for (let seq = 1; seq <= 5; seq++) {
+      await silence(1000);
+      beat('a', { incarnation: '1000-bbbbbb', seq });
+    }
+    expect(types()).toEqual(['memberJoined', 'memberSuspected', 'memberRestarted']);
+    expect(mesh.get('a')).toMatchObject({ state: 'alive', beat: { incarnation: '1000-bbbbbb' } });
+  });
+
+  it('and when the one before it has left', async () => {
+    beat('a', { incarnation: '2000-aaaaaa' });
+    mesh.leave({ nodeId: 'a', incarnation: '2000-aaaaaa' });
+    expect(beat('a', { incarnation: '1000-bbbbbb', seq: 1 })).toBe(false);
+    await silence(4000);
+    expect(beat('a', { incarnation: '1000-bbbbbb', seq: 2 })).toBe(true);
+  });
+
   it('a new incarnation overrides at seq 1, an old one never does', async () => {
     beat('a', { incarnation: '1000-aaaaaa', seq: 900 });
     expect(beat('a', { incarnation: '2000-aaaaaa', seq: 1 })).toBe(true);

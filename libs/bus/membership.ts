@@ -111,7 +111,7 @@ export class Membership {
     if (!entry) return this.#join(beat, now);
     const order = compareIncarnations(beat.incarnation, entry.beat.incarnation);
     if (order > 0) return this.#restart(entry, beat, now);
-    if (order < 0) return this.#shadowed(entry, beat);
+    if (order < 0) return this.#shadowed(entry, beat, now);
     if (beat.seq <= entry.beat.seq) return false;
 
     const before = entry.beat;
@@ -176,7 +176,7 @@ export class Membership {
 
   #join(beat: Beat, now: number): boolean {
     const left = this.#left.get(beat.nodeId);
-    if (left && compareIncarnations(beat.incarnation, left.incarnation) <= 0) return false;
+    if (left && this.#isLate(beat, left, now)) return false;
     this.#left.delete(beat.nodeId);
     const entry: Entry = {
       nodeId: beat.nodeId,
@@ -197,14 +197,22 @@ export class Membership {
   #restart(entry: Entry, beat: Beat, now: number): boolean {
     const previousIncarnation = entry.beat.incarnation;
     const fresh = firstArrival(this.#heardMs(now));
-    Object.assign(entry, fresh, { state: 'alive', beat, joinedAt: now, heardAt: now, reachable: undefined });
+    Object.assign(entry, fresh, { state: 'alive', beat, joinedAt: now, heardAt: now, reachable: undefined, shadow: undefined });
     this.#options.emit({ type: 'memberRestarted', member: entry, previousIncarnation });
     return true;
   }
 
-  #shadowed(entry: Entry, beat: Beat): boolean {
+  /** A beat of the life that left, or of an earlier one; an earlier one that still beats has started on a clock set back. */
+  #isLate(beat: Beat, left: { readonly incarnation: string; readonly at: number }, now: number): boolean {
+    const order = compareIncarnations(beat.incarnation, left.incarnation);
+    return order === 0 || (order < 0 && now - left.at <= this.#patienceMs(SUSPECT_AFTER_INTERVALS));
+  }
+
+  #shadowed(entry: Entry, beat: Beat, now: number): boolean {
     if (entry.shadow?.incarnation !== beat.incarnation) entry.shadow = { incarnation: beat.incarnation, count: 0 };
     entry.shadow.count += 1;
+    // The life we know is silent and this one goes on beating: it is the later one, its machine's clock was set back.
+    if (entry.state !== 'alive' && entry.shadow.count >= SHADOW_COUNT) return this.#restart(entry, beat, now);
     if (entry.shadow.count === SHADOW_COUNT) {
       this.#options.emit({ type: 'memberShadowed', member: entry, otherIncarnation: beat.incarnation });
     }

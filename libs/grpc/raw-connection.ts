@@ -23,6 +23,9 @@ export interface Connection {
   open: boolean;
 }
 
+/** Some turns of the event loop, with thousands of calls in each. */
+const READING_MS = 50;
+
 export function openConnection(address: string, options: ConnectionOptions): Connection {
   const { clock, connectTimeoutMs, keepaliveMs = Number.POSITIVE_INFINITY, tls, windowBytes } = options;
   const url = new URL(`${tls ? 'https' : 'http'}://${authorityOf(address)}`); // throws before anything is open
@@ -83,7 +86,7 @@ function keepAlive(session: ClientHttp2Session, keepaliveMs: number, clock: Cloc
   };
   const ping = () => {
     if (session.destroyed) return; // 'close' is on its way
-    cancelTimer = clock.schedule(keepaliveMs, () => session.destroy(new Error(`no answer to a ping within ${keepaliveMs} ms`)));
+    cancelTimer = judgeAfter(clock, keepaliveMs, () => session.destroy(new Error(`no answer to a ping within ${keepaliveMs} ms`)));
     session.ping((error) => {
       cancelTimer();
       if (!error) pause();
@@ -91,6 +94,14 @@ function keepAlive(session: ClientHttp2Session, keepaliveMs: number, clock: Cloc
   };
   session.once('close', () => cancelTimer());
   pause();
+}
+
+/** A process that was held up itself runs its timers before it reads what came meanwhile: time to read that first. */
+function judgeAfter(clock: Clock, ms: number, verdict: () => void): () => void {
+  let cancel = clock.schedule(ms, () => {
+    cancel = clock.schedule(READING_MS, verdict);
+  });
+  return () => cancel();
 }
 
 /** What HTTP/2 calls the peer. */

@@ -355,6 +355,24 @@ test('a connection that is given up in the very turn it is made fails its calls 
   expect(await connected).toBe(true);
 });
 
+test('a process that was held up itself reads what has come before it takes a peer for frozen', async () => {
+  const { port } = await serve({
+    generate: async (call) => {
+      await systemClock.sleep(100, call.signal);
+      return answer;
+    },
+  });
+  const keepaliveMs = 500;
+  // As after a long turn of the event loop: what waits for a ping falls due before its answer can be read.
+  const schedule = (ms: number, callback: () => void) => {
+    if (ms !== keepaliveMs) return systemClock.schedule(ms, callback);
+    queueMicrotask(callback);
+    return () => {};
+  };
+  const { response } = await connect(port, { clock: { ...systemClock, schedule }, keepaliveMs }).unaryRaw(Service.generate, request);
+  expect(response.byteLength).toBeGreaterThan(1_500_000);
+});
+
 test('closing lets running calls end', async () => {
   const entered = deferred<void>();
   const release = deferred<void>();

@@ -20,6 +20,7 @@ import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import type { ServerTls } from '#tls';
 import { serverCredentials } from './credentials.js';
 import { cutWhenStuck } from './http2-stream.js';
+import { shortenLongDeadlines } from './long-deadline.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
 import { Pieces } from './pieces.js';
 import { toStatusObject } from './status.js';
@@ -117,7 +118,11 @@ export class Server {
   /** Binds `address` ("host:port", port 0 picks one, or "unix:/path") and returns the port. */
   listen(address: string): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, serverCredentials(this.options.tls), (error, port) => (error ? reject(error) : resolve(port)));
+      this.#server.bindAsync(address, serverCredentials(this.options.tls), (error, port) => {
+        if (error) return reject(error);
+        shortenLongDeadlines(this.#server);
+        resolve(port);
+      });
     });
   }
 

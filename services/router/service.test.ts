@@ -1,5 +1,5 @@
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from 'node:net';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import type { BreakerEvent } from '#breaker';
 import type { MembershipEvent } from '#bus';
 import { generation } from '#contracts';
@@ -830,4 +830,29 @@ test('a node that cannot be spared stays, however slow; that is told once', asyn
   for (let i = 0; i < 8; i++) await draw(1);
   expect(breakerOf(sick)?.state).toBe('closed');
   expect(told('slowNodeKept')).toMatchObject([{ nodeId: 'n1' }]);
+});
+
+const YEAR_MS = 365 * 24 * 3600 * 1000;
+
+test.each([YEAR_MS, -YEAR_MS])('a wall clock that jumps by %d ms moves no deadline, no wait and no lease', async (jumpMs) => {
+  const node = new FakeNode('n1');
+  const release = gate();
+  node.draw = busyWith(release.opened);
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() });
+  cleanups.push(() => void vi.useRealTimers());
+  const { generate, router } = await startRouter([node], { queue: { ...CONFIG.queue, timeoutMs: 600 } });
+  const deadlineAt = systemClock.now() + 20_000;
+  const running = generate({ requestId: 'r1' }, { deadlineAt });
+  await expect.poll(() => node.started).toEqual(['r1']);
+  const waiting = generate({ requestId: 'r2' }, { deadlineAt });
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(1);
+  const cameAt = systemClock.now();
+  vi.setSystemTime(Date.now() + jumpMs);
+  const after = generate({ requestId: 'r3' }, { deadlineAt });
+  const refusals = await Promise.all([waiting, after].map((answer) => answer.catch((error: StatusError) => error.reason)));
+  expect(refusals).toEqual([Reason.QUEUE_TIMEOUT, Reason.QUEUE_TIMEOUT]);
+  expect(systemClock.now() - cameAt).toBeGreaterThan(500);
+  expect(router.leases.size).toBe(1);
+  release.open();
+  expect((await running).response.nodeId).toBe('n1');
 });

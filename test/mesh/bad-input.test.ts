@@ -77,6 +77,11 @@ describe.each(servers)('the %s', (server) => {
     await stillWorks(server);
   });
 
+  test.each([-1, 99, 2 ** 31 - 1, -(2 ** 31)])('a priority of %d is refused like any other field', async (priority) => {
+    const error = await ask({ priority: priority as generation.Priority });
+    expect(error).toMatchObject({ code: Code.INVALID_ARGUMENT, details: { violations: [{ field: 'priority' }] } });
+  });
+
   test('an unknown model is NOT_FOUND and says what there is', async () => {
     const error = await ask({ model: 'no-such-model' });
     expect(error).toMatchObject({
@@ -218,4 +223,38 @@ test('without any node: waits for the configured time, then UNAVAILABLE/NO_NODES
   } finally {
     await lonely.stop(5000);
   }
+});
+
+test('a thousand callers with one request id: one picture drawn, each has its answer, and the router keeps its wits', async () => {
+  const router = mesh().router;
+  const node = mesh().node('node-1');
+  const drawn = async () => (await mesh().figures(node)).by('dmesh_node_draws_total', 'reason').OK ?? 0;
+  await stillWorks('router');
+  const drawnBefore = await drawn();
+  const memoryBefore = (await mesh().figures(router)).sum('process_resident_memory_bytes');
+  const request = generation.GenerateRequest.fromPartial({
+    requestId: 'all-the-same',
+    seed: 5n,
+    prompt: '[step=60ms] x',
+    steps: 10,
+    width: 64,
+    height: 64,
+  });
+  const channels = Array.from({ length: 10 }, () => channelTo('router'));
+  const unary = async (channel: Channel) => (await channel.unary(Pictures.generate, request)).response.requestId;
+  const streamed = async (channel: Channel) => {
+    for await (const { event } of channel.serverStream(Pictures.generateStream, request)) {
+      if (event?.$case === 'completed') return event.value.requestId;
+    }
+    return 'none';
+  };
+  const callers = channels.flatMap((channel) => [...Array(70).fill(unary), ...Array(30).fill(streamed)].map((call) => call(channel)));
+  const answers = await Promise.all(callers);
+  expect(answers).toHaveLength(1000);
+  expect(new Set(answers)).toEqual(new Set(['all-the-same']));
+  // One for those who want it in one piece, one for the streams; late callers may start another.
+  expect(await drawn()).toBeLessThan(drawnBefore + 10);
+  const figures = await mesh().figures(router);
+  expect(figures.sum('process_resident_memory_bytes') - memoryBefore).toBeLessThan(300 * 1024 * 1024);
+  await mesh().quiet();
 });

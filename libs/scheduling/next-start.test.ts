@@ -81,6 +81,14 @@ function simulate({ nodeCount, runMs, loadMs, requests }: Trace) {
 const alternating = (count: number, everyMs: number) =>
   Array.from({ length: count }, (_, i) => ({ arrival: i, arrivedAt: i * everyMs, priority: 'normal' as const, model: 'ab'[i % 2] ?? 'a' }));
 
+function randomOf(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 48_271) % 2_147_483_647;
+    return state / 2_147_483_647;
+  };
+}
+
 describe('nextStart()', () => {
   test.each([
     ['loads of many runs', 3000, 60_000],
@@ -120,13 +128,23 @@ describe('nextStart()', () => {
     expect(ended.find(({ request }) => request.priority === 'high')?.waitedMs).toBe(500);
   });
 
+  test('of random requests for three models on four busy nodes, fewer than one in ten makes a node load', () => {
+    let loadCount = 0;
+    for (let seed = 1; seed <= 5; seed++) {
+      const random = randomOf(seed);
+      let arrivedAt = 0;
+      const requests = Array.from({ length: 400 }, (_, arrival) => {
+        arrivedAt += -Math.log(random()) * (3000 / 4 / 0.8);
+        return { arrival, arrivedAt, priority: 'normal' as const, model: 'abc'[Math.floor(random() * 3)] ?? 'a' };
+      });
+      loadCount += simulate({ nodeCount: 4, runMs: 3000, loadMs: 30_000, requests }).loadCount;
+    }
+    expect(loadCount).toBeLessThan((5 * 400) / 10);
+  });
+
   test('on random traces every request is served once, whatever the figures', () => {
     for (let seed = 1; seed <= 40; seed++) {
-      let state = seed;
-      const random = () => {
-        state = (state * 48_271) % 2_147_483_647;
-        return state / 2_147_483_647;
-      };
+      const random = randomOf(seed);
       const requests = Array.from({ length: 120 }, (_, arrival) => ({
         arrival,
         arrivedAt: Math.floor(arrival * 300 * random()),

@@ -161,6 +161,8 @@ export class EngineService {
     const onAbort = () => {
       running.cancelled = true;
       job.stop();
+      // The thread may be in the middle of another's step: it drops what is paused before it does anything else.
+      if (this.#paused === running) this.#paused = undefined;
     };
     this.#state = { kind: 'busy', running };
     call.signal.addEventListener('abort', onAbort, { once: true });
@@ -188,7 +190,7 @@ export class EngineService {
 
   #continue(requestId: string): boolean {
     const running = this.#paused;
-    if (running?.requestId !== requestId || running.cancelled) return false;
+    if (running?.requestId !== requestId) return false;
     if (this.#state.kind !== 'idle') throw busy('it is at work');
     this.#paused = undefined;
     this.#state = { kind: 'busy', running };
@@ -204,7 +206,7 @@ export class EngineService {
   #free(running: Running): void {
     this.#lastRequestId = running.requestId;
     if (this.#paused === running) this.#paused = undefined;
-    else this.#state = { kind: 'idle' };
+    if (this.#state.kind === 'busy' && this.#state.running === running) this.#state = { kind: 'idle' };
   }
 
   #status(): engine.StatusResponse {

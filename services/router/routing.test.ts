@@ -97,6 +97,22 @@ test('requests are split by weight, equal ids get equal targets, revisions are h
   expect(onFirst).toBeLessThan(45);
 });
 
+test('a node that has the model goes before one that must load it, and hears which revision is meant', async () => {
+  const ready = new FakeNode('n1', { slotCount: 2 });
+  const other = new FakeNode('n2', { slotCount: 2, model: { ...FAKE_MODEL, loaded: false, loadMs: 60_000 } });
+  const { router, draw, set } = await startRouter([other, ready]);
+  const revisions: (string | undefined)[] = [];
+  ready.draw = async ({ metadata }) => void revisions.push(metadata['x-mesh-revision']);
+  await set([{ name: 'public', targets: [{ model: 'fake', revision: '1', weight: 1 }] }]);
+  for (const model of ['fake', 'public', 'fake']) expect(await draw({ model })).toBe('n1');
+  expect(revisions).toEqual([undefined, '1', undefined]);
+  expect(router.fleet.model('fake', '')).toMatchObject({ nodeCount: 2, loadedCount: 1, loadMs: 60_000 });
+  ready.accepting = false;
+  ready.announce();
+  await expect.poll(() => router.fleet.get('n1')?.usable).toBe(false);
+  expect(await draw({ model: 'fake' })).toBe('n2');
+});
+
 test('a route hides the model of its name, live; requests for other names are untouched', async () => {
   const { draw, set } = await startRouter([one('n1', '1'), one('n2', '2'), one('n3', '7', 'other')]);
   const nodesOf = async (model: string) => new Set(await Promise.all(Array.from({ length: 20 }, () => draw({ model }))));

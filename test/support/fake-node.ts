@@ -2,7 +2,7 @@
  * An inference node made of nothing but its gRPC face, for testing and measuring routers: real
  * sockets, the real Attach protocol, and an answer the test decides.
  */
-import type { Beat } from '#bus';
+import type { Beat, ModelReport } from '#bus';
 import { generation, node as nodeContract } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { type Call, Server, type Writer } from '#grpc';
@@ -40,8 +40,8 @@ export const FAKE_MODEL: ModelInfo = {
 export interface FakeNodeOptions {
   /** Default 1. */
   readonly slotCount?: number;
-  /** Default: FAKE_MODEL. */
-  readonly model?: ModelInfo;
+  /** Default: FAKE_MODEL, loaded. */
+  readonly model?: ModelReport;
   /** Size of the picture in an answer; default 0: none. */
   readonly imageBytes?: number;
 }
@@ -65,7 +65,7 @@ export class FakeNode {
   #announcing = false;
   readonly #slotCount: number;
   readonly #images: generation.Image[];
-  readonly #model: ModelInfo;
+  readonly #model: ModelReport;
   #promised: { leaseId: bigint; cancel: () => void } | undefined;
   #nextLease = 1n;
   readonly #routers = new Map<Writer<nodeContract.AttachResponse>, Urgency | undefined>();

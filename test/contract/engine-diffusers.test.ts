@@ -1,0 +1,17 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe } from 'vitest';
+import { diffusersCommand, diffusersEnv, sayIfAbsent } from '../support/diffusers-engine.js';
+import { modelDir } from '../support/model-folder.js';
+import { describeEngine } from './engine-conformance.js';
+
+const manifest: { loras: { name: string }[] } = JSON.parse(readFileSync(path.join(modelDir, 'mesh.json'), 'utf8'));
+
+describe.skipIf(sayIfAbsent('the conformance of engine-diffusers'))('with PyTorch', () => {
+  describeEngine('engine-diffusers', {
+    command: diffusersCommand,
+    modelDir,
+    env: diffusersEnv,
+    can: { draw: true, detectNaN: true, countTokens: true, pause: true, lora: manifest.loras[0]?.name },
+  });
+});

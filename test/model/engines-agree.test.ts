@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { engine } from '#contracts';
 import { latentShape } from '#model-package';
 import { torchNoise } from '#noise';
@@ -11,6 +11,9 @@ import { packageRoot } from '#runtime';
 import { diffusersCommand, diffusersEnv, diffusersFolder, diffusersPython, sayIfAbsent } from '../support/diffusers-engine.js';
 import { type EngineProcess, startEngine } from '../support/engine-process.js';
 import { modelDir } from '../support/model-folder.js';
+
+// Importing torch and diffusers takes five seconds of a whole core.
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
 
 const PROMPT_COUNT = 20;
 /** Mean over all values of all pictures, in steps of 8 bits. */

@@ -111,8 +111,7 @@ export class Executor {
     const stopWatching = watchSilence(race, {
       clock,
       settings: hedge,
-      predictedMs: slot.loadMs + slot.predictedMs,
-      stepCount: ticket.work.steps * ticket.work.imageCount,
+      expected: { loadMs: slot.loadMs, runMs: slot.predictedMs, stepCount: ticket.work.steps * ticket.work.imageCount },
       onSilent: () => {
         if (second) return;
         const begun = this.#hedge(ticket, slot);

@@ -35,6 +35,7 @@ export class Race {
   #winner: Racer | undefined;
   #shownSteps = 0;
   #firstSigns = 0;
+  #firstSteps = 0;
   #heardAt: number;
 
   constructor(clock: Clock, caller: AbortSignal) {
@@ -46,6 +47,11 @@ export class Race {
   /** Signs of life of the first attempt so far. */
   get signCount(): number {
     return this.#firstSigns;
+  }
+
+  /** Of these, steps. */
+  get stepCount(): number {
+    return this.#firstSteps;
   }
 
   /** Since the last of them, or since it began. */
@@ -76,6 +82,7 @@ export class Race {
       stepped: () => {
         heard();
         steps++;
+        if (!joined) this.#firstSteps = steps;
         if (isLost() || steps <= this.#shownSteps) return false;
         this.#shownSteps = steps;
         return true;
@@ -108,24 +115,40 @@ export interface HedgeSettings {
   readonly floorMs: number;
 }
 
+export interface Expected {
+  /** Until the node has loaded the model; 0 when it has. */
+  readonly loadMs: number;
+  /** After that, to the answer. */
+  readonly runMs: number;
+  /** In which it makes so many steps. */
+  readonly stepCount: number;
+}
+
 /** Calls `onSilent` when the first attempt has given no sign for longer than it should, and again while that lasts. Returns what ends it. */
 export function watchSilence(
   race: Race,
-  options: { clock: Clock; settings: HedgeSettings; predictedMs: number; stepCount: number; onSilent: () => void },
+  options: { clock: Clock; settings: HedgeSettings; expected: Expected; onSilent: () => void },
 ): () => void {
-  const { clock, onSilent, predictedMs, settings, stepCount } = options;
+  const { clock, expected, onSilent, settings } = options;
   const { factor, floorMs } = settings;
-  // A unary call gives no sign before its answer; a stream tells its steps once it has begun.
-  const allowedMs = () => Math.max(floorMs, factor * (race.signCount === 0 ? predictedMs : predictedMs / stepCount));
+  const allowedMs = () => Math.max(floorMs, factor * nextSignMs(race, expected));
   let cancelTimer = () => {};
   const look = () => {
     if (race.decided) return;
     const leftMs = allowedMs() - race.silentMs;
     if (leftMs <= 0) onSilent();
-    cancelTimer = clock.schedule(leftMs > 0 ? leftMs : floorMs, look);
+    // Not later than that: with its next sign the attempt may have less time.
+    cancelTimer = clock.schedule(leftMs > 0 ? Math.min(leftMs, floorMs) : floorMs, look);
   };
-  cancelTimer = clock.schedule(allowedMs(), look);
+  cancelTimer = clock.schedule(floorMs, look);
   return () => cancelTimer();
+}
+
+/** A unary call gives no sign before its answer. A stream says that it has begun, then tells its steps; its pictures come after the last. */
+function nextSignMs(race: Race, { loadMs, runMs, stepCount }: Expected): number {
+  if (race.signCount === 0) return loadMs + runMs;
+  if (race.stepCount === 0) return loadMs + runMs / stepCount;
+  return race.stepCount < stepCount ? runMs / stepCount : runMs;
 }
 
 function lostError(): StatusError {

@@ -712,6 +712,37 @@ test('a stream that falls silent half-way: each step is told once, in order, and
   await expect.poll(ended).toEqual(['won']);
 });
 
+test('a long stream that falls silent at a step is drawn elsewhere after the time of steps, not of the whole', async () => {
+  const { channel, router, silent, stall, joinIdle, events } = await startSilent();
+  router.cost.observe('n1', { ...WORK, steps: 50 }, 4000);
+  silent.betweenSteps = stall;
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x', steps: 50, priority: HIGH });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'step' && event.value.step === 1) await joinIdle();
+    if (event?.$case === 'completed') expect(event.value.nodeId).toBe('n2');
+  }
+  const [begun] = events.filter((event) => event.type === 'hedgeStarted');
+  expect(begun?.silentMs).toBeLessThan(4000);
+});
+
+test('a node that loads the model, as it said it would, is not silent before it has had the time for that', async () => {
+  const [loads, idle] = [new FakeNode('n1', { model: { ...FAKE_MODEL, loaded: false, loadMs: 400 } }), new FakeNode('n2')];
+  const { channel, router, events } = await startRouter([loads], { hedge: HEDGE });
+  await expect.poll(() => router.fleet.get('n1')?.link.connected).toBe(true);
+  router.cost.observe('n1', WORK, 10);
+  loads.draw = async () => {
+    await idle.start();
+    cleanups.unshift(() => idle.stop());
+    router.fleet.follow(joined(idle));
+    await systemClock.sleep(400);
+  };
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'x', priority: HIGH });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'completed') expect(event.value.nodeId).toBe('n1');
+  }
+  expect(events.filter((event) => event.type === 'hedgeStarted')).toEqual([]);
+});
+
 test('when the second attempt fails the first one still counts, and the other way round', async () => {
   const broken = new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: 'broken' });
   const { generate, silent, idle, wakes, stall, joinIdle, ended } = await startSilent();

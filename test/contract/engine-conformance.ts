@@ -243,6 +243,22 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
         kept.abort();
         await expect.poll(() => running.status(), POLL).toMatchObject({ state: engine.EngineState.IDLE });
       });
+
+      test('cancelled while paused it is dropped, also when another is paused before the next step', async () => {
+        const [left, kept] = [new AbortController(), new AbortController()];
+        const paused = begin('leaves', left);
+        await paused.stepped();
+        expect(await running.pause('leaves')).toBe(true);
+        const newcomer = begin('stays', kept);
+        await newcomer.stepped();
+        left.abort();
+        expect(await running.pause('stays')).toBe(true);
+        await expect.poll(() => running.status(), POLL).toMatchObject({ lastRequestId: 'leaves', pausedRequestId: 'stays' });
+        expect(await running.continue('stays')).toBe(true);
+        await newcomer.stepped(newcomer.steps() + 1);
+        kept.abort();
+        await expect.poll(() => running.status(), POLL).toMatchObject({ state: engine.EngineState.IDLE, lastRequestId: 'stays' });
+      });
     });
 
     test.each([

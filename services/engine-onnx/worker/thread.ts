@@ -15,7 +15,8 @@ const port: MessagePort = parentPort ?? fail('expected to run as a worker thread
 const settings = workerData as WorkerSettings;
 const stopCell = new Int32Array(settings.stopCell);
 const pauseCell = new Int32Array(settings.pauseCell);
-let paused: { readonly job: number; readonly go: () => void; readonly drop: () => void } | undefined;
+/** By job: one may be paused before the thread has read that an earlier one is dropped. */
+const paused = new Map<number, { readonly go: () => void; readonly drop: () => void }>();
 /** By the model's full name. */
 const pipelines = new Map<string, Pipeline>();
 
@@ -59,9 +60,9 @@ async function answer(message: ToWorker): Promise<void> {
       return say({ type: 'drawn', job, drawn });
     }
     case 'continue':
-      return paused?.job === job ? paused.go() : undefined;
+      return paused.get(job)?.go();
     case 'drop':
-      return paused?.job === job ? paused.drop() : undefined;
+      return paused.get(job)?.drop();
     default:
       throw new TypeError(`no such message: ${JSON.stringify(message satisfies never)}`);
   }
@@ -72,11 +73,11 @@ async function pause(job: number): Promise<number> {
   const startedAt = systemClock.now();
   try {
     await new Promise<void>((resolve, reject) => {
-      paused = { job, go: resolve, drop: () => reject(cancelled()) };
+      paused.set(job, { go: resolve, drop: () => reject(cancelled()) });
       say({ type: 'paused', job });
     });
   } finally {
-    paused = undefined;
+    paused.delete(job);
   }
   return systemClock.now() - startedAt;
 }

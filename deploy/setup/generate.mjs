@@ -1,12 +1,13 @@
-// Regenerates libs/contracts/generated from proto/. With --check it fails when the result differs
-// from what is committed.
+// Regenerates libs/contracts/generated from proto/, and the descriptors that the Python engine reads. With
+// --check it fails when the result differs from what is committed.
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const committed = path.join(root, 'libs/contracts/generated');
+const descriptors = path.join(root, 'services/engine-diffusers/engine_diffusers/descriptors.binpb');
 const scratch = mkdtempSync(path.join(tmpdir(), 'dmesh-gen-'));
 
 try {
@@ -23,6 +24,7 @@ try {
 
   if (process.argv.includes('--check')) {
     const stale = difference(fresh, committed);
+    if (!existsSync(descriptors) || !readFileSync(descriptors).equals(readFileSync(set))) stale.push(path.basename(descriptors));
     if (stale.length > 0) {
       console.error(`Generated code is stale: ${stale.join(', ')}. Run "npm run gen" and commit the result.`);
       process.exitCode = 1;
@@ -30,6 +32,7 @@ try {
   } else {
     rmSync(committed, { recursive: true, force: true });
     cpSync(fresh, committed, { recursive: true });
+    cpSync(set, descriptors);
   }
 } finally {
   rmSync(scratch, { recursive: true, force: true });

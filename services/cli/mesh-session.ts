@@ -15,7 +15,8 @@ import {
 import type { Context } from './command.js';
 import { createLogView } from './log-view.js';
 
-export interface SessionOptions extends Pick<LocalMeshOptions, 'routerListen' | 'routerCount' | 'natsUrl' | 'tls' | 'onLine'> {
+export interface SessionOptions
+  extends Pick<LocalMeshOptions, 'routerListen' | 'routerCount' | 'natsUrl' | 'tls' | 'onLine' | 'engine' | 'env'> {
   /** CPU nodes; default one node per GPU, or `cpuNodeCount` where there is none. */
   readonly nodeCount: number | undefined;
   readonly cpuNodeCount: number;

@@ -71,7 +71,11 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
         'So many models are kept loaded, as the memory of the engine allows; the longest unused one makes room.',
       ),
     },
-    engine: read.string('DMESH_NODE_ENGINE', 'onnx', 'onnx, or a command line that starts an engine; words are separated by spaces.'),
+    engine: read.string(
+      'DMESH_NODE_ENGINE',
+      'onnx',
+      'onnx, diffusers, or a command line that starts an engine; words are separated by spaces.',
+    ),
     maxRequestBytes: read.bytes('DMESH_NODE_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_NODE_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     slot: {

@@ -7,6 +7,7 @@ import { ConfigError, expectLargeBuffers, packageRoot, processHost, runProgram, 
 import { createLogger, type Logger } from '#telemetry';
 import { type NodeConfig, parseConfig } from './config.js';
 import { twinFaults } from './engine/catalogue.js';
+import { engineCommand } from './engine/command.js';
 import { buildNode, type InferenceNode } from './service.js';
 
 const host = processHost();
@@ -21,12 +22,6 @@ let logger: Logger | undefined;
 let node: InferenceNode | undefined;
 
 expectLargeBuffers();
-
-function engineCommand(engine: string): readonly [string, ...string[]] {
-  if (engine === 'onnx') return [thisProcess.nodePath, path.join(packageRoot, 'dist', 'services', 'engine-onnx', 'main.js')];
-  const [program = '', ...args] = engine.split(' ').filter((word) => word !== '');
-  return [program === 'node' ? thisProcess.nodePath : program, ...args];
-}
 
 await runProgram<NodeConfig>(
   {
@@ -46,7 +41,7 @@ await runProgram<NodeConfig>(
         random: systemRandom,
         logger,
         process: thisProcess,
-        engineCommand: engineCommand(config.engine),
+        engineCommand: engineCommand(config.engine, { nodePath: thisProcess.nodePath, packageRoot }),
         startedAtEpochMs: Date.now(),
       });
       return node.lifecycle;

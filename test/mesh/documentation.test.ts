@@ -49,6 +49,12 @@ test.each([
   expect(rows.filter((row) => !page.includes(row)).join('\n')).toBe('');
 });
 
+test('every setting of engine-diffusers is described', async () => {
+  const page = await read('docs/operations.md');
+  const names = (await read('services/engine-diffusers/engine_diffusers/config.py')).matchAll(/(?:choice|integer|text)\("(DMESH_\w+)", /g);
+  expect([...names].map(([, name]) => name).filter((name) => !page.includes(`| \`${name}\` |`))).toEqual([]);
+});
+
 test('every metric is described', async () => {
   const page = await read('docs/operations.md');
   const missing: string[] = [];

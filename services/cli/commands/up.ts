@@ -1,5 +1,6 @@
 /** dmesh up: a whole mesh on this machine, until Ctrl-C. */
 import { createServer } from 'node:net';
+import path from 'node:path';
 import { connectMesh } from '#client';
 import type { LocalMesh } from '#local-mesh';
 import { systemClock } from '#runtime';
@@ -16,6 +17,8 @@ const usage = `dmesh up [options]
   Ctrl-C (a second Ctrl-C does not wait). What dies is started again.
 
       --nodes N        nodes on the CPU; default one node for each GPU, or 1 without any
+      --engine ENGINE  onnx, diffusers (npm run setup:diffusers), or a command line; default DMESH_NODE_ENGINE or onnx
+      --model FOLDER   model folder to serve; default DMESH_NODE_MODEL_DIR or the embedded model
       --routers N      routers; the first gets --router-port, the others free ports; default 1
       --router-port N  default 50051; 0 takes a free one
       --draw           draw one picture into images/ when the mesh is ready, with seed ${FIRST_PICTURE.seed}
@@ -34,6 +37,8 @@ export const up: Command = { name: 'up', summary: 'start a whole mesh on this ma
 async function run(args: readonly string[], context: Context): Promise<ExitCode> {
   const read = new Arguments(args, {
     nodes: { type: 'string' },
+    engine: { type: 'string' },
+    model: { type: 'string' },
     routers: { type: 'string' },
     'router-port': { type: 'string' },
     draw: { type: 'boolean' },
@@ -51,9 +56,13 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
 
   const { terminal, signal } = context;
   const startedAt = systemClock.now();
+  const engine = read.text('engine');
+  const model = read.text('model');
   const options = {
     nodeCount,
     cpuNodeCount: 1,
+    ...(engine === undefined ? {} : { engine }),
+    ...(model === undefined ? {} : { env: { node: { DMESH_NODE_MODEL_DIR: path.resolve(model) } } }),
     routerCount,
     routerListen: `127.0.0.1:${port}`,
     natsUrl: context.env.NATS_URL,

@@ -1,0 +1,81 @@
+"""What does an exception of torch mean: too little memory, a lost GPU context, or a fault of the engine?"""
+
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from .errors import Code, StatusError, clip
+from .log import Log
+
+T = TypeVar("T")
+
+# After one of these every further call in this process fails, or worse, gives wrong numbers.
+_CONTEXT_FAULT = re.compile(
+    r"illegal (?:memory access|instruction|address)|launch (?:failure|failed)|device-side assert|uncorrectable ECC|"
+    r"misaligned address|hardware stack error|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|"
+    r"CUDNN_STATUS_EXECUTION_FAILED|GPU is lost|device (?:is )?lost|driver shutting down|Xid",
+    re.IGNORECASE,
+)
+_CPU_OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator: can't allocate memory|not enough memory")
+_CUDA_OUT_OF_MEMORY = re.compile(r"CUDA error: out of memory|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+_SIZE = r"([\d.]+) (bytes|KiB|MiB|GiB)"
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and bool(_CPU_OUT_OF_MEMORY.search(text) or _CUDA_OUT_OF_MEMORY.search(text))
+
+
+def is_context_fault(error: BaseException) -> bool:
+    """Of torch alone: a sentence of a file's name must not end the process."""
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and bool(_CONTEXT_FAULT.search(str(error)))
+
+
+def out_of_memory(error: BaseException) -> StatusError:
+    """RESOURCE_EXHAUSTED/OUT_OF_MEMORY with what was wanted and what was free, as far as torch says."""
+    text = str(error)
+    metadata = {}
+    for name, pattern in (("needed_bytes", f"Tried to allocate {_SIZE}"), ("free_bytes", f"of which {_SIZE} is free")):
+        found = re.search(pattern, text)
+        if found:
+            metadata[name] = str(int(float(found[1]) * _UNITS[found[2]]))
+    figures = ", ".join(f"{name} {value}" for name, value in metadata.items())
+    return StatusError(
+        Code.RESOURCE_EXHAUSTED,
+        "OUT_OF_MEMORY",
+        f"the memory did not suffice, also after all caches were freed{f' ({figures})' if figures else ''}",
+        metadata=metadata,
+    )
+
+
+def with_retry(action: Callable[[], T], relieve: Callable[[], None]) -> T:
+    """Once more after an out-of-memory, when `relieve` has made room."""
+    try:
+        return action()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out here the first exception is gone, and with it its frames, which hold tensors.
+    relieve()
+    try:
+        return action()
+    except Exception as error:
+        raise (out_of_memory(error) if is_out_of_memory(error) else error) from None
+
+
+def translate(error: BaseException, log: Log) -> Exception:
+    """What the caller is told. What was not foreseen goes to the log with its traceback."""
+    if isinstance(error, StatusError):
+        return error.with_traceback(None)  # frames hold tensors
+    if is_out_of_memory(error):
+        return out_of_memory(error)
+    log("error", "unforeseen", error=str(error), traceback="".join(traceback.format_exception(error))[-6000:])
+    return StatusError(Code.INTERNAL, "INTERNAL", clip(f"{type(error).__name__}: {error}", 500))

@@ -109,11 +109,17 @@ export class FollowedFiles {
     this.#seen = look;
     const faults = looks.flatMap((one, index) => faultOf(one, paths[index] ?? '', maxBytes));
     if (faults.length > 0) return faults;
+    const contents = await Promise.all(paths.map(readOrFault));
+    const unread = contents.filter((content) => typeof content === 'string');
+    if (unread.length > 0) {
+      this.#seen = `${look} unread`; // may pass without a change of the file: read again at the next look
+      return unread;
+    }
+    if (this.#stopped) return [];
     try {
-      const contents = await Promise.all(paths.map((file) => readFile(file)));
-      return this.#stopped ? [] : take(contents);
+      return take(contents.filter((content) => typeof content !== 'string'));
     } catch (error) {
-      return [`expected readable files, got ${codeOf(error)}`];
+      return [`expected files that can be used (${paths.join(', ')}), got ${codeOf(error)}`];
     }
   }
 }
@@ -123,6 +129,14 @@ interface Look {
   readonly sizeBytes: number;
   /** Why it could not be looked at. */
   readonly code?: string;
+}
+
+async function readOrFault(file: string): Promise<Buffer | string> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    return unreadable(file, codeOf(error));
+  }
 }
 
 async function lookAt(file: string): Promise<Look> {
@@ -136,8 +150,12 @@ async function lookAt(file: string): Promise<Look> {
 }
 
 function faultOf({ code, sizeBytes }: Look, file: string, maxBytes: number): readonly string[] {
-  if (code !== undefined) return [`${file}: expected a readable file, got ${code}`];
+  if (code !== undefined) return [unreadable(file, code)];
   return sizeBytes > maxBytes ? [`${file}: expected at most ${maxBytes} bytes, got ${sizeBytes}`] : [];
+}
+
+function unreadable(file: string, code: string): string {
+  return `${file}: expected a readable file, got ${code}`;
 }
 
 function codeOf(error: unknown): string {

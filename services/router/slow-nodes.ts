@@ -28,8 +28,8 @@ export interface SlowNodesOptions {
 const RETURN_RATIO = 2 / 3;
 
 export class SlowNodes {
-  /** Would be in quarantine, were there enough others. */
-  readonly #kept = new Set<string>();
+  /** Would be in quarantine, were there enough others. By life: nothing is kept of nodes that are gone. */
+  readonly #kept = new WeakSet<FleetNode>();
 
   constructor(private readonly options: SlowNodesOptions) {}
 
@@ -38,7 +38,7 @@ export class SlowNodes {
     const { cost, settings } = this.options;
     cost.observe(node.nodeId, work, tookMs);
     const slowness = cost.slowness(node.nodeId, work.model);
-    if (slowness <= settings.quarantineRatio) this.#kept.delete(node.nodeId);
+    if (slowness <= settings.quarantineRatio) this.#kept.delete(node);
     else if (node.breaker.state === 'closed') this.#quarantine(node, work.model, slowness);
   }
 
@@ -54,7 +54,7 @@ export class SlowNodes {
     const { cost, settings } = this.options;
     const slowness = paceOf(tookMs, expectedMs) / cost.fleetPace(work.model);
     const allowed = Math.max(settings.slowRatio, RETURN_RATIO * settings.quarantineRatio);
-    if (slowness > allowed) throw tooSlow(tookMs, allowed * expectedMs);
+    if (slowness > allowed) throw tooSlow({ tookMs, slowness, allowed });
     cost.judgeAnew(node.nodeId);
   }
 
@@ -65,8 +65,8 @@ export class SlowNodes {
     const isProvable = settings.quarantineRatio * expectedMs < DEFAULT_SETTINGS.probeTimeoutMs;
     const isSpare = node.beat.models.every(({ name, revision }) => fleet.takes(name, revision, node));
     if (isProvable && isSpare && node.breaker.eject('tooSlow', `takes ${slowness.toFixed(1)} times what it should`)) return;
-    if (this.#kept.has(node.nodeId)) return;
-    this.#kept.add(node.nodeId);
+    if (this.#kept.has(node)) return;
+    this.#kept.add(node);
     emit({ type: 'slowNodeKept', nodeId: node.nodeId, slowness });
   }
 
@@ -75,10 +75,10 @@ export class SlowNodes {
   }
 }
 
-function tooSlow(tookMs: number, allowedMs: number): StatusError {
+function tooSlow({ tookMs, slowness, allowed }: { tookMs: number; slowness: number; allowed: number }): StatusError {
   return new StatusError({
     code: Code.DEADLINE_EXCEEDED,
     reason: Reason.EXECUTION_TIMEOUT,
-    message: `expected the canary within ${Math.round(allowedMs)} ms, it took ${Math.round(tookMs)} ms`,
+    message: `expected the canary to take at most ${allowed.toFixed(1)} times what it should, it took ${slowness.toFixed(1)} times that, ${Math.round(tookMs)} ms`,
   });
 }

@@ -635,6 +635,34 @@ describe('a pause', () => {
     expect(said).toEqual(['pause', 'resume']);
   });
 
+  test('that the newcomer has left leaves none of it to the next call, if that is not ready', async () => {
+    let answer: (paused: boolean) => void = () => {};
+    const low = await runLow(
+      1000,
+      () =>
+        new Promise((resolve) => {
+          answer = resolve;
+        }),
+    );
+    const a = router();
+    a.bid(high());
+    const gone = new AbortController();
+    const taking = slot.take(a.last(), gone.signal);
+    a.bid(high());
+    gone.abort(new Error('gone'));
+    await expect(taking).rejects.toThrow('gone');
+    let isNext = false;
+    const next = slot.take(a.last(), never, false).then(() => {
+      isNext = true;
+    });
+    answer(true);
+    await clock.advance(0);
+    expect(isNext).toBe(false);
+    expect(said).toEqual(['pause', 'resume']);
+    low.release();
+    await next;
+  });
+
   test('of a request that is given up leaves the newcomer undisturbed', async () => {
     const low = await runLow(1000);
     const [a, b] = [router(), router()];

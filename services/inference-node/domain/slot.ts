@@ -109,7 +109,13 @@ type Next =
       readonly preempts: boolean;
       readonly cancelLapse: () => void;
     }
-  | { readonly kind: 'staged'; readonly admit: () => void; readonly evict: (reason: StatusError) => void };
+  | {
+      readonly kind: 'staged';
+      /** The running request is paused for it; other calls wait for its end, though it may be off the engine already. */
+      readonly preempts: boolean;
+      readonly admit: () => void;
+      readonly evict: (reason: StatusError) => void;
+    };
 
 const NONE: Next = { kind: 'none' };
 /** Assumed length of a run while nothing is known about it. */
@@ -201,12 +207,12 @@ export class Slot {
     this.check(leaseId);
     signal.throwIfAborted();
     const granted = this.#isPromised(leaseId);
-    const preempts = this.#next.kind === 'promised' && this.#next.preempts;
+    const preempts = ready && this.#next.kind === 'promised' && this.#next.preempts;
     if (granted) this.#revokePromise();
     const id = granted && leaseId !== undefined ? leaseId : this.#nextLeaseId++;
     if (!this.#taken) return this.#run(id, 0);
-    const staged = this.#stage(id, signal);
-    if (preempts && ready) void this.#pauseRunning();
+    const staged = this.#stage(id, signal, preempts);
+    if (preempts) void this.#pauseRunning();
     return staged;
   }
 
@@ -282,7 +288,7 @@ export class Slot {
     running.pausedAt = this.#options.clock.now();
     this.#running = undefined;
     this.#paused = running;
-    if (this.#next.kind === 'staged') return this.#next.admit();
+    if (this.#next.kind === 'staged' && this.#next.preempts) return this.#next.admit();
     this.#resumePaused(); // the call has left meanwhile
     this.#settle();
   }
@@ -299,7 +305,7 @@ export class Slot {
     paused.control?.resume();
   }
 
-  #stage(id: bigint, signal: AbortSignal): Promise<Lease> {
+  #stage(id: bigint, signal: AbortSignal, preempts: boolean): Promise<Lease> {
     const cameAt = this.#options.clock.now();
     return new Promise((resolve, reject) => {
       const leave = () => {
@@ -314,6 +320,7 @@ export class Slot {
       signal.addEventListener('abort', onAbort, { once: true });
       this.#next = {
         kind: 'staged',
+        preempts,
         admit: () => {
           leave();
           resolve(this.#run(id, this.#options.clock.now() - cameAt));

@@ -132,6 +132,11 @@ export class Catalogue {
     throw faulty ? notLoadable(faultOf(faulty) ?? 'it has none of that revision') : unknownModel(wanted ?? '', revision, models);
   }
 
+  /** The same as it is now; undefined when it is not offered any more. */
+  latest(model: ModelFolder): CatalogueModel | undefined {
+    return this.#shown(this.#of(model));
+  }
+
   /** What an engine that has just started loads, one after the other: what it had last, else the first that can be loaded. */
   *toStartWith(): Generator<ModelFolder, void> {
     const { loadedLimit } = this.#options;

@@ -36,8 +36,7 @@ export class Loader {
     const { catalogue, supervisor } = this.options;
     const { engine } = supervisor;
     if (!engine) return; // for the executor to say
-    const loaded = catalogue.models.find(({ dir }) => dir === model.dir)?.loaded ?? false;
-    if (loaded) return catalogue.used(model);
+    if (catalogue.latest(model)?.loaded) return catalogue.used(model);
     const stopTelling = this.#tellEnd(model, lease, request.runMs);
     const loading = supervisor.load(engine, model).finally(stopTelling);
     try {

@@ -124,7 +124,7 @@ async function draw(
   };
   const runMs = parts.estimate.predictMs(work.drawable) ?? 0;
   await parts.loader.load(wanted, lease, { signal: call.signal, runMs });
-  const { determinismClass } = parts.catalogue.find(wanted.info.name, wanted.info.revision);
+  const { determinismClass } = parts.catalogue.latest(wanted) ?? wanted;
   const drawn = await parts.executor.run(work, lease, {
     signal: call.signal,
     deadlineAt: call.deadlineAt,

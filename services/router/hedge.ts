@@ -144,7 +144,7 @@ export function watchSilence(
   return () => cancelTimer();
 }
 
-/** A unary call gives no sign before its answer. A stream says that it has begun, then tells its steps; its pictures come after the last. */
+/** A unary call gives no sign before its answer. A stream says that it has begun, then tells steps; pictures come after the last. */
 function nextSignMs(race: Race, { loadMs, runMs, stepCount }: Expected): number {
   if (race.signCount === 0) return loadMs + runMs;
   if (race.stepCount === 0) return loadMs + runMs / stepCount;

@@ -17,9 +17,9 @@ import { finish, printTable, quantile, rounded } from './support/report.js';
 const NODES = 1000;
 const SWARMS = 2;
 const ROUTERS = 4;
-const PICTURE_MS = 8000;
+const PICTURE_MS = 20_000;
 const LOAD = 1.05;
-const WARM_UP_MS = 2 * PICTURE_MS;
+const WARM_UP_MS = 1.5 * PICTURE_MS;
 const MEASURED_MS = 30_000;
 /** What libuv's sampling adds to every figure of nodejs_eventloop_lag. */
 const SAMPLING_MS = 10;

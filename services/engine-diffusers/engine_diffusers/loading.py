@@ -22,6 +22,13 @@ from .z_image import ZImageModel
 _Z_IMAGE_PARTS = ("tokenizer", "scheduler", "transformer", "text_encoder", "vae")
 
 
+def be_quiet() -> None:
+    """The log tells of progress; bars on standard error would be lines of it."""
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+
+
 def load(model_dir: str, options: Options, log: Log) -> Model:
     """FAILED_PRECONDITION/MODEL_UNUSABLE names what is missing or wrong; a load that fails leaves no memory behind."""
     folder = read_folder(model_dir, verify=options.verify)

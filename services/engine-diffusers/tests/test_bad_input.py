@@ -13,7 +13,7 @@ from conftest import MODEL_DIR, draw, drawing, noise, quiet
 from safetensors.torch import load_file, save_file
 
 from engine_diffusers.adapters import Adapters
-from engine_diffusers.config import Options
+from engine_diffusers.config import ConfigError, Options, parse_config
 from engine_diffusers.contract import message
 from engine_diffusers.drawing import Model
 from engine_diffusers.errors import Code, StatusError
@@ -85,6 +85,25 @@ def test_an_altered_file(folder: Path) -> None:
     weights.write_bytes(content)
     with pytest.raises(StatusError, match="expected SHA-256"):
         load(str(folder), Options(), quiet)
+
+
+def test_an_attention_kernel_that_is_none() -> None:
+    with pytest.raises(StatusError, match="attention nonsense") as caught:
+        load(str(MODEL_DIR), Options(attention="nonsense"), quiet)
+    assert caught.value.reason == "MODEL_UNUSABLE"
+
+
+def test_every_bad_setting_is_named_at_once() -> None:
+    env = {
+        "DMESH_ENGINE_SOCKET": "relative.sock",
+        "DMESH_ENGINE_DTYPE": "fp16",
+        "DMESH_ENGINE_THREADS": "0",
+        "DMESH_ENGINE_COMPILE": "100x64",
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_config(env)
+    assert [line.split(":")[0] for line in sorted(str(caught.value).splitlines())] == sorted(env)
+    assert parse_config({}).options == Options()
 
 
 def lora_file(path: Path, keys: dict[str, tuple[int, ...]]) -> Path:

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -39,6 +39,14 @@ test('readModelPackage() names every missing file, those an engine adds included
   await cp(path.join(modelDir, 'mesh.json'), path.join(dir, 'mesh.json'));
   await expect(readModelPackage(dir, ['onnx/extra.onnx'])).rejects.toEqual(unusable('vae/config.json'));
   await expect(readModelPackage(dir, ['onnx/extra.onnx'])).rejects.toEqual(unusable('onnx/extra.onnx'));
+});
+
+test('readModelPackage() leaves the parts of other families to their engine', async () => {
+  const manifest = JSON.parse(await readFile(path.join(modelDir, 'mesh.json'), 'utf8'));
+  await writeFile(path.join(dir, 'mesh.json'), JSON.stringify({ ...manifest, family: 'stable-diffusion', loras: [] }));
+  await expect(readModelPackage(dir)).rejects.toEqual(unusable('lacks model_index.json'));
+  await writeFile(path.join(dir, 'model_index.json'), '{}');
+  expect((await readModelPackage(dir)).info.family).toBe('stable-diffusion');
 });
 
 test('readModelPackage() names every wrong field of mesh.json', async () => {

@@ -27,8 +27,11 @@ export interface ModelPackage {
 const MANIFEST = 'mesh.json';
 
 /** What every engine needs beside mesh.json. */
-const DIFFUSERS_FILES = [
-  'model_index.json',
+const NEEDED_FILES = ['model_index.json'] as const;
+
+/** What a model of this family has besides. Parts of other families have other names, which their engine knows. */
+const Z_IMAGE = 'z-image';
+const Z_IMAGE_FILES = [
   'scheduler/scheduler_config.json',
   'tokenizer/tokenizer.json',
   'tokenizer/tokenizer_config.json',
@@ -46,7 +49,7 @@ export async function readModelPackage(dir: string, alsoNeeded: readonly string[
   const parsed = parseManifest(bytes.toString('utf8'));
   if (!parsed.ok) throw modelUnusable(`${MANIFEST} in ${folder}: ${parsed.faults.join('; ')}`);
   const { info, loraFiles, digests } = parsed.manifest;
-  const needed = new Set([...DIFFUSERS_FILES, ...alsoNeeded, ...loraFiles.values()]);
+  const needed = new Set([...NEEDED_FILES, ...(info.family === Z_IMAGE ? Z_IMAGE_FILES : []), ...alsoNeeded, ...loraFiles.values()]);
   const missing = await missingFiles(folder, [...needed]);
   if (missing.length > 0) throw modelUnusable(`model folder ${folder} lacks ${missing.join(', ')}`);
   return {

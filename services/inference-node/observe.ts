@@ -85,9 +85,9 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
       case 'busStale':
         return logger.warn({ server: event.server }, 'NATS answers no pings');
       case 'busConnectFailed':
-        return logger.warn({ server: event.server, why: event.cause }, 'NATS cannot be reached; serving without it');
+        return logger.warn({ server: event.server, why: event.cause }, 'NATS not reached; serving without it');
       case 'busError':
-        return logger.warn({ why: event.cause }, 'NATS complained');
+        return logger.warn({ why: event.cause }, 'NATS error');
       case 'busHandlerFailed':
         return logger.error({ subject: event.subject, error: event.error }, 'a message could not be handled');
       case 'imageEncoded':

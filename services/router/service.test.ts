@@ -1,5 +1,5 @@
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from 'node:net';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, expect, onTestFinished, test, vi } from 'vitest';
 import type { BreakerEvent } from '#breaker';
 import type { MembershipEvent } from '#bus';
 import { generation } from '#contracts';
@@ -8,6 +8,7 @@ import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { Access } from './access.js';
+import { FleetNode } from './dispatch/fleet-node.js';
 import type { RouterEvent } from './events.js';
 import { createRouter, type RouterOptions } from './service.js';
 
@@ -363,6 +364,22 @@ test('a request waits for a much faster node that is busy rather than start on a
   release.open();
   await Promise.all([first, second]);
   expect(fast.started).toEqual(['r1', 'r2']);
+});
+
+test('a node is not asked for each of many sizes that wait', async () => {
+  const nodes = [new FakeNode('n1'), new FakeNode('n2')];
+  const release = gate();
+  for (const node of nodes) node.draw = busyWith(release.opened);
+  const { generate, router } = await startRouter(nodes);
+  const answers = Array.from({ length: 42 }, (_, i) => generate({ steps: 1 + i }));
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(40);
+  const asked = vi.spyOn(FleetNode.prototype, 'canTake');
+  onTestFinished(() => asked.mockRestore());
+  router.dispatcher.pump();
+  await Promise.resolve();
+  expect(asked.mock.calls.length).toBeLessThan(10);
+  release.open();
+  await Promise.all(answers);
 });
 
 test('each model has its own nodes: what waits for one holds up nobody who waits for the other', async () => {

@@ -252,7 +252,7 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
         const newcomer = begin('stays', kept);
         await newcomer.stepped();
         left.abort();
-        expect(await running.pause('stays')).toBe(true);
+        await expect.poll(() => running.pause('stays'), POLL).toBe(true); // as soon as the other is gone
         await expect.poll(() => running.status(), POLL).toMatchObject({ lastRequestId: 'leaves', pausedRequestId: 'stays' });
         expect(await running.continue('stays')).toBe(true);
         await newcomer.stepped(newcomer.steps() + 1);

@@ -81,8 +81,9 @@ async function drawn(
     items: [{ seed, latents }],
     loras,
   };
-  for await (const { event } of on.generate(request)) if (event?.$case === 'image') return event.value.data;
-  return expect.fail('no picture came');
+  let rgb: Uint8Array | undefined;
+  for await (const { event } of on.generate(request)) if (event?.$case === 'image') rgb = event.value.data; // to its end, when the engine is free
+  return rgb ?? expect.fail('no picture came');
 }
 
 function meanDifference(a: Uint8Array, b: Uint8Array): number {

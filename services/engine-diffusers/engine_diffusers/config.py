@@ -117,7 +117,9 @@ def compile_sizes(text: str) -> list[tuple[int, int]]:
 
 def _sizes(text: str, fault: Callable[[str], None]) -> str:
     try:
-        compile_sizes(text)
+        fits = all(side > 0 and side % 16 == 0 for size in compile_sizes(text) for side in size)
     except ValueError:
-        fault(f'DMESH_ENGINE_COMPILE: expected off or sizes such as 1024x1024,768x768, got "{text}"')
+        fits = False
+    if not fits:
+        fault(f'DMESH_ENGINE_COMPILE: expected off or sizes, multiples of 16, such as 1024x1024,768x768, got "{text}"')
     return text

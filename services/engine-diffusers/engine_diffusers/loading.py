@@ -8,6 +8,7 @@ import diffusers
 import torch
 import transformers
 
+from .any_pipeline import PipelineModel
 from .config import Options, compile_sizes
 from .device import Placement, free_cached, place
 from .drawing import Model, now_ms
@@ -19,6 +20,13 @@ from .z_image import ZImageModel
 
 # In this order: the largest comes while the most memory is free of the rest.
 _Z_IMAGE_PARTS = ("tokenizer", "scheduler", "transformer", "text_encoder", "vae")
+
+
+def be_quiet() -> None:
+    """The log tells of progress; bars on standard error would be lines of it."""
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
 
 
 def load(model_dir: str, options: Options, log: Log) -> Model:
@@ -37,7 +45,7 @@ def load(model_dir: str, options: Options, log: Log) -> Model:
     try:
         if folder.is_z_image:
             return _load_z_image(folder, placement, options, log)
-        raise model_unusable(f"model_index.json of {folder.info.name}: no way to draw with {folder.pipeline_class}")
+        return _load_pipeline(folder, placement, options, log)
     except StatusError:
         free_cached(placement.device)
         raise
@@ -76,6 +84,29 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
     return model
 
 
+def _load_pipeline(folder: ModelFolder, placement: Placement, options: Options, log: Log) -> PipelineModel:
+    if not hasattr(diffusers, folder.pipeline_class):
+        raise model_unusable(
+            f"model_index.json of {folder.info.name}: diffusers has no {folder.pipeline_class or 'pipeline without a name'}"
+        )
+    started_at_ms = now_ms()
+    pipe = _or_unusable(
+        f"model {folder.info.name}",
+        lambda: diffusers.DiffusionPipeline.from_pretrained(folder.dir, dtype=placement.dtype, local_files_only=True).to(placement.device),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    total = folder.weight_bytes
+    log(
+        "info",
+        "pipeline loaded",
+        pipeline=folder.pipeline_class,
+        bytes_done=total,
+        bytes_total=total,
+        took_ms=round(now_ms() - started_at_ms),
+    )
+    return PipelineModel(folder, pipe, placement, options)
+
+
 def _load_component(folder: ModelFolder, component: Component, dtype: torch.dtype, device: torch.device) -> Any:
     library = {"diffusers": diffusers, "transformers": transformers}.get(component.library)
     kind = getattr(library, component.class_name, None)
@@ -90,8 +121,7 @@ def _load_component(folder: ModelFolder, component: Component, dtype: torch.dtyp
 def _from_pretrained(kind: Any, path: Path, component: Component, dtype: torch.dtype, device: torch.device) -> Any:
     if component.weight_bytes == 0:
         return kind.from_pretrained(path, local_files_only=True)
-    precision = {"torch_dtype" if component.library == "diffusers" else "dtype": dtype}
-    module, found = kind.from_pretrained(path, local_files_only=True, output_loading_info=True, **precision)
+    module, found = kind.from_pretrained(path, local_files_only=True, output_loading_info=True, dtype=dtype)
     missing = list(found["missing_keys"])
     if missing:
         raise ValueError(f"its files lack {len(missing)} weights: {listed(missing)}")

@@ -52,7 +52,7 @@ def _set_environment(config: Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same bytes each time
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less memory lost between sizes
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less memory lost between sizes
     if config.options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -126,7 +126,9 @@ def _import_torch(config: Config) -> None:
     import torch
 
     torch.set_num_threads(config.thread_count)
-    from . import loading  # noqa: F401
+    from . import loading
+
+    loading.be_quiet()
 
 
 def _remove_stale_socket(path: str) -> None:

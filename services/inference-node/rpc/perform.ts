@@ -1,6 +1,6 @@
 /**
- * What both generate methods do: validate → take the slot → load the model, if need be → draw → encode. The slot is free again
- * when the engine has handed over its pixels; encoding overlaps with the next request.
+ * What both generate methods do: validate → take the slot → load the model, if need be → draw → encode. The slot
+ * is free again when the engine has handed over its pixels; encoding overlaps with the next request.
  */
 import { type engine, type generation, priorityName } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';

@@ -26,7 +26,7 @@ import {
 import type { RouterEvent } from '../events.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
-import { kindOf, type Ticket } from './ticket.js';
+import { kindOf, needsOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
 export interface Slot {
@@ -247,8 +247,9 @@ export class Dispatcher {
     for (const node of fleet) if (node.link.freeCount > 0 && node.usable) idle.add(node);
     const refused = new Set<string>();
     while (idle.size > 0) {
+      const taken = new Map<string, boolean>();
       const next = this.#next({
-        fits: (waiting) => !refused.has(kindOf(waiting)) && anyCanTake(idle, waiting),
+        fits: (waiting) => !refused.has(kindOf(waiting)) && anyCanTake(idle, waiting, taken),
         placementOf: (waiting) => place(this.#candidates(waiting)),
       });
       if (!next) return;
@@ -349,11 +350,12 @@ export class Dispatcher {
    */
   #bidForBusyNodes(): void {
     const { fleet, queue } = this.#options;
-    const kinds = [...queue.oneOfEachKind()];
-    // Nodes that could take the same kinds are served alike: looked up once, not for each of a thousand.
+    const needs = new Map<string, Ticket>();
+    for (const ticket of queue.oneOfEachKind()) needs.set(needsOf(ticket), ticket);
+    // Nodes that could take the same requests are served alike: looked up once, not for each of a thousand.
     const known = new Map<string, Bid | undefined>();
     const bestFor = (node: FleetNode) => {
-      const takes = kinds.map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
+      const takes = [...needs.values()].map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
       if (!known.has(takes)) known.set(takes, this.#bestFor(node));
       return known.get(takes);
     };
@@ -362,7 +364,7 @@ export class Dispatcher {
     for (const node of fleet) {
       const { link } = node;
       // An idle node that was passed over has a faster one behind it: not worth a bid.
-      if (!link.bidding && (kinds.length === 0 || link.freeCount > 0 || !node.usable)) continue;
+      if (!link.bidding && (needs.size === 0 || link.freeCount > 0 || !node.usable)) continue;
       const best = bestFor(node);
       if (best) busy.push({ node, best, freeInMs: link.freeInMs });
       if (!link.bidding) continue;
@@ -421,9 +423,9 @@ export class Dispatcher {
     const served = new Map<string, boolean>();
     for (const waiter of [...this.#waiters.values()]) {
       const { ticket } = waiter;
-      const kind = kindOf(ticket);
-      const could = served.get(kind) ?? fleet.couldServe(ticket);
-      served.set(kind, could);
+      const needs = needsOf(ticket);
+      const could = served.get(needs) ?? fleet.couldServe(ticket);
+      served.set(needs, could);
       if (could) waiter.strandedAt = undefined;
       else {
         waiter.strandedAt ??= clock.now();
@@ -545,9 +547,12 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket): boolean {
-  for (const node of nodes) if (node.canTake(ticket)) return true;
-  return false;
+/** `known`: the answers so far, by what is needed. */
+function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket, known: Map<string, boolean>): boolean {
+  const needs = needsOf(ticket);
+  const can = known.get(needs) ?? [...nodes].some((node) => node.canTake(ticket));
+  known.set(needs, can);
+  return can;
 }
 
 /** At most so many, the soonest first; in no order when that is all of them. */

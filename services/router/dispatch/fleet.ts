@@ -103,9 +103,9 @@ export class Fleet {
 
   /**
    * Who may be called with this request now or as soon as a slot is free: everybody in a small mesh, SAMPLE_COUNT
-   * idle and as many busy ones in a large one, and of those that would have to load its model as many again. The best of so many random ones is nearly the best of all (power of
-   * choices: Mitzenmacher, 2001), at a price that does not grow with the mesh; and routers that ask at the same
-   * time do not all fall on the same node.
+   * idle and as many busy ones in a large one, and of those that would have to load its model as many again. The
+   * best of so many random ones is nearly the best of all (power of choices: Mitzenmacher, 2001), at a price that
+   * does not grow with the mesh; and routers that ask at the same time do not all fall on the same node.
    */
   candidates(ticket: Ticket): FleetNode[] {
     this.#list ??= [...this.#nodes.values()];

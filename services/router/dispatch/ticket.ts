@@ -37,3 +37,8 @@ export interface Ticket extends Waiting {
 export function kindOf({ kind, tried }: Ticket): string {
   return tried.size === 0 ? kind : [kind, ...tried].join('\n');
 }
+
+/** Equal for requests that the same nodes could take, whatever they cost there. Callers choose sizes: there are far fewer of these than kinds. */
+export function needsOf({ work, revision, loraNames, tried }: Ticket): string {
+  return [work.model, revision, loraNames.join('\t'), ...tried].join('\n');
+}

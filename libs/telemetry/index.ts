@@ -9,7 +9,6 @@ export {
   type Logger,
   type LoggerOptions,
   type LogLevel,
-  silentLogger,
 } from './logger.js';
 export {
   type Counter,

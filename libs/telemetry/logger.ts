@@ -60,9 +60,6 @@ export function createLogger(options: LoggerOptions): Logger {
   });
 }
 
-/** Drops every line: for tests and for tools that print by themselves. */
-export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {}, announce() {}, child: () => silentLogger };
-
 const FLUSH_MS = 5;
 /** Written before FLUSH_MS when there is this much. */
 const BATCH_BYTES = 8 * 1024;

@@ -89,7 +89,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
     preemption: {
       mode: read.choice(
         'DMESH_NODE_PREEMPTION',
-        'off',
+        'high',
         ['off', 'high', 'short'],
         'high: a running request is paused for a HIGH one; short: also for one much shorter than what it still needs.',
       ),

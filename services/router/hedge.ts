@@ -88,9 +88,9 @@ export class Race {
         return true;
       },
       answers: () => {
-        if (isLost()) throw lostError();
+        if (isLost()) throw cancelled(SOONER);
         this.#winner = racer;
-        for (const [other, controller] of this.#stops) if (other !== racer) controller.abort(lostError());
+        for (const [other, controller] of this.#stops) if (other !== racer) controller.abort(cancelled(SOONER));
       },
       get lost() {
         return isLost();
@@ -102,7 +102,7 @@ export class Race {
 
   /** Nothing any attempt could answer is wanted any more. */
   end(): void {
-    for (const controller of this.#stops.values()) controller.abort(lostError());
+    for (const controller of this.#stops.values()) controller.abort(cancelled('no attempt is wanted any more'));
   }
 }
 
@@ -151,6 +151,8 @@ function nextSignMs(race: Race, { loadMs, runMs, stepCount }: Expected): number 
   return race.stepCount < stepCount ? runMs / stepCount : runMs;
 }
 
-function lostError(): StatusError {
-  return new StatusError({ code: Code.CANCELLED, reason: Reason.CANCELLED, message: 'another node was sooner' });
+const SOONER = 'another node was sooner';
+
+function cancelled(message: string): StatusError {
+  return new StatusError({ code: Code.CANCELLED, reason: Reason.CANCELLED, message });
 }

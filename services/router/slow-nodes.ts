@@ -7,7 +7,7 @@ import { DEFAULT_SETTINGS } from '#breaker';
 import { Code, type Emit, Reason, StatusError } from '#core';
 import { type CostModel, paceOf, type Work } from '#scheduling';
 import type { Fleet } from './dispatch/fleet.js';
-import type { FleetNode } from './dispatch/fleet-node.js';
+import { type FleetNode, loadMsOf } from './dispatch/fleet-node.js';
 import type { RouterEvent } from './events.js';
 
 export interface SlownessSettings {
@@ -42,11 +42,13 @@ export class SlowNodes {
     else if (node.breaker.state === 'closed') this.#quarantine(node, work.model, slowness);
   }
 
-  /** What a canary of this node draws, when it is in quarantine: something whose time is known. */
+  /** What a canary of this node draws, when it is in quarantine: something whose time is known, loaded where possible. */
   yardstick(node: FleetNode): { readonly work: Work; readonly expectedMs: number } | undefined {
     if (node.breaker.cause !== 'tooSlow') return undefined;
-    const known = node.beat.models.map(({ name }) => name).sort((a, b) => this.#slowness(node, b) - this.#slowness(node, a));
-    return known.map((model) => this.options.cost.yardstick(node.nodeId, model)).find((each) => each !== undefined);
+    const known = [...node.beat.models].sort(
+      (a, b) => Math.sign(loadMsOf(a)) - Math.sign(loadMsOf(b)) || this.#slowness(node, b.name) - this.#slowness(node, a.name),
+    );
+    return known.map(({ name }) => this.options.cost.yardstick(node.nodeId, name)).find((each) => each !== undefined);
   }
 
   /** Throws when that canary took too long. */

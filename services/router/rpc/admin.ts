@@ -72,7 +72,8 @@ function serialise(snapshot: admin.MeshSnapshot): Buffer {
 function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {
   const { beat, link } = node;
   const running = beat.running.find(({ paused }) => paused !== true);
-  const model = (beat.models.find(({ loaded = true }) => loaded) ?? beat.models[0])?.name ?? '';
+  // Of the model it is slowest with: that is what sends it to quarantine.
+  const [pace = 1] = beat.models.map(({ name }) => cost.pace(beat.nodeId, name)).sort((a, b) => b - a);
   return {
     nodeId: beat.nodeId,
     incarnation: beat.incarnation,
@@ -95,7 +96,7 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     runningStep: running?.step ?? 0,
     runningTotal: running?.total ?? 0,
     pausedRequestId: beat.running.find(({ paused }) => paused)?.requestId ?? '',
-    costRatio: cost.pace(beat.nodeId, model),
+    costRatio: pace,
     breakerCause: node.breaker.cause ?? '',
     completedCount: BigInt(beat.completedCount),
     failedCount: BigInt(beat.failedCount),

@@ -22,6 +22,7 @@ import { serverCredentials } from './credentials.js';
 import { cutWhenStuck } from './http2-stream.js';
 import { shortenLongDeadlines } from './long-deadline.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
+import './no-words.js';
 import { Pieces } from './pieces.js';
 import { toStatusObject } from './status.js';
 import { writePieces } from './write-pieces.js';

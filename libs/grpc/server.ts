@@ -260,8 +260,9 @@ export class Server {
         idleReaderMs === undefined ? () => {} : clock.schedule(idleReaderMs, () => controller.abort(idleReaderError(idleReaderMs)));
       const succeed = await body(context, idle);
       settled = true;
-      succeed();
+      // First, because pieces are handed over at one go, and then the stream is not to be had any more.
       if (idleReaderMs !== undefined) cutWhenStuck(call, idleReaderMs);
+      succeed();
       ended(Code.OK, 'OK');
     } catch (thrown) {
       settled = true;

@@ -85,6 +85,8 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller, also on a busy machine. */
 const DEADLINE_MARGIN_MS = 60;
+/** Who could start at once is refused only when the prediction would have to be wrong by this much. */
+const IDLE_MARGIN_RATIO = 2;
 /** Whoever was refused comes back no sooner. */
 const MIN_RETRY_MS = 500;
 /**
@@ -429,7 +431,7 @@ export class Dispatcher {
       if (could) waiter.strandedAt = undefined;
       else {
         waiter.strandedAt ??= clock.now();
-        if (clock.now() - waiter.strandedAt >= noNodesWaitMs) waiter.reject(noNodes(ticket, noNodesWaitMs));
+        if (clock.now() - waiter.strandedAt >= noNodesWaitMs) waiter.reject(noNodes(ticket, noNodesWaitMs, fleet.drainingCount(ticket)));
       }
     }
   }
@@ -473,22 +475,26 @@ export class Dispatcher {
 
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
-    const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.hasIdleBeyond(queue.size)) return undefined;
+    const { fleet, queue, limits } = this.#options;
+    const isIdle = fleet.hasIdleBeyond(queue.size);
+    const hopeless = this.#deadlineRefusal(ticket, isIdle ? IDLE_MARGIN_RATIO : 1);
+    if (hopeless || isIdle) return hopeless;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
-    if (ticket.deadlineAt < Number.POSITIVE_INFINITY && cost.knows(ticket.work.model)) {
-      const finishMs = this.etaMs(ticket);
-      const leftMs = ticket.deadlineAt - clock.now();
-      if (finishMs > leftMs) return deadlineUnreachable(finishMs, leftMs);
-    }
     if (queue.size < limit) return undefined;
-    // Last of all: nobody loses a place to a request that is refused itself.
     const weaker = queue.leastUrgentBelow(ticket.priority);
     if (!weaker) return this.#queueFull(queue.size, limit);
     this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
     return undefined;
+  }
+
+  #deadlineRefusal(ticket: Ticket, marginRatio: number): StatusError | undefined {
+    const { clock, cost } = this.#options;
+    if (ticket.deadlineAt === Number.POSITIVE_INFINITY || !cost.knows(ticket.work.model)) return undefined;
+    const finishMs = this.etaMs(ticket);
+    const leftMs = ticket.deadlineAt - clock.now();
+    return finishMs > marginRatio * leftMs ? deadlineUnreachable(finishMs, leftMs) : undefined;
   }
 
   #queueFull(waitingCount: number, limit: number): StatusError {
@@ -526,13 +532,13 @@ export class Dispatcher {
   }
 }
 
-function noNodes(ticket: Ticket, waitedMs: number): StatusError {
+function noNodes(ticket: Ticket, waitedMs: number, drainingCount: number): StatusError {
   return (
     ticket.lastError ??
     new StatusError({
       code: Code.UNAVAILABLE,
       reason: Reason.NO_NODES,
-      message: `no node that serves ${ticket.work.model} is reachable; waited ${waitedMs} ms`,
+      message: `no node takes ${ticket.work.model} (${drainingCount} of those that serve it drain); waited ${waitedMs} ms`,
       retryDelayMs: 1000,
     })
   );

@@ -117,6 +117,11 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
       ),
       stopGraceMs: read.durationMs('DMESH_NODE_ENGINE_STOP_GRACE', 30_000, 'Time to stop after SIGINT, then SIGKILL.'),
       stableAfterMs: read.durationMs('DMESH_NODE_ENGINE_STABLE', 30_000, 'An engine that lived this long is restarted quickly again.'),
+      memoryLimitBytes: read.bytes(
+        'DMESH_NODE_ENGINE_MEMORY_LIMIT',
+        0,
+        'An engine older than 10 minutes that says it uses more is replaced as soon as nothing runs; 0: never.',
+      ),
       restart: {
         quickDelayMs: read.durationMs('DMESH_NODE_RESTART_QUICK', 100, 'Delay of the second of three quick restarts.'),
         slowDelayMs: read.durationMs('DMESH_NODE_RESTART_SLOW', 1000, 'First delay after them; doubles …'),

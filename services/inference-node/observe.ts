@@ -38,6 +38,11 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
         return logger.error({ why: event.why }, 'engine killed');
       case 'engineSuspected':
         return logger.warn({ why: event.why }, 'engine in doubt, drawing a canary');
+      case 'engineOutgrown':
+        return logger.warn(
+          { used_bytes: event.usedBytes, limit_bytes: event.limitBytes },
+          'engine uses too much memory, a fresh one takes its place',
+        );
       case 'engineStopped':
         return logger.info({}, 'engine stopped');
       case 'engineLogged':

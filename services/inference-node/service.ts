@@ -20,6 +20,7 @@ import { Catalogue } from './engine/catalogue.js';
 import { removeDeadSockets } from './engine/dead-sockets.js';
 import { Executor } from './engine/executor.js';
 import { Loader } from './engine/loader.js';
+import { watchMemory } from './engine/memory-watch.js';
 import { Supervisor } from './engine/supervisor.js';
 import type { NodeEvent } from './events.js';
 import { lockGpu } from './gpu/lock.js';
@@ -158,6 +159,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
   };
 
   let unlock = async () => {};
+  let unwatch = () => {};
   const lifecycle = new Lifecycle(
     [
       part('certificates', { close: async () => certificates.close() }),
@@ -174,6 +176,13 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
         },
       }),
       part('engine', { start: async () => supervisor.start(), drain: () => supervisor.stop(), close: () => supervisor.stop() }),
+      part('memory watch', {
+        start: async () => {
+          const { memoryLimitBytes: limitBytes } = config.engineLife;
+          unwatch = watchMemory({ limitBytes, clock, emit, engine: () => supervisor.engine, reload: () => intake.reload() });
+        },
+        close: async () => unwatch(),
+      }),
       http,
       part('grpc server', {
         start: async () => {

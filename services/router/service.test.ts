@@ -665,6 +665,24 @@ test('when all nodes drain the caller is told so after a while', async () => {
   });
 });
 
+test('a node that turns a streamed request away has not started it', async () => {
+  const node = new FakeNode('n1');
+  let refusals = 3;
+  node.draw = async () => {
+    if (refusals-- <= 0) return;
+    queueMicrotask(() => node.announce());
+    throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' });
+  };
+  const { channel } = await startRouter([node]);
+  const started: number[] = [];
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle' });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'started') started.push(event.value.attempt);
+  }
+  expect(node.started.length).toBe(4);
+  expect(started).toEqual([1]);
+});
+
 test('joined work is cancelled when the last caller leaves, not before', async () => {
   const node = new FakeNode('n1');
   const cancelled: string[] = [];

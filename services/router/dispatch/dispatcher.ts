@@ -8,6 +8,7 @@ import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
   type Bid,
+  backlogClock,
   type Candidate,
   type CostModel,
   type Lease,
@@ -439,13 +440,13 @@ export class Dispatcher {
   #tellPlaces(): void {
     const { fleet, queue } = this.#options;
     if (![...this.#waiters.values()].some(({ ticket }) => ticket.onQueued)) return;
-    const slotCount = Math.max(1, fleet.slotCount());
-    let backlogMs = this.#runningBacklogMs();
+    const startsInMs = backlogClock(freeTimes(fleet));
+    let aheadMs = 0;
     let position = 0;
     for (const ticket of queue) {
       position++;
-      const etaMs = backlogMs / slotCount + ticket.costMs;
-      backlogMs += ticket.costMs;
+      const etaMs = startsInMs(aheadMs) + ticket.costMs;
+      aheadMs += ticket.costMs;
       const waiter = this.#waiters.get(ticket);
       if (!waiter || !ticket.onQueued || waiter.told === position) continue;
       waiter.told = position;
@@ -459,13 +460,10 @@ export class Dispatcher {
     const served = fleet.model(ticket.work.model, ticket.revision);
     const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
     if (fleet.hasIdleBeyond(queue.size)) return ownMs;
-    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ownMs;
-  }
-
-  #runningBacklogMs(): number {
-    let backlogMs = 0;
-    for (const node of this.#options.fleet) if (node.usable && node.link.freeCount === 0) backlogMs += node.link.freeInMs;
-    return backlogMs;
+    const takers = [...fleet].filter((node) => node.canTake(ticket));
+    const models = new Set(takers.flatMap(({ beat }) => beat.models.map(({ name }) => name)));
+    const aheadMs = queue.costAheadMs(ticket, ({ work }) => models.has(work.model));
+    return backlogClock(freeTimes(takers))(aheadMs) + ownMs;
   }
 
   #forget(ticket: Ticket): void {
@@ -499,7 +497,7 @@ export class Dispatcher {
 
   #queueFull(waitingCount: number, limit: number): StatusError {
     const { fleet, queue } = this.#options;
-    const backlogMs = (this.#runningBacklogMs() + queue.costMs) / Math.max(1, fleet.slotCount());
+    const backlogMs = backlogClock(freeTimes(fleet))(queue.costMs);
     return new StatusError({
       code: Code.RESOURCE_EXHAUSTED,
       reason: Reason.QUEUE_FULL,
@@ -554,6 +552,16 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
 }
 
 /** `known`: the answers so far, by what is needed. */
+/** For each slot of nodes that take work, the time until it is free. */
+function freeTimes(nodes: Iterable<FleetNode>): number[] {
+  const times: number[] = [];
+  for (const { link, usable } of nodes) {
+    if (!usable) continue;
+    for (let slot = 0; slot < link.slotCount; slot++) times.push(slot < link.freeCount ? 0 : link.freeInMs);
+  }
+  return times;
+}
+
 function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket, known: Map<string, boolean>): boolean {
   const needs = needsOf(ticket);
   const can = known.get(needs) ?? [...nodes].some((node) => node.canTake(ticket));

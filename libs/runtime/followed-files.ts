@@ -4,11 +4,12 @@
  * file systems tell nothing, the files are also looked at every two seconds. What cannot be used, and is
  * not merely being written, is reported once; the last good reading holds.
  */
-import { type FSWatcher, watch } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { constants, type FSWatcher, watch } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Clock } from '#core';
 import { ConfigError } from './env.js';
+import { openRegularFile, otherKind } from './regular-file.js';
 
 export interface FollowedFilesOptions {
   readonly paths: readonly string[];
@@ -103,13 +104,13 @@ export class FollowedFiles {
   /** Faults of files not seen before; none when they are good, or as they were. */
   async #read(): Promise<readonly string[]> {
     const { paths, take, maxBytes } = this.#options;
-    const looks = await Promise.all(paths.map(lookAt));
+    const looks = await Promise.all(paths.map((file) => lookAt(file, maxBytes)));
     const look = looks.map(({ text }) => text).join('\n');
     if (look === this.#seen) return [];
     this.#seen = look;
-    const faults = looks.flatMap((one, index) => faultOf(one, paths[index] ?? '', maxBytes));
+    const faults = looks.flatMap(({ fault }) => fault ?? []);
     if (faults.length > 0) return faults;
-    const contents = await Promise.all(paths.map(readOrFault));
+    const contents = await Promise.all(paths.map((file) => readOrFault(file, maxBytes)));
     const unread = contents.filter((content) => typeof content === 'string');
     if (unread.length > 0) {
       this.#seen = `${look} unread`; // may pass without a change of the file: read again at the next look
@@ -126,36 +127,43 @@ export class FollowedFiles {
 
 interface Look {
   readonly text: string;
-  readonly sizeBytes: number;
-  /** Why it could not be looked at. */
-  readonly code?: string;
+  /** Why it is not to be read. */
+  readonly fault?: string;
 }
 
-async function readOrFault(file: string): Promise<Buffer | string> {
+async function lookAt(file: string, maxBytes: number): Promise<Look> {
   try {
-    return await readFile(file);
+    const stats = await stat(file);
+    const kind = otherKind(stats);
+    // Pipes and devices have no size, and change with every use.
+    if (kind !== undefined) return { text: kind, fault: `${file}: expected a regular file, got ${kind}` };
+    const { ino, size, mtimeMs, ctimeMs } = stats;
+    const text = `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+    return size > maxBytes ? { text, fault: tooLarge(file, maxBytes, size) } : { text };
   } catch (error) {
-    return unreadable(file, codeOf(error));
+    return { text: codeOf(error), fault: unreadable(file, error) };
   }
 }
 
-async function lookAt(file: string): Promise<Look> {
+/** Reads no more than is allowed, whatever has come there since it was looked at. */
+async function readOrFault(file: string, maxBytes: number): Promise<Buffer | string> {
+  const chunks: Buffer[] = [];
   try {
-    const { ino, size, mtimeMs, ctimeMs } = await stat(file);
-    return { text: `${ino} ${size} ${mtimeMs} ${ctimeMs}`, sizeBytes: size };
+    const handle = await openRegularFile(file, constants.O_RDONLY);
+    for await (const chunk of handle.createReadStream({ end: maxBytes })) chunks.push(chunk); // one byte more tells
   } catch (error) {
-    const code = codeOf(error);
-    return { text: code, sizeBytes: 0, code };
+    return unreadable(file, error);
   }
+  const content = Buffer.concat(chunks);
+  return content.length > maxBytes ? tooLarge(file, maxBytes, 'more') : content;
 }
 
-function faultOf({ code, sizeBytes }: Look, file: string, maxBytes: number): readonly string[] {
-  if (code !== undefined) return [unreadable(file, code)];
-  return sizeBytes > maxBytes ? [`${file}: expected at most ${maxBytes} bytes, got ${sizeBytes}`] : [];
+function tooLarge(file: string, maxBytes: number, got: number | string): string {
+  return `${file}: expected at most ${maxBytes} bytes, got ${got}`;
 }
 
-function unreadable(file: string, code: string): string {
-  return `${file}: expected a readable file, got ${code}`;
+function unreadable(file: string, error: unknown): string {
+  return `${file}: expected a readable file, got ${codeOf(error)}`;
 }
 
 function codeOf(error: unknown): string {

@@ -61,7 +61,7 @@ test('a service does not start with files that cannot be used, and every missing
 
 test('a folder in the place of a file is named', async () => {
   const source = new TlsSource({ paths: { cert: ca.file('router.pem'), key: ca.file('') }, clock: systemClock, emit: () => {} });
-  await expect(source.start()).rejects.toMatchObject({ faults: [`${ca.file('')}: expected a readable file, got EISDIR`] });
+  await expect(source.start()).rejects.toMatchObject({ faults: [`${ca.file('')}: expected a regular file, got a folder`] });
 });
 
 test('a caller is told at once which file cannot be used', async () => {

@@ -46,7 +46,10 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         { min: 0, max: 1_000_000 },
         'Without a token file: requests a second from each address; 0: no limit.',
       ),
-      auditLog: read.optionalString('DMESH_ROUTER_AUDIT_LOG', 'File that gets one JSON line for every request that was let in.'),
+      auditLog: read.optionalString(
+        'DMESH_ROUTER_AUDIT_LOG',
+        'File that gets one JSON line for every request that was let in and every order of an operator.',
+      ),
     },
     order: {
       shares: {

@@ -8,6 +8,8 @@ export type RouterEvent =
   | {
       readonly type: 'requestEnded';
       readonly tenant: string;
+      /** Empty in an open mesh. */
+      readonly tokenId: string;
       readonly requestId: string;
       /** Empty when it came to none. */
       readonly model: string;
@@ -18,6 +20,20 @@ export type RouterEvent =
       readonly gpuMs: number;
       /** Pictures delivered. */
       readonly imageCount: number;
+      readonly durationMs: number;
+    }
+  /** An operator's order was obeyed, or refused. */
+  | {
+      readonly type: 'leverPulled';
+      /** As in the contract, such as "drain". */
+      readonly lever: string;
+      readonly tenant: string;
+      readonly tokenId: string;
+      readonly peer: string;
+      /** What it was to be done to: a node, or the routes there should be. */
+      readonly subject: Readonly<Record<string, string>>;
+      readonly code: Code;
+      readonly reason: string;
       readonly durationMs: number;
     }
   /** There is no token file: everybody who reaches this router may use it. */
@@ -76,8 +92,8 @@ export type RouterEvent =
   | { readonly type: 'nodeRemoved'; readonly nodeId: string; readonly reason: string }
   /** A request for a route was given a target, such as "z-image-tiny@3". */
   | { readonly type: 'routed'; readonly route: string; readonly target: string }
-  /** The mesh's routes are these now. */
-  | { readonly type: 'routesChanged'; readonly revision: number; readonly names: readonly string[] }
+  /** The mesh's routes are these now, each as "NAME -> targets". */
+  | { readonly type: 'routesChanged'; readonly revision: number; readonly routes: readonly string[] }
   /** The store holds something that is no routes; the last good ones hold. */
   | { readonly type: 'routesRejected'; readonly revision: number; readonly fault: string }
   /** The store came back empty; the routes known hold here, but no new router knows them. */

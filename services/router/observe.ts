@@ -160,6 +160,8 @@ export function observe(options: {
         if (event.imageCount > 0) tenantImages.with({ tenant }).add(event.imageCount);
         return;
       }
+      case 'leverPulled':
+        return; // told by the line of its call
       case 'accessOpen':
         return logger.warn(
           { grpc: event.listen },
@@ -227,7 +229,7 @@ export function observe(options: {
         return routed.with({ route: event.route, target: event.target }).add();
       case 'routesChanged':
         routesRevision.with().set(event.revision);
-        return logger.info({ revision: event.revision, routes: event.names }, 'routes changed');
+        return logger.info({ revision: event.revision, routes: event.routes }, 'routes changed');
       case 'routesRejected':
         return logger.error({ revision: event.revision, fault: event.fault }, 'stored routes refused, the last good ones hold');
       case 'routesLost':

@@ -1,6 +1,8 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
 import { DEFAULT_LIMITS, hashSecret, makeToken, type Token } from '#access';
 import { admin, generation } from '#contracts';
@@ -349,5 +351,22 @@ test('the audit log has one line for each request let in, none for those over th
   });
   lost.note(ended);
   await lost.close();
+  expect(events).toMatchObject([{ type: 'auditLost', lineCount: 1 }]);
+});
+
+test.each([
+  ['a pipe that nobody reads', (file: string) => promisify(execFile)('mkfifo', [file]), 'a pipe or a socket'],
+  ['a device', (file: string) => symlink('/dev/full', file), 'a device'],
+])('%s in the place of the audit log is a wrong setting, and later costs lines, not the end of the router', async (_, make, kind) => {
+  const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-audit-'));
+  cleanups.push(() => rm(dir, { recursive: true }));
+  const file = path.join(dir, 'audit.jsonl');
+  const events: RouterEvent[] = [];
+  const log = new AuditLog({ path: file, clock: systemClock, emit: (event) => events.push(event) });
+  await make(file);
+  await expect(log.start()).rejects.toMatchObject({ name: 'ConfigError', faults: [expect.stringContaining(`got ${kind} for`)] });
+  const order = { type: 'leverPulled', lever: 'drain', tenant: 'ops', tokenId: 't2', peer: '127.0.0.1:9' } as const;
+  log.note({ ...order, subject: { node_id: 'n1' }, code: Code.OK, reason: 'OK', durationMs: 3 });
+  await log.close();
   expect(events).toMatchObject([{ type: 'auditLost', lineCount: 1 }]);
 });

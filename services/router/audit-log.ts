@@ -1,11 +1,12 @@
 /**
- * One JSON line for every request that was let in and every order of an operator, for bills and questions. Lines are appended (O_APPEND),
- * many in one write, while requests go on; a disk that is full or slow costs lines, which are counted, and
- * never a request. The file is opened for each write, so it may be renamed away at any time.
+ * One JSON line for every request that was let in and every order of an operator, for bills and questions.
+ * Lines are appended (O_APPEND), many in one write, while requests go on; a disk that is full or slow costs
+ * lines, which are counted, and never a request. The file is opened for each write, so it may be renamed away
+ * at any time. It must be a regular file: a pipe that nobody reads would keep the router from ending.
  */
-import { appendFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
 import { type Clock, codeName, type Emit, Reason } from '#core';
-import { ConfigError } from '#runtime';
+import { ConfigError, openRegularFile } from '#runtime';
 import type { RouterEvent } from './events.js';
 
 type Audited = Extract<RouterEvent, { type: 'requestEnded' | 'leverPulled' }>;
@@ -17,6 +18,7 @@ export interface AuditLogOptions {
 }
 
 const MAX_WAITING_LINES = 10_000;
+const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT;
 /** After a failed write the next one waits this long. */
 const PAUSE_MS = 1000;
 
@@ -76,8 +78,13 @@ export class AuditLog {
     }
   }
 
-  #append(text: string): Promise<void> {
-    return appendFile(this.#options.path, text, { mode: 0o600 });
+  async #append(text: string): Promise<void> {
+    const file = await openRegularFile(this.#options.path, APPEND, 0o600);
+    try {
+      await file.writeFile(text);
+    } finally {
+      await file.close();
+    }
   }
 }
 

@@ -42,6 +42,8 @@ export type RouterEvent =
   | { readonly type: 'accessByCertificate'; readonly callerCa: string }
   /** Lines of the audit log could not be written. */
   | { readonly type: 'auditLost'; readonly lineCount: number; readonly error: unknown }
+  /** A unary request was looked up among the answers kept. */
+  | { readonly type: 'cacheAsked'; readonly hit: boolean }
   /** A request got a slot; `granted` when a node handed it out, else an idle one was called. */
   | {
       readonly type: 'dispatched';

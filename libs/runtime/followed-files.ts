@@ -112,16 +112,19 @@ export class FollowedFiles {
     if (faults.length > 0) return faults;
     const contents = await Promise.all(paths.map((file) => readOrFault(file, maxBytes)));
     const unread = contents.filter((content) => typeof content === 'string');
-    if (unread.length > 0) {
-      this.#seen = `${look} unread`; // may pass without a change of the file: read again at the next look
-      return unread;
-    }
+    if (unread.length > 0) return this.#refused(unread);
     if (this.#stopped) return [];
     try {
-      return take(contents.filter((content) => typeof content !== 'string'));
+      return this.#refused(take(contents.filter((content) => typeof content !== 'string')));
     } catch (error) {
       return [`expected files that can be used (${paths.join(', ')}), got ${codeOf(error)}`];
     }
+  }
+
+  /** May pass without a change of the files, as a certificate that is not good yet: they are read again at the next look. */
+  #refused(faults: readonly string[]): readonly string[] {
+    if (faults.length > 0) this.#seen += ' refused';
+    return faults;
   }
 }
 

@@ -1,8 +1,9 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { type DevCa, makeDevCa } from '../../test/support/dev-ca.js';
 import { systemClock } from '../runtime/index.js';
 import { clientTlsFromFiles } from './client-files.js';
+import type { TlsEvent } from './events.js';
 import { checkMaterial } from './material.js';
 import { TlsSource } from './tls-source.js';
 
@@ -49,6 +50,53 @@ test.each([
   const checked = checkMaterial(PATHS, { ...whole(), ...change() });
   expect(checked.ok ? [] : checked.faults).toEqual(faults.map((fault) => expect.stringContaining(fault)));
   expect(JSON.stringify(checked)).not.toContain('PRIVATE');
+});
+
+const DAY_MS = 86_400_000;
+
+test('a certificate is refused before and after its time; of CAs one that is good is enough', () => {
+  const now = Date.now();
+  const faultsAt = (epochMs: number, change = {}) => {
+    const checked = checkMaterial(PATHS, { ...whole(), ...change }, epochMs);
+    return checked.ok ? [] : checked.faults;
+  };
+  expect(faultsAt(now + 300 * DAY_MS)).toEqual([]);
+  expect(faultsAt(now + 400 * DAY_MS)).toEqual([
+    expect.stringMatching(/^c: expected a certificate that is good now, got one that expired on /),
+  ]);
+  const early = expect.stringContaining('got one that begins on');
+  expect(faultsAt(now - 2 * DAY_MS)).toEqual([early, early]);
+  const chain = Buffer.concat([pem('router.pem'), pem('mesh-ca.pem')]);
+  expect(faultsAt(now + 400 * DAY_MS, { cert: chain })).toHaveLength(1);
+  expect(faultsAt(now + 400 * DAY_MS, { cert: chain, ca: chain })).toEqual([expect.stringMatching(/^c: /)]);
+});
+
+test('an expired certificate does not take the place of a good one, nor does a service start with it; it is good when its time comes', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  try {
+    const events: TlsEvent[] = [];
+    const names = ['router.pem', 'router.key'];
+    const [cert, key] = names.map((name) => ca.file(`timely-${name}`));
+    const put = () => Promise.all(names.map((name) => writeFile(ca.file(`timely-${name}`), pem(name))));
+    const make = () => new TlsSource({ paths: { cert, key }, clock: systemClock, emit: (event) => events.push(event) });
+    await put();
+    const source = make();
+    await source.start();
+    try {
+      const today = Date.now();
+      vi.setSystemTime(today + 400 * DAY_MS);
+      await expect(make().start()).rejects.toMatchObject({ name: 'ConfigError', faults: [expect.stringContaining('expired on')] });
+      await put();
+      await expect.poll(() => events.map(({ type }) => type), { timeout: 8000 }).toEqual(['tlsLoaded', 'tlsRejected']);
+      expect(source.server(undefined).material().cert.equals(pem('router.pem'))).toBe(true);
+      vi.setSystemTime(today);
+      await expect.poll(() => events.map(({ type }) => type), { timeout: 8000 }).toEqual(['tlsLoaded', 'tlsRejected', 'tlsLoaded']);
+    } finally {
+      source.close();
+    }
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test('a service does not start with files that cannot be used, and every missing one is named', async () => {

@@ -37,19 +37,30 @@ export function listPaths(paths: TlsPaths): readonly { readonly file: TlsFile; r
   });
 }
 
-/** Never throws. */
-export function checkMaterial(paths: TlsPaths, material: TlsMaterial): CheckedMaterial {
+/** Never throws. `nowEpochMs`: certificates are good between two dates of the calendar. */
+export function checkMaterial(paths: TlsPaths, material: TlsMaterial, nowEpochMs = Date.now()): CheckedMaterial {
   const faults: string[] = [];
   const expiries: { file: TlsFile; atEpochMs: number }[] = [];
   for (const file of ['cert', 'ca', 'callerCa'] as const) {
     const pem = material[file];
     if (!pem) continue;
     const certificates = certificatesIn(pem);
-    if (certificates) expiries.push({ file, atEpochMs: Math.min(...certificates.map(({ validTo }) => Date.parse(validTo))) });
-    else faults.push(`${paths[file]}: expected certificates in PEM form, got something else`);
+    if (certificates) {
+      expiries.push({ file, atEpochMs: Math.min(...certificates.map(({ validTo }) => Date.parse(validTo))) });
+      // Peers look at the first of a chain; of CAs, an old one may stay beside the one that follows it.
+      const untimely = (file === 'cert' ? certificates.slice(0, 1) : certificates).map((one) => untimeliness(one, nowEpochMs));
+      if (untimely.every((why) => why !== undefined))
+        faults.push(`${paths[file]}: expected a certificate that is good now, got ${untimely[0]}`);
+    } else faults.push(`${paths[file]}: expected certificates in PEM form, got something else`);
   }
   if (faults.length === 0) faults.push(...faultsOfKey(paths, material));
   return faults.length > 0 ? { ok: false, faults } : { ok: true, material, expiries };
+}
+
+/** Undefined when it is good at this time. */
+function untimeliness({ validFrom, validTo }: X509Certificate, nowEpochMs: number): string | undefined {
+  if (Date.parse(validTo) <= nowEpochMs) return `one that expired on ${validTo}`;
+  return Date.parse(validFrom) > nowEpochMs ? `one that begins on ${validFrom}; compare the clocks` : undefined;
 }
 
 function faultsOfKey(paths: TlsPaths, { cert, key }: TlsMaterial): readonly string[] {

@@ -1,7 +1,7 @@
 /** A long picture gives its GPU to an urgent one and goes on after it, to the same bytes; nobody else notices. */
 import { describe, expect, test } from 'vitest';
 import type { MeshClient, PictureRequest, Progress } from '#client';
-import { Code } from '#core';
+import { Code, Reason } from '#core';
 import { scriptedPicture } from '../engines/scriptable/index.js';
 import { pixelsOf } from '../support/picture-oracle.js';
 import { type TestMesh, useMesh } from '../support/test-mesh.js';
@@ -146,6 +146,14 @@ describe('one node', () => {
     await expect(low.answer).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED });
     await high.answer;
     expect(high.steps).toEqual(inOrder(URGENT.steps));
+  });
+
+  test('a crash of the urgent one is not held against the one that made room for it', async () => {
+    const { low, high } = await paused(mesh(), { urgent: { ...URGENT, prompt: '[step=50ms] [crash@4] a deadly one' } });
+    await expect(high.answer).rejects.toMatchObject({ reason: Reason.ENGINE_CRASHED });
+    const { images, attempts } = await low.answer;
+    expect(attempts).toBe(1); // a free retry
+    expect(await pixelsOf(images[0]?.data)).toEqual(scriptedPicture({ ...LONG, seed: BigInt(LONG.seed) }, false));
   });
 
   test('a drain waits for both', async () => {

@@ -9,6 +9,7 @@ import { type Clock, Code, Reason, StatusError } from '#core';
 import { type ClientTls, explainTlsFailure } from '#tls';
 import { channelCredentials } from './credentials.js';
 import type { Method } from './method.js';
+import './no-words.js';
 import type { Pieces } from './pieces.js';
 import { RawLeg } from './raw-leg.js';
 import { statusFromGrpc } from './status.js';

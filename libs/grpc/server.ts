@@ -22,6 +22,7 @@ import { serverCredentials } from './credentials.js';
 import { cutWhenStuck } from './http2-stream.js';
 import { shortenLongDeadlines } from './long-deadline.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
+import './no-words.js';
 import { Pieces } from './pieces.js';
 import { toStatusObject } from './status.js';
 import { writePieces } from './write-pieces.js';
@@ -259,8 +260,9 @@ export class Server {
         idleReaderMs === undefined ? () => {} : clock.schedule(idleReaderMs, () => controller.abort(idleReaderError(idleReaderMs)));
       const succeed = await body(context, idle);
       settled = true;
-      succeed();
+      // First, because pieces are handed over at one go, and then the stream is not to be had any more.
       if (idleReaderMs !== undefined) cutWhenStuck(call, idleReaderMs);
+      succeed();
       ended(Code.OK, 'OK');
     } catch (thrown) {
       settled = true;

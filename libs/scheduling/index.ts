@@ -1,3 +1,4 @@
+export { backlogClock } from './backlog.js';
 export { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
 export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
 export { allowedExecutionMs, type ExecutionLimits, sizeRatio } from './execution-limit.js';

@@ -246,17 +246,15 @@ export class WaitQueue<Entry extends Waiting> {
    * GPU time that goes before a request like this one: all of more urgent classes, and in its own what is
    * due sooner. O(n) in its class.
    */
-  costAheadMs(entry: Entry): number {
+  costAheadMs(entry: Entry, competes: (other: Entry) => boolean): number {
     const dueAt = this.#dueAtOf(entry);
     let aheadMs = 0;
     for (const priority of PRIORITIES) {
-      const level = this.#levels[priority];
-      if (priority !== entry.priority) {
-        aheadMs += level.costMs;
-        continue;
+      const isOwn = priority === entry.priority;
+      for (const { entry: other, dueAt: otherDueAt } of this.#levels[priority].byAge) {
+        if (other !== entry && (!isOwn || otherDueAt <= dueAt) && competes(other)) aheadMs += other.costMs;
       }
-      for (const place of level.byAge) if (place.entry !== entry && place.dueAt <= dueAt) aheadMs += place.entry.costMs;
-      break;
+      if (isOwn) break;
     }
     return aheadMs;
   }

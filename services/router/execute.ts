@@ -39,6 +39,8 @@ export interface Attempt {
   readonly metadata: Readonly<Record<string, string>>;
   readonly deadlineAt: number;
   readonly voice: Voice;
+  /** The caller is told that the node has begun: from here on it counts as an attempt, whatever the node says later. */
+  readonly begun: () => void;
 }
 
 /** What a node's answer tells about itself. */
@@ -161,6 +163,10 @@ export class Executor {
     // The node counts no time for which it has paused the request: this is for a node that lost count.
     const attemptDeadlineAt = clock.now() + loadMs + allowedMs + node.link.maxPauseMs + TIMEOUT_SLACK_MS;
     ticket.attempts++;
+    let hasBegun = false;
+    const begun = () => {
+      hasBegun = true;
+    };
     const metadata: Record<string, string> = {
       ...trace,
       'x-request-id': ticket.requestId,
@@ -174,7 +180,7 @@ export class Executor {
       ...(slot.grantId === undefined ? {} : { 'x-mesh-lease': String(slot.grantId) }),
     };
     try {
-      const outcome = await run({ slot, metadata, deadlineAt: Math.min(ticket.deadlineAt, attemptDeadlineAt), voice });
+      const outcome = await run({ slot, metadata, deadlineAt: Math.min(ticket.deadlineAt, attemptDeadlineAt), voice, begun });
       permit.settle('success');
       ticket.servedBy = node.nodeId;
       if (outcome.executingMs !== undefined) {
@@ -196,7 +202,7 @@ export class Executor {
       if (error.reason === Reason.NODE_BUSY) node.link.noteBusy();
       else if (outcome.retry === 'free') node.link.noteNotAccepting();
       if (outcome.retry === 'free') {
-        ticket.attempts--; // it never ran
+        if (!hasBegun) ticket.attempts--; // it never ran
         this.options.correct({ ...service, costMs: -service.costMs });
       } else ticket.tried.add(node.life);
       if (outcome.retry === 'poison') ticket.poisonCount++;

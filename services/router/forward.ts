@@ -41,15 +41,23 @@ export function forwardStream(ticket: Ticket, clock: Clock, out: Writer<generati
 async function forwardEvents(
   ticket: Ticket,
   out: Writer<generation.GenerateEvent>,
-  { slot, metadata, signal, voice }: Attempt & { readonly signal: AbortSignal },
+  { begun, slot, metadata, signal, voice }: Attempt & { readonly signal: AbortSignal },
   drawn: () => void,
 ): Promise<Outcome<void>> {
-  if (!voice.joined)
-    await out.write({ event: { $case: 'started', value: { nodeId: slot.node.nodeId, attempt: ticket.attempts, loadMs: slot.loadMs } } });
+  let told = voice.joined;
+  const tellStarted = async () => {
+    if (told) return;
+    told = true;
+    begun();
+    const value = { nodeId: slot.node.nodeId, attempt: ticket.attempts, loadMs: slot.loadMs };
+    await out.write({ event: { $case: 'started', value } });
+  };
   const { channel } = slot.node.link;
   const options = { metadata, deadlineAt: ticket.deadlineAt, signal };
   for await (const message of channel.serverStreamRaw(Service.generateStream, ticket.request, options)) {
     const kind = eventKind(message);
+    // Not before the node says so: until then it may turn the request away, which counts as no attempt.
+    if (kind !== 'accepted' && kind !== 'queued') await tellStarted();
     if (kind === 'image' || kind === 'completed') {
       drawn();
       voice.answers();

@@ -3,11 +3,11 @@
  * (a caller that repeats itself), or equal parameters with an explicit seed. Each caller has an answer of
  * its own, and the work is cancelled when the last one has left.
  *
- * Never across tenants, and only those join who would not wait longer than the first: the work ends with
- * the first one's deadline.
+ * Never across tenants, and never a unary call with a streamed one. The work ends with the deadline of whoever
+ * started it; those who wait longer then start or join it anew (`diedForItsFirst`).
  */
 import type { generation } from '#contracts';
-import { StatusError } from '#core';
+import { Reason, StatusError } from '#core';
 import type { Ticket } from './dispatch/ticket.js';
 
 /** One execution and those who wait for it. */
@@ -40,7 +40,7 @@ export class Flights<Progress> {
   /** Joins what `ticket` asks for, or starts it with `run`, which is told through `signal` when nobody waits any more. */
   board(ticket: Ticket, begin: () => { progress: Progress; run: (signal: AbortSignal) => Promise<void> }): Flight<Progress> {
     const keys = keysOf(ticket);
-    const known = keys.map((key) => this.#byKey.get(key)).find((running) => running && mayJoin(ticket, running));
+    const known = keys.map((key) => this.#byKey.get(key)).find((running) => running && !running.stop.signal.aborted);
     const running = known ?? this.#start(ticket, keys, begin());
     running.waiterCount++;
     return {
@@ -91,8 +91,12 @@ export class Flights<Progress> {
   }
 }
 
-function mayJoin(ticket: Ticket, running: Running<unknown>): boolean {
-  return !running.stop.signal.aborted && ticket.deadlineAt <= running.ticket.deadlineAt;
+/** What an execution ends with because its first caller waits no longer. */
+const FIRST_CALLERS_REASONS: ReadonlySet<string> = new Set([Reason.DEADLINE, Reason.QUEUE_TIMEOUT, Reason.DEADLINE_UNREACHABLE]);
+
+/** Whether a flight that `ticket` joined ended for the deadline of whoever started it, and `ticket` has time left. */
+export function diedForItsFirst(flight: Flight<unknown>, ticket: Ticket, error: unknown): boolean {
+  return flight.joined && flight.ticket.deadlineAt < ticket.deadlineAt && FIRST_CALLERS_REASONS.has(StatusError.from(error).reason);
 }
 
 function keysOf(ticket: Ticket): string[] {

@@ -618,6 +618,71 @@ test('equal parameters with a seed join, unary and streamed; each answer is addr
   expect(node.started.length).toBe(3);
 });
 
+test('who joined and waits longer than the first is not left alone when the first one has to go', async () => {
+  const { node, generate, channel, router, finish } = await startFull();
+  const soon = { deadlineAt: systemClock.now() + 400 };
+  const late = { deadlineAt: systemClock.now() + 20_000 };
+  const stream = async (seed: bigint | undefined, options: object) => {
+    const seen: unknown[] = [];
+    const request = generation.GenerateRequest.fromPartial({ prompt: 'streamed', requestId: 'same', seed });
+    for await (const { event } of channel.serverStream(Service.generateStream, request, options)) {
+      if (event?.$case === 'accepted') seen.push(event.value.seed);
+      if (event?.$case === 'completed') seen.push('completed');
+    }
+    return seen;
+  };
+  const failing = [generate({ requestId: 'twice' }, soon), stream(undefined, soon)].map((each) => each.catch(({ reason }) => reason));
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(2);
+  const [again, streamed] = [generate({ requestId: 'twice' }, late), stream(undefined, late)];
+  expect(await Promise.all(failing)).not.toContain('completed');
+  await expect.poll(() => router.dispatcher.waitingCount).toBe(2);
+  await finish();
+  expect((await again).response.requestId).toBe('twice');
+  // Accepted once, under the seed that is then drawn.
+  expect(await streamed).toEqual([expect.any(BigInt), 'completed']);
+  expect(node.started).toEqual(['running', expect.any(String), expect.any(String)]);
+});
+
+test('what an idle mesh could not draw in time by far is not begun', async () => {
+  const node = new FakeNode('n1');
+  const { generate, router } = await startRouter([node]);
+  router.cost.observe('n1', WORK, 5000);
+  await expect(generate({}, { deadlineAt: systemClock.now() + 1000 })).rejects.toMatchObject({ reason: Reason.DEADLINE_UNREACHABLE });
+  await generate({}, { deadlineAt: systemClock.now() + 4000 });
+  expect(node.started.length).toBe(1);
+});
+
+test('when all nodes drain the caller is told so after a while', async () => {
+  const node = new FakeNode('n1');
+  node.accepting = false;
+  const { generate, router } = await startRouter([node]);
+  await expect.poll(() => router.fleet.get('n1')?.met).toBe(true);
+  Object.assign(router.fleet.get('n1')?.member ?? {}, { beat: { ...node.beat, draining: true } });
+  await expect(generate({ model: 'fake' })).rejects.toMatchObject({
+    code: Code.UNAVAILABLE,
+    reason: Reason.NO_NODES,
+    message: expect.stringContaining('1 of those that serve it drain'),
+  });
+});
+
+test('a node that turns a streamed request away has not started it', async () => {
+  const node = new FakeNode('n1');
+  let refusals = 3;
+  node.draw = async () => {
+    if (refusals-- <= 0) return;
+    queueMicrotask(() => node.announce());
+    throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY, message: 'busy' });
+  };
+  const { channel } = await startRouter([node]);
+  const started: number[] = [];
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle' });
+  for await (const { event } of channel.serverStream(Service.generateStream, request)) {
+    if (event?.$case === 'started') started.push(event.value.attempt);
+  }
+  expect(node.started.length).toBe(4);
+  expect(started).toEqual([1]);
+});
+
 test('joined work is cancelled when the last caller leaves, not before', async () => {
   const node = new FakeNode('n1');
   const cancelled: string[] = [];

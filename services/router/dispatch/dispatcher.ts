@@ -8,6 +8,7 @@ import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
   type Bid,
+  backlogClock,
   type Candidate,
   type CostModel,
   type Lease,
@@ -85,6 +86,8 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller, also on a busy machine. */
 const DEADLINE_MARGIN_MS = 60;
+/** Who could start at once is refused only when the prediction would have to be wrong by this much. */
+const IDLE_MARGIN_RATIO = 2;
 /** Whoever was refused comes back no sooner. */
 const MIN_RETRY_MS = 500;
 /**
@@ -429,7 +432,7 @@ export class Dispatcher {
       if (could) waiter.strandedAt = undefined;
       else {
         waiter.strandedAt ??= clock.now();
-        if (clock.now() - waiter.strandedAt >= noNodesWaitMs) waiter.reject(noNodes(ticket, noNodesWaitMs));
+        if (clock.now() - waiter.strandedAt >= noNodesWaitMs) waiter.reject(noNodes(ticket, noNodesWaitMs, fleet.drainingCount(ticket)));
       }
     }
   }
@@ -437,13 +440,13 @@ export class Dispatcher {
   #tellPlaces(): void {
     const { fleet, queue } = this.#options;
     if (![...this.#waiters.values()].some(({ ticket }) => ticket.onQueued)) return;
-    const slotCount = Math.max(1, fleet.slotCount());
-    let backlogMs = this.#runningBacklogMs();
+    const startsInMs = backlogClock(freeTimes(fleet));
+    let aheadMs = 0;
     let position = 0;
     for (const ticket of queue) {
       position++;
-      const etaMs = backlogMs / slotCount + ticket.costMs;
-      backlogMs += ticket.costMs;
+      const etaMs = startsInMs(aheadMs) + ticket.costMs;
+      aheadMs += ticket.costMs;
       const waiter = this.#waiters.get(ticket);
       if (!waiter || !ticket.onQueued || waiter.told === position) continue;
       waiter.told = position;
@@ -457,13 +460,10 @@ export class Dispatcher {
     const served = fleet.model(ticket.work.model, ticket.revision);
     const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
     if (fleet.hasIdleBeyond(queue.size)) return ownMs;
-    return (this.#runningBacklogMs() + queue.costAheadMs(ticket)) / Math.max(1, fleet.slotCount()) + ownMs;
-  }
-
-  #runningBacklogMs(): number {
-    let backlogMs = 0;
-    for (const node of this.#options.fleet) if (node.usable && node.link.freeCount === 0) backlogMs += node.link.freeInMs;
-    return backlogMs;
+    const takers = [...fleet].filter((node) => node.canTake(ticket));
+    const models = new Set(takers.flatMap(({ beat }) => beat.models.map(({ name }) => name)));
+    const aheadMs = queue.costAheadMs(ticket, ({ work }) => models.has(work.model));
+    return backlogClock(freeTimes(takers))(aheadMs) + ownMs;
   }
 
   #forget(ticket: Ticket): void {
@@ -473,27 +473,31 @@ export class Dispatcher {
 
   /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
   #refusal(ticket: Ticket): StatusError | undefined {
-    const { clock, cost, fleet, queue, limits } = this.#options;
-    if (fleet.hasIdleBeyond(queue.size)) return undefined;
+    const { fleet, queue, limits } = this.#options;
+    const isIdle = fleet.hasIdleBeyond(queue.size);
+    const hopeless = this.#deadlineRefusal(ticket, isIdle ? IDLE_MARGIN_RATIO : 1);
+    if (hopeless || isIdle) return hopeless;
     const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
     const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
     if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
-    if (ticket.deadlineAt < Number.POSITIVE_INFINITY && cost.knows(ticket.work.model)) {
-      const finishMs = this.etaMs(ticket);
-      const leftMs = ticket.deadlineAt - clock.now();
-      if (finishMs > leftMs) return deadlineUnreachable(finishMs, leftMs);
-    }
     if (queue.size < limit) return undefined;
-    // Last of all: nobody loses a place to a request that is refused itself.
     const weaker = queue.leastUrgentBelow(ticket.priority);
     if (!weaker) return this.#queueFull(queue.size, limit);
     this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
     return undefined;
   }
 
+  #deadlineRefusal(ticket: Ticket, marginRatio: number): StatusError | undefined {
+    const { clock, cost } = this.#options;
+    if (ticket.deadlineAt === Number.POSITIVE_INFINITY || !cost.knows(ticket.work.model)) return undefined;
+    const finishMs = this.etaMs(ticket);
+    const leftMs = ticket.deadlineAt - clock.now();
+    return finishMs > marginRatio * leftMs ? deadlineUnreachable(finishMs, leftMs) : undefined;
+  }
+
   #queueFull(waitingCount: number, limit: number): StatusError {
     const { fleet, queue } = this.#options;
-    const backlogMs = (this.#runningBacklogMs() + queue.costMs) / Math.max(1, fleet.slotCount());
+    const backlogMs = backlogClock(freeTimes(fleet))(queue.costMs);
     return new StatusError({
       code: Code.RESOURCE_EXHAUSTED,
       reason: Reason.QUEUE_FULL,
@@ -526,13 +530,13 @@ export class Dispatcher {
   }
 }
 
-function noNodes(ticket: Ticket, waitedMs: number): StatusError {
+function noNodes(ticket: Ticket, waitedMs: number, drainingCount: number): StatusError {
   return (
     ticket.lastError ??
     new StatusError({
       code: Code.UNAVAILABLE,
       reason: Reason.NO_NODES,
-      message: `no node that serves ${ticket.work.model} is reachable; waited ${waitedMs} ms`,
+      message: `no node takes ${ticket.work.model} (${drainingCount} of those that serve it drain); waited ${waitedMs} ms`,
       retryDelayMs: 1000,
     })
   );
@@ -548,6 +552,16 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
 }
 
 /** `known`: the answers so far, by what is needed. */
+/** For each slot of nodes that take work, the time until it is free. */
+function freeTimes(nodes: Iterable<FleetNode>): number[] {
+  const times: number[] = [];
+  for (const { link, usable } of nodes) {
+    if (!usable) continue;
+    for (let slot = 0; slot < link.slotCount; slot++) times.push(slot < link.freeCount ? 0 : link.freeInMs);
+  }
+  return times;
+}
+
 function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket, known: Map<string, boolean>): boolean {
   const needs = needsOf(ticket);
   const can = known.get(needs) ?? [...nodes].some((node) => node.canTake(ticket));

@@ -124,12 +124,23 @@ export class Fleet {
     return chosen;
   }
 
-  /** Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's. */
+  /**
+   * Somebody may serve it, now or after recovering. A node that was never reached is a promise of nobody's, and one
+   * that drains will not take it in this life.
+   */
   couldServe(ticket: Ticket): boolean {
     for (const node of this.#nodes.values()) {
-      if (node.met && node.member.state !== 'gone' && node.serves(ticket) && !ticket.tried.has(node.life)) return true;
+      if (!node.met || node.member.state === 'gone' || node.beat.draining) continue;
+      if (node.serves(ticket) && !ticket.tried.has(node.life)) return true;
     }
     return false;
+  }
+
+  /** Nodes that would serve it if they did not drain. */
+  drainingCount(ticket: Ticket): number {
+    let count = 0;
+    for (const node of this.#nodes.values()) if (node.beat.draining && node.serves(ticket)) count++;
+    return count;
   }
 
   /** Whether more idle slots than this may be called. */

@@ -37,6 +37,11 @@ export interface NodeLinkOptions {
 /** First pause before the stream is opened again; doubles to the maximum. */
 const RECONNECT_MS = { first: 50, max: 1000 };
 
+/** What a node says is kept within these: one that talks nonsense harms nobody but itself. */
+const MAX_SLOT_COUNT = 64;
+const MAX_FREE_IN_MS = 24 * 3600 * 1000;
+const MAX_SERVED_MS = 3600 * 1000;
+
 export class NodeLink {
   readonly channel: Channel;
   readonly #options: NodeLinkOptions;
@@ -166,7 +171,9 @@ export class NodeLink {
   #receive(message: FromNode['message']): void {
     switch (message?.$case) {
       case 'slots': {
-        const { accepting, slotCount, busyCount, nextFreeMs, maxPauseMs } = message.value;
+        const { accepting, busyCount, maxPauseMs } = message.value;
+        const slotCount = Math.min(message.value.slotCount, MAX_SLOT_COUNT);
+        const nextFreeMs = within(message.value.nextFreeMs, MAX_FREE_IN_MS);
         const freeCount = Math.max(0, slotCount - busyCount);
         // When a busy slot will be free moves often, and starts nobody.
         const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
@@ -176,7 +183,7 @@ export class NodeLink {
         this.#slotCount = slotCount;
         this.#freeCount = freeCount;
         this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;
-        this.#maxPauseMs = Number.isNaN(maxPauseMs) ? 0 : Math.max(0, maxPauseMs);
+        this.#maxPauseMs = within(maxPauseMs, MAX_FREE_IN_MS);
         return isNews ? this.#options.onChange() : undefined;
       }
       case 'grant':
@@ -185,7 +192,7 @@ export class NodeLink {
       case 'served': {
         const { priority, tenant, costMs } = message.value;
         const known = priorityName(priority);
-        if (known && costMs > 0) this.#options.onServed({ priority: known, tenant, costMs });
+        if (known && costMs > 0) this.#options.onServed({ priority: known, tenant, costMs: within(costMs, MAX_SERVED_MS) });
         return;
       }
       case undefined:
@@ -212,4 +219,9 @@ export class NodeLink {
 /** A class that is not known is taken for the most urgent one: fewer requests may use the grant. */
 function preemptionOf(message: nodeContract.Preemption | undefined): Preemption | undefined {
   return message && { priority: priorityName(message.priority) ?? 'high', maxCostMs: message.maxCostMs };
+}
+
+/** From 0 to `max`; 0 for what is no number. */
+function within(value: number, max: number): number {
+  return Number.isNaN(value) ? 0 : Math.min(Math.max(value, 0), max);
 }

@@ -7,7 +7,7 @@ import type { Dispatcher } from '../dispatch/dispatcher.js';
 import { EventLog } from '../event-log.js';
 import type { Executor } from '../execute.js';
 import { forwardStream } from '../forward.js';
-import type { Flights } from '../join.js';
+import { diedForItsFirst, type Flight, type Flights } from '../join.js';
 import { report, traceOf } from './generate.js';
 
 export function generateStream(parts: {
@@ -22,12 +22,12 @@ export function generateStream(parts: {
   return (call, out) =>
     access.visited(call, async (visit) => {
       const log = new EventLog();
-      const own = await admission.admit(
+      let own = await admission.admit(
         call,
         visit,
         (position, etaMs) => void log.write({ event: { $case: 'queued', value: { position, etaMs } } }),
       );
-      const flight = flights.board(own, () => {
+      const start = () => {
         const run = (signal: AbortSignal) =>
           visit.during(async () => {
             try {
@@ -37,17 +37,26 @@ export function generateStream(parts: {
             }
           });
         return { progress: log, run };
-      });
-      const ended = flight.wait(call.signal);
-      ended.catch(() => {}); // read below
-      try {
+      };
+      const ride = async (flight: Flight<EventLog>, isFirst: boolean) => {
+        const ended = flight.wait(call.signal);
+        ended.catch(() => {}); // read below
         const { seed = 0n } = flight.ticket.request;
         const accepted = { requestId: own.requestId, seed, etaMs: dispatcher.etaMs(own) };
-        await out.write({ event: { $case: 'accepted', value: accepted } });
+        if (isFirst) await out.write({ event: { $case: 'accepted', value: accepted } });
         for await (const event of flight.progress.read(call.signal)) await out.write(addressedTo(own.requestId, event));
         await ended;
-      } finally {
-        report(call, flight.ticket, flight.joined);
+      };
+      for (let isFirst = true; ; isFirst = false) {
+        const flight = flights.board(own, start);
+        try {
+          return await ride(flight, isFirst);
+        } catch (error) {
+          if (call.signal.aborted || !diedForItsFirst(flight, own, error)) throw error;
+          own = { ...own, request: { ...own.request, seed: flight.ticket.request.seed } }; // as was accepted
+        } finally {
+          report(call, flight.ticket, flight.joined);
+        }
       }
     });
 }

@@ -5,7 +5,7 @@ import type { Admission } from '../admission.js';
 import type { Ticket } from '../dispatch/ticket.js';
 import type { Executor } from '../execute.js';
 import { forwardUnary } from '../forward.js';
-import { contentKey, type Flights } from '../join.js';
+import { contentKey, diedForItsFirst, type Flights } from '../join.js';
 import type { ResultCache } from '../result-cache.js';
 
 /** The answer of a unary execution, once it is there. */
@@ -30,7 +30,7 @@ export function generate(parts: {
         call.trailers['x-mesh-cache'] = call.notes.cache = 'hit';
         return addressedTo(own.requestId, kept);
       }
-      const flight = flights.board(own, () => {
+      const start = () => {
         const progress: UnaryResult = {};
         const run = (signal: AbortSignal) =>
           visit.during(async () => {
@@ -38,15 +38,20 @@ export function generate(parts: {
             if (key !== undefined) cache.put(key, progress.response);
           });
         return { progress, run };
-      });
-      try {
-        await flight.wait(call.signal);
-      } finally {
-        report(call, flight.ticket, flight.joined);
+      };
+      for (;;) {
+        const flight = flights.board(own, start);
+        try {
+          await flight.wait(call.signal);
+          const { response } = flight.progress;
+          if (!response) throw new Error('an execution that ended well has an answer');
+          return flight.joined ? addressedTo(own.requestId, response) : response;
+        } catch (error) {
+          if (call.signal.aborted || !diedForItsFirst(flight, own, error)) throw error;
+        } finally {
+          report(call, flight.ticket, flight.joined);
+        }
       }
-      const { response } = flight.progress;
-      if (!response) throw new Error('an execution that ended well has an answer');
-      return flight.joined ? addressedTo(own.requestId, response) : response;
     });
 }
 

@@ -171,6 +171,26 @@ test('a stream without its last event is no picture', async () => {
   await expect(client.generate({ prompt: 'p' }, { onProgress: () => {} })).rejects.toMatchObject({ reason: Reason.BAD_STREAM });
 });
 
+test('what onProgress throws comes out as it is, and the call is cancelled', async () => {
+  const own = new TypeError('a bug of the caller');
+  let tellEnded = (_reason: unknown) => {};
+  const ended = new Promise<unknown>((resolve) => {
+    tellEnded = resolve;
+  });
+  const client = await mesh({
+    generateStream: async (call, out) => {
+      call.signal.addEventListener('abort', () => tellEnded(call.signal.reason));
+      await out.write({ event: { $case: 'started', value: generation.Started.fromPartial({ nodeId: 'node-1', attempt: 1 }) } });
+      await ended;
+    },
+  });
+  const onProgress = () => {
+    throw own;
+  };
+  await expect(client.generate({ prompt: 'p' }, { onProgress })).rejects.toBe(own);
+  expect(await ended).toMatchObject({ reason: Reason.CANCELLED });
+});
+
 test('a refused request is repeated under the same id and seed', async () => {
   const seen: generation.GenerateRequest[] = [];
   const client = await mesh({

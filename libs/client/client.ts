@@ -38,7 +38,7 @@ export interface CallSettings {
 }
 
 export interface GenerateOptions extends CallSettings {
-  /** Asks for the answer as a stream and tells how it comes along. */
+  /** Asks for the answer as a stream and tells how it comes along. What it throws ends the call and is what the caller gets. */
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -95,7 +95,7 @@ export class MeshClient {
     const message = wireRequest(request, this.#random);
     const { onProgress } = options;
     return this.#withRetries(this.#call(options, PICTURE_TIMEOUT_MS), onProgress, (call) =>
-      onProgress ? this.#generateStream(message, call, onProgress) : this.#generate(message, call),
+      onProgress ? this.#generateStream(message, call, guarded(onProgress)) : this.#generate(message, call),
     );
   }
 
@@ -214,6 +214,7 @@ export class MeshClient {
         this.#known = true;
         return answer;
       } catch (thrown) {
+        if (thrown instanceof ListenerFailed) throw thrown.cause;
         const error = this.#plain(thrown, call);
         const delayMs = retryDelayMs(error, { attempt, random: this.#random, known: this.#known });
         if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
@@ -234,6 +235,21 @@ export class MeshClient {
   #plain(thrown: unknown, { timeoutMs }: Call): StatusError {
     return inPlainWords(StatusError.from(thrown), { address: this.address, timeoutMs });
   }
+}
+
+/** The caller's own code failed, not the mesh: its error is no status of a call. */
+class ListenerFailed extends Error {
+  override readonly name = 'ListenerFailed';
+}
+
+function guarded(onProgress: (progress: Progress) => void): (progress: Progress) => void {
+  return (progress) => {
+    try {
+      onProgress(progress);
+    } catch (cause) {
+      throw new ListenerFailed('onProgress threw', { cause });
+    }
+  };
 }
 
 /** Alive, connected to the router that says so, and able to draw. */

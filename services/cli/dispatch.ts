@@ -20,8 +20,8 @@ const ALIASES: Readonly<Record<string, string>> = { '--help': 'help', '-h': 'hel
 
 export async function dispatch(argv: readonly string[], context: Context): Promise<ExitCode> {
   const [first = 'help', ...args] = argv;
+  const command = COMMANDS.find(({ name }) => name === (ALIASES[first] ?? first));
   try {
-    const command = COMMANDS.find(({ name }) => name === (ALIASES[first] ?? first));
     if (!command)
       throw new UsageError([`expected a command such as ${COMMANDS.map(({ name }) => name).join(', ')}, got ${JSON.stringify(first)}`]);
     const wantsHelp = args.includes('--help') || args.includes('-h');
@@ -31,7 +31,7 @@ export async function dispatch(argv: readonly string[], context: Context): Promi
       context.terminal.err('interrupted\n');
       return ExitCode.INTERRUPTED;
     }
-    context.terminal.err(describeFailure(error, context.terminal.paint));
+    context.terminal.err(describeFailure(error, context.terminal.paint, command?.name));
     return exitCodeOf(error);
   }
 }

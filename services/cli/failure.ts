@@ -2,6 +2,7 @@
 import { Code, codeName, printable, Reason, StatusError } from '#core';
 import { UsageError } from './arguments.js';
 import { ExitCode } from './command.js';
+import { seconds } from './node-words.js';
 import type { Paint } from './terminal.js';
 
 const TRY: Readonly<Record<string, string>> = {
@@ -24,13 +25,19 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',
   [Reason.DEADLINE]: 'give it more time; "dmesh generate" takes --timeout',
   [Reason.EXECUTION_TIMEOUT]: '"dmesh nodes" shows whether the node is well',
+  [Reason.MODEL_UNUSABLE]:
+    'restore the model\'s folder on that node and reload it, its log says more; "dmesh models" lists what else there is',
 };
 
 /** Options that named what does not exist. */
 const OPTION_OF_REASON: Readonly<Record<string, string>> = { [Reason.UNKNOWN_MODEL]: '--model', [Reason.UNKNOWN_LORA]: '--lora' };
 
-export function describeFailure(error: unknown, paint: Paint): string {
-  if (error instanceof UsageError) return lines(paint, error.faults, error.hint ?? 'dmesh help shows how each command is called');
+/** `command`: the one that was typed, where there is such a one. */
+export function describeFailure(error: unknown, paint: Paint, command?: string): string {
+  if (error instanceof UsageError) {
+    const help = command === undefined ? 'dmesh help shows how each command is called' : `dmesh ${command} --help shows how it is called`;
+    return lines(paint, error.faults, error.hint ?? help);
+  }
   // Ours, and of several lines at times.
   if (!(error instanceof StatusError)) return lines(paint, (error instanceof Error ? error.message : String(error)).split('\n'));
   const { violations, resource, retryDelayMs } = error.details;
@@ -41,12 +48,21 @@ export function describeFailure(error: unknown, paint: Paint): string {
       : [option === undefined ? error.message : `${option}: ${error.message}`];
   const exists = resource?.description && !error.message.includes(resource.description) ? [resource.description] : [];
   const later = retryDelayMs === undefined ? [] : [`the mesh expects to take it in ${Math.ceil(retryDelayMs / 1000)} s`];
-  return lines(paint, [...what, ...exists, ...later], TRY[error.reason], `${codeName(error.code)}/${error.reason}`);
+  return lines(paint, [...what, ...exists, ...later], cureOf(error), `${codeName(error.code)}/${error.reason}`);
+}
+
+function cureOf({ reason, details }: StatusError): string | undefined {
+  if (reason !== Reason.DEADLINE_UNREACHABLE) return TRY[reason];
+  const [predicted, left] = [details.metadata?.predicted_ms, details.metadata?.left_ms].map((ms) => seconds(Number(ms)));
+  const figures = details.metadata?.predicted_ms === undefined ? '' : `it would take ${predicted} and has ${left}: `;
+  return `${figures}give it more time with --timeout, make it smaller, or ask with --priority high`;
 }
 
 export function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof UsageError) return ExitCode.USAGE;
   if (!(error instanceof StatusError)) return ExitCode.FAILED;
+  // Nothing is wrong with the request itself: with more time, or a quieter mesh, the same one is drawn.
+  if (error.reason === Reason.DEADLINE_UNREACHABLE) return ExitCode.UNAVAILABLE;
   switch (error.code) {
     case Code.INVALID_ARGUMENT:
     case Code.NOT_FOUND:

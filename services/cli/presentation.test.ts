@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { Code, Reason, StatusError } from '#core';
-import { describeFailure } from './failure.js';
+import { ExitCode } from './command.js';
+import { describeFailure, exitCodeOf } from './failure.js';
 import { createLogView } from './log-view.js';
 import { fileNameOf, formatOfFile } from './pictures.js';
 import { table } from './table.js';
@@ -89,4 +90,15 @@ test('a table is aligned, Chinese included', () => {
       ],
     ),
   ).toBe('A     B\n圆    1\nabcd  2\n');
+});
+
+test('a deadline out of reach is no refusal for good, and says how far it was', () => {
+  const error = new StatusError({
+    code: Code.FAILED_PRECONDITION,
+    reason: Reason.DEADLINE_UNREACHABLE,
+    message: 'too late',
+    metadata: { predicted_ms: '3200', left_ms: '900' },
+  });
+  expect(exitCodeOf(error)).toBe(ExitCode.UNAVAILABLE);
+  expect(describeFailure(error, noPaint)).toContain('  try: it would take 3.2 s and has 900 ms: give it more time with --timeout');
 });

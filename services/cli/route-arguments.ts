@@ -4,6 +4,9 @@ import type { Route } from '#client';
 /** name, model, revision, weight: a weight is what stands behind the last colon, if that is a number. */
 const TARGET = /^([^@]+?)(?:@(.+?))?(?::(\d+))?$/;
 
+/** Numbers, but no weights: a model is hardly called so. One that is can be named with its weight behind it. */
+const NO_WEIGHT = /:([-+.\d][-+.\de]*|)$/i;
+
 /** One route for each argument; no targets: it goes away. */
 export function readRouteArguments(args: readonly string[], fault: (text: string) => void): Map<string, Route> {
   const routes = new Map<string, Route>();
@@ -20,9 +23,11 @@ export function readRouteArguments(args: readonly string[], fault: (text: string
 
 function targetsOf(text: string, fault: (text: string) => void): Route['targets'] {
   return text.split(',').flatMap((target) => {
-    const [, model, revision = '', weight = '1'] = TARGET.exec(target) ?? [];
-    if (model !== undefined && Number(weight) <= 0xffffffff) return [{ model, revision, weight: Number(weight) }];
-    fault(`expected MODEL, MODEL@REVISION or either with :WEIGHT, got ${JSON.stringify(target)}`);
+    const [, model, revision = '', weight] = TARGET.exec(target) ?? [];
+    const number = weight ?? NO_WEIGHT.exec(target)?.[1] ?? '1';
+    if (model === undefined) fault(`expected MODEL, MODEL@REVISION or either with :WEIGHT, got ${JSON.stringify(target)}`);
+    else if (/^\d+$/.test(number) && Number(number) <= 0xffffffff) return [{ model, revision, weight: Number(number) }];
+    else fault(`expected a weight (a whole number) behind the last colon, got ${JSON.stringify(number)} in ${JSON.stringify(target)}`);
     return [];
   });
 }

@@ -86,7 +86,10 @@ test.each([
   [['a=m', 'a=n'], 'expected each route once, got "a" twice'],
   [['a=m,,n'], 'expected MODEL'],
   [['a=@3'], 'expected MODEL'],
-  [['a=m:99999999999'], 'expected MODEL'],
+  [['a=m:99999999999'], 'expected a weight'],
+  [['a=m:-1'], 'expected a weight (a whole number) behind the last colon, got "-1" in "m:-1"'],
+  [['a=m@3:0.5'], 'expected a weight'],
+  [['a=m:'], 'expected a weight'],
   [[], 'expected routes such as'],
 ])('%j is refused', async (args, fault) => {
   expect(read(...args).faults.join()).toContain(fault);
@@ -114,17 +117,34 @@ test('set changes the routes it names and leaves the others; get shows their sha
 test('a refusal names routes and targets as they were typed', async () => {
   const violations = [
     { field: 'routes[0].targets[1]', description: 'no node serves "tiny@9"; there are the revisions 3' },
+    { field: 'routes[0].targets[2]', description: 'no node serves "tiny:abc"' },
     { field: 'routes[1].name', description: 'expected something else' },
   ];
   const refuse = async () => {
     throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.ROUTE_UNSERVED, message: 'long', violations });
   };
   const { dmesh } = await router({ setRoutes: refuse });
-  const ran = await dmesh('routes', 'set', 'a=tiny:1,tiny@9:1', 'b b=tiny');
+  const ran = await dmesh('routes', 'set', 'a=tiny:1,tiny@9:1,tiny:abc', 'b b=tiny');
   expect(ran.code).toBe(ExitCode.REFUSED);
-  expect(ran.err).toContain('a → tiny@9: no node serves "tiny@9"; there are the revisions 3');
-  expect(ran.err).toContain('b b: expected something else');
+  expect(ran.err.split('\n').map((line) => line.replace(/^(error:)? +| \(FAILED.*/g, ''))).toMatchObject([
+    'a → tiny@9: no node serves "tiny@9"; there are the revisions 3',
+    'a → tiny:abc: expected a weight (a whole number) behind the last colon, got "abc"; or no node serves "tiny:abc"',
+    'b b: expected something else',
+    expect.stringContaining('try:'),
+    '',
+  ]);
   expect(ran.err).toContain('--force');
+});
+
+test('every wrong argument is named at once, and so is the way to take a route away', async () => {
+  const { dmesh } = await router();
+  const wrong = await dmesh('routes', 'set', 'nonsense', 'a=m:-1', 'b=,');
+  expect(wrong.err).toMatch(/"nonsense"\n.*"-1".*\n.*got ""\n.*got ""\n.*dmesh routes --help/);
+  expect((await dmesh('routes', 'set', 'one=', 'two=')).err).toMatch(/"one"\n.*"two"\n/);
+  expect(await dmesh('routes', 'remove', 'a')).toMatchObject({
+    code: ExitCode.USAGE,
+    err: expect.stringContaining('"dmesh routes set a="'),
+  });
 });
 
 test.each([[['routes']], [['routes', 'eat']], [['routes', 'get', 'more']]])('%j is a wrong command line', async (args) => {

@@ -5,13 +5,14 @@ import { afterEach, expect, test } from 'vitest';
 import { DEFAULT_LIMITS, hashSecret, makeToken, type Token } from '#access';
 import { admin, generation } from '#contracts';
 import { type Clock, Code, Reason, StatusError } from '#core';
-import { Channel, type HandlersOf, Server } from '#grpc';
+import { type CallEnded, Channel, type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { ManualClock } from '../../test/support/manual-clock.js';
 import { Access } from './access.js';
 import { AuditLog } from './audit-log.js';
 import type { RouterEvent } from './events.js';
+import { LEVERS } from './rpc/admin.js';
 import { createRouter, type RouterOptions } from './service.js';
 
 const Pictures = generation.ImageGenerationServiceService;
@@ -59,11 +60,16 @@ async function start(options: { tokens?: readonly Token[]; anonymousRatePerSec?:
   await node.start();
   const router = createRouter({ config: CONFIG, clock: systemClock, random: Math.random, emit, access, evidence: () => {} });
   router.fleet.follow({ type: 'memberJoined', member: { nodeId: 'n1', state: 'alive', beat: node.beat, joinedAt: 0, heardAt: 0 } });
-  const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
+  const callsEnded: CallEnded[] = [];
+  const server = new Server({ clock: systemClock, emit: (event) => void callsEnded.push(event), maxRequestBytes: 1 << 20 });
   server.add(Pictures, router.handlers);
   const none = () => Promise.reject(new Error('not part of this test'));
-  const levers = { ...Object.fromEntries(Object.keys(Admin).map((name) => [name, none])), listNodes: async () => ({ nodes: [] }) };
-  server.add(Admin, access.adminOnly(levers as unknown as HandlersOf<typeof Admin>));
+  const levers = {
+    ...Object.fromEntries(Object.keys(Admin).map((name) => [name, none])),
+    listNodes: async () => ({ nodes: [] }),
+    drain: async () => ({}),
+  };
+  server.add(Admin, access.adminOnly(levers as unknown as HandlersOf<typeof Admin>, LEVERS));
   const channel = new Channel(`127.0.0.1:${await server.listen('127.0.0.1:0')}`, { clock: systemClock });
   cleanups.push(
     () => node.stop(),
@@ -75,7 +81,7 @@ async function start(options: { tokens?: readonly Token[]; anonymousRatePerSec?:
   const generate = (text?: string, fields: Partial<generation.GenerateRequest> = {}) =>
     channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), as(text));
   const ended = () => events.flatMap((event) => (event.type === 'requestEnded' ? [event] : []));
-  return { access, channel, generate, node, as, ended, router };
+  return { access, callsEnded, channel, events, generate, node, as, ended, router };
 }
 
 const failure = (call: Promise<unknown>) =>
@@ -267,6 +273,30 @@ test('a token that is revoked is refused from the next call on, one that is adde
   await generate(fresh.text);
 });
 
+test('who pulled a lever, or wanted to, is told, and so is on what; a look is no lever', async () => {
+  const [operator, tenant] = await Promise.all([issue({ tenant: 'ops', admin: true }), issue()]);
+  const { channel, as, events, callsEnded } = await start({ tokens: [operator.token, tenant.token] });
+  await failure(channel.unary(Admin.drain, { nodeId: 'n1' }, as(operator.text)));
+  await failure(channel.unary(Admin.resume, { nodeId: 'n1' }, as(tenant.text)));
+  const routes = [{ name: 'a', targets: [{ model: 'm', revision: '3', weight: 2 }] }];
+  await failure(channel.unary(Admin.setRoutes, { routes, expectedRevision: 0n, force: false }, as(tenant.text)));
+  await failure(channel.unary(Admin.drain, { nodeId: 'n1' }));
+  await channel.unary(Admin.listNodes, {}, as(operator.text));
+  const acme = { tenant: 'acme', tokenId: tenant.token.id, reason: Reason.FORBIDDEN };
+  expect(events.filter(({ type }) => type === 'leverPulled')).toMatchObject([
+    { lever: 'drain', tenant: 'ops', tokenId: operator.token.id, subject: { node_id: 'n1' }, code: Code.OK },
+    { lever: 'resume', ...acme, subject: { node_id: 'n1' } },
+    { lever: 'setRoutes', ...acme, subject: { routes: 'a -> m@3:2' } },
+  ]);
+  expect(callsEnded.map(({ notes }) => notes)).toEqual([
+    { node_id: 'n1', tenant: 'ops', token_id: operator.token.id },
+    { node_id: 'n1', tenant: 'acme', token_id: tenant.token.id },
+    { routes: 'a -> m@3:2', tenant: 'acme', token_id: tenant.token.id },
+    { node_id: 'n1' },
+    { tenant: 'ops', token_id: operator.token.id },
+  ]);
+});
+
 test('the audit log has one line for each request let in, none for those over their rate, and a lost disk is counted', async () => {
   const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-audit-'));
   cleanups.push(() => rm(dir, { recursive: true }));
@@ -275,6 +305,7 @@ test('the audit log has one line for each request let in, none for those over th
   const ended = {
     type: 'requestEnded',
     tenant: 'acme',
+    tokenId: 't1',
     requestId: 'r"1\n',
     model: 'fake',
     nodeId: 'n1',
@@ -288,18 +319,34 @@ test('the audit log has one line for each request let in, none for those over th
   await log.start();
   for (let i = 0; i < 500; i++) log.note({ ...ended, requestId: `r${i}` });
   log.note({ ...ended, reason: Reason.RATE_LIMITED });
+  const order = { type: 'leverPulled', lever: 'drain', tenant: 'ops', tokenId: 't2', peer: '127.0.0.1:9' } as const;
+  log.note({ ...order, subject: { node_id: 'n1' }, code: Code.OK, reason: 'OK', durationMs: 3 });
   log.note(ended);
   await log.close();
   const lines = (await readFile(file, 'utf8'))
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line));
-  expect(lines).toHaveLength(501);
-  const line = { request_id: 'r"1\n', tenant: 'acme', model: 'fake', node: 'n1', code: 'OK', reason: 'OK', gpu_ms: 5, images: 1 };
+  expect(lines).toHaveLength(502);
+  expect(lines.at(-2)).toMatchObject({ lever: 'drain', tenant: 'ops', token: 't2', peer: '127.0.0.1:9', node_id: 'n1', code: 'OK' });
+  const line = {
+    request_id: 'r"1\n',
+    tenant: 'acme',
+    token: 't1',
+    model: 'fake',
+    node: 'n1',
+    code: 'OK',
+    reason: 'OK',
+    gpu_ms: 5,
+    images: 1,
+  };
   expect(lines.at(-1)).toMatchObject({ ...line, duration_ms: 7, time: expect.stringMatching(/^\d{4}-\d\d-\d\dT/) });
 
   const lost = new AuditLog({ path: path.join(dir, 'no/such/folder'), clock: systemClock, emit: (event) => events.push(event) });
-  await expect(lost.start()).rejects.toThrow('ENOENT');
+  await expect(lost.start()).rejects.toMatchObject({
+    name: 'ConfigError',
+    faults: [expect.stringMatching(/^DMESH_ROUTER_AUDIT_LOG: .*ENOENT/)],
+  });
   lost.note(ended);
   await lost.close();
   expect(events).toMatchObject([{ type: 'auditLost', lineCount: 1 }]);

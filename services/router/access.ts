@@ -7,7 +7,7 @@
  * the news takes. Callers of an open mesh have no account; DMESH_ROUTER_ANONYMOUS_RATE limits each address.
  */
 import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, type Token, TokenVerifier } from '#access';
-import { type Clock, type Emit, StatusError } from '#core';
+import { type Clock, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
 import type { Service } from '#scheduling';
 import type { RouterEvent } from './events.js';
@@ -23,7 +23,15 @@ export interface AccessOptions {
   readonly anonymousRatePerSec: number;
 }
 
+type LeverPulled = Extract<RouterEvent, { type: 'leverPulled' }>;
 type AnyHandler = (call: never, out: never) => Promise<unknown>;
+
+/** Of the methods that change something: what they are to be done to, as fields of a line. */
+export type Levers<Handlers> = {
+  readonly [Name in keyof Handlers]?: Handlers[Name] extends (call: Call<infer Request>) => unknown
+    ? (request: Request) => Readonly<Record<string, string>>
+    : never;
+};
 
 /** Several requests at once from one page are no abuse: this many seconds' worth. */
 const ANONYMOUS_BURST_SEC = 2;
@@ -56,9 +64,8 @@ export class Access {
   /** Lets a request for pictures in, counts it, and tells what became of it. Throws UNAUTHENTICATED or RATE_LIMITED. */
   async visited<T>(call: Call<unknown>, work: (visit: Visit) => Promise<T>): Promise<T> {
     const { clock, emit } = this.#options;
-    const token = await this.#identify(call);
+    const token = await this.#known(call);
     const tenant = token?.tenant ?? ANONYMOUS_TENANT;
-    call.notes.tenant = tenant;
     const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, token });
     try {
       this.#countRequest(tenant, call.peer);
@@ -73,15 +80,51 @@ export class Access {
 
   /** These handlers answer whoever has a token. */
   known<Handlers extends Readonly<Record<string, AnyHandler>>>(handlers: Handlers): Handlers {
-    return guarded(handlers, (call) => this.#identify(call));
+    return guarded(handlers, async (call, handle) => {
+      await this.#known(call);
+      return handle();
+    });
   }
 
-  /** These handlers answer only tokens that say `admin`. */
-  adminOnly<Handlers extends Readonly<Record<string, AnyHandler>>>(handlers: Handlers): Handlers {
-    return guarded(handlers, async (call) => {
-      const token = await this.#identify(call);
-      if (token?.admin === false) throw forbidden('expected a token of an administrator');
+  /** These handlers answer only tokens that say `admin`. Who pulled a lever, or wanted to, is told. */
+  adminOnly<Handlers extends Readonly<Record<string, AnyHandler>>>(handlers: Handlers, levers: Levers<Handlers> = {}): Handlers {
+    return guarded(handlers, async (call, handle, name) => {
+      const subjectOf = levers[name] as ((request: unknown) => Readonly<Record<string, string>>) | undefined;
+      if (subjectOf) return this.#pulled(call, { lever: name, subject: subjectOf(call.request) }, handle);
+      this.#expectAdmin(await this.#known(call));
+      return handle();
     });
+  }
+
+  async #pulled<T>(call: Call<unknown>, order: Pick<LeverPulled, 'lever' | 'subject'>, handle: () => Promise<T>): Promise<T> {
+    const { clock, emit } = this.#options;
+    const startedAt = clock.now();
+    Object.assign(call.notes, order.subject);
+    const token = await this.#known(call);
+    const who = { tenant: token?.tenant ?? ANONYMOUS_TENANT, tokenId: token?.id ?? '', peer: call.peer };
+    const tell = ({ code, reason }: Pick<LeverPulled, 'code' | 'reason'>) =>
+      emit({ type: 'leverPulled', ...order, ...who, code, reason, durationMs: clock.now() - startedAt });
+    try {
+      this.#expectAdmin(token);
+      const result = await handle();
+      tell({ code: Code.OK, reason: 'OK' });
+      return result;
+    } catch (thrown) {
+      tell(StatusError.from(thrown));
+      throw thrown;
+    }
+  }
+
+  #expectAdmin(token: Token | undefined): void {
+    if (token?.admin === false) throw forbidden('expected a token of an administrator');
+  }
+
+  /** Who calls, told in the line of the call as well. Undefined in an open mesh. */
+  async #known(call: Call<unknown>): Promise<Token | undefined> {
+    const token = await this.#identify(call);
+    call.notes.tenant = token?.tenant ?? ANONYMOUS_TENANT;
+    if (token) call.notes.token_id = token.id;
+    return token;
   }
 
   /** Undefined in an open mesh. */
@@ -115,16 +158,14 @@ export class Access {
   }
 }
 
+/** `admit` stands before each handler: it may throw, and lets the call in by `handle`. */
 function guarded<Handlers extends Readonly<Record<string, AnyHandler>>>(
   handlers: Handlers,
-  check: (call: Call<unknown>) => Promise<unknown>,
+  admit: (call: Call<unknown>, handle: () => Promise<unknown>, name: keyof Handlers & string) => Promise<unknown>,
 ): Handlers {
   const entries = Object.entries(handlers).map(([name, handler]) => {
-    const checked = async (call: never, out: never) => {
-      await check(call);
-      return handler(call, out);
-    };
-    return [name, checked];
+    const admitted = (call: never, out: never) => admit(call, () => handler(call, out), name);
+    return [name, admitted];
   });
   return Object.fromEntries(entries) as Handlers;
 }

@@ -1,13 +1,14 @@
 /**
- * One JSON line for every request that was let in, for bills and questions. Lines are appended (O_APPEND),
+ * One JSON line for every request that was let in and every order of an operator, for bills and questions. Lines are appended (O_APPEND),
  * many in one write, while requests go on; a disk that is full or slow costs lines, which are counted, and
  * never a request. The file is opened for each write, so it may be renamed away at any time.
  */
 import { appendFile } from 'node:fs/promises';
 import { type Clock, codeName, type Emit, Reason } from '#core';
+import { ConfigError } from '#runtime';
 import type { RouterEvent } from './events.js';
 
-export type RequestEnded = Extract<RouterEvent, { type: 'requestEnded' }>;
+type Audited = Extract<RouterEvent, { type: 'requestEnded' | 'leverPulled' }>;
 
 export interface AuditLogOptions {
   readonly path: string;
@@ -31,12 +32,18 @@ export class AuditLog {
     this.#options = options;
   }
 
-  /** Rejects when the file cannot be written. */
+  /** Rejects with a ConfigError when the file cannot be written. */
   async start(): Promise<void> {
-    await this.#append('');
+    const { path } = this.#options;
+    await this.#append('').catch((error: unknown) => {
+      const why = error instanceof Error && 'code' in error ? error.code : error;
+      throw new ConfigError([
+        `DMESH_ROUTER_AUDIT_LOG: expected a file that can be written, got ${String(why)} for ${JSON.stringify(path)}`,
+      ]);
+    });
   }
 
-  note(ended: RequestEnded): void {
+  note(ended: Audited): void {
     // Turned away before anything was looked at, perhaps by the thousand: the metrics count them.
     if (ended.reason === Reason.RATE_LIMITED) return;
     if (this.#lines.length >= MAX_WAITING_LINES) this.#lostCount++;
@@ -74,17 +81,14 @@ export class AuditLog {
   }
 }
 
-function lineOf(ended: RequestEnded): string {
-  return `${JSON.stringify({
-    time: new Date().toISOString(),
-    request_id: ended.requestId,
-    tenant: ended.tenant,
-    model: ended.model,
-    node: ended.nodeId,
-    code: codeName(ended.code),
-    reason: ended.reason,
-    duration_ms: Math.round(ended.durationMs),
-    gpu_ms: Math.round(ended.gpuMs),
-    images: ended.imageCount,
-  })}\n`;
+function lineOf(ended: Audited): string {
+  const outcome = { code: codeName(ended.code), reason: ended.reason, duration_ms: Math.round(ended.durationMs) };
+  return `${JSON.stringify({ time: new Date().toISOString(), ...fieldsOf(ended), ...outcome })}\n`;
+}
+
+function fieldsOf(ended: Audited): Readonly<Record<string, string | number>> {
+  const { tenant, tokenId: token } = ended;
+  if (ended.type === 'leverPulled') return { lever: ended.lever, tenant, token, peer: ended.peer, ...ended.subject };
+  const { requestId, model, nodeId: node, gpuMs, imageCount: images } = ended;
+  return { request_id: requestId, tenant, token, model, node, gpu_ms: Math.round(gpuMs), images };
 }

@@ -15,7 +15,7 @@ import { AuditLog } from './audit-log.js';
 import type { RouterConfig } from './config.js';
 import { type NodeState, observe } from './observe.js';
 import { Rates } from './rates.js';
-import { adminHandlers } from './rpc/admin.js';
+import { adminHandlers, LEVERS } from './rpc/admin.js';
 import { createRouter, type Router } from './service.js';
 
 export interface BuiltRouter {
@@ -47,7 +47,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
   });
   const emit: typeof observed = (event) => {
     if (event.type === 'executed') rates.executed(event);
-    if (event.type === 'requestEnded') audit?.note(event);
+    if (event.type === 'requestEnded' || event.type === 'leverPulled') audit?.note(event);
     observed(event);
   };
   const certificates = new TlsSource({ paths: config.tls, clock, emit: observeTls({ metrics, logger }) });
@@ -117,7 +117,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     routes: router.routes,
     routeStore,
   };
-  server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures })), { endless: ['watchMesh'] });
+  server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures }), LEVERS), { endless: ['watchMesh'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';

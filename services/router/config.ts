@@ -27,7 +27,7 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
     maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
-    cacheBytes: read.bytes('DMESH_ROUTER_CACHE', 0, 'Recent answers kept for requests that repeat, seed included; 0: none.'),
+    cacheBytes: read.bytes('DMESH_ROUTER_CACHE', 0, 'Recent answers kept for unary requests that repeat, seed included; 0: none.'),
     access: {
       tokenFile: read.optionalString(
         'DMESH_ROUTER_TOKEN_FILE',
@@ -46,7 +46,10 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         { min: 0, max: 1_000_000 },
         'Without a token file: requests a second from each address; 0: no limit.',
       ),
-      auditLog: read.optionalString('DMESH_ROUTER_AUDIT_LOG', 'File that gets one JSON line for every request that was let in.'),
+      auditLog: read.optionalString(
+        'DMESH_ROUTER_AUDIT_LOG',
+        'File that gets one JSON line for every request that was let in and every order of an operator.',
+      ),
     },
     order: {
       shares: {

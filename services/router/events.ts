@@ -8,6 +8,8 @@ export type RouterEvent =
   | {
       readonly type: 'requestEnded';
       readonly tenant: string;
+      /** Empty in an open mesh. */
+      readonly tokenId: string;
       readonly requestId: string;
       /** Empty when it came to none. */
       readonly model: string;
@@ -20,12 +22,28 @@ export type RouterEvent =
       readonly imageCount: number;
       readonly durationMs: number;
     }
+  /** An operator's order was obeyed, or refused. */
+  | {
+      readonly type: 'leverPulled';
+      /** As in the contract, such as "drain". */
+      readonly lever: string;
+      readonly tenant: string;
+      readonly tokenId: string;
+      readonly peer: string;
+      /** What it was to be done to: a node, or the routes there should be. */
+      readonly subject: Readonly<Record<string, string>>;
+      readonly code: Code;
+      readonly reason: string;
+      readonly durationMs: number;
+    }
   /** There is no token file: everybody who reaches this router may use it. */
   | { readonly type: 'accessOpen'; readonly listen: string }
   /** There is no token file: everybody with a certificate of this CA may use it. */
   | { readonly type: 'accessByCertificate'; readonly callerCa: string }
   /** Lines of the audit log could not be written. */
   | { readonly type: 'auditLost'; readonly lineCount: number; readonly error: unknown }
+  /** A unary request was looked up among the answers kept. */
+  | { readonly type: 'cacheAsked'; readonly hit: boolean }
   /** A request got a slot; `granted` when a node handed it out, else an idle one was called. */
   | {
       readonly type: 'dispatched';
@@ -76,8 +94,8 @@ export type RouterEvent =
   | { readonly type: 'nodeRemoved'; readonly nodeId: string; readonly reason: string }
   /** A request for a route was given a target, such as "z-image-tiny@3". */
   | { readonly type: 'routed'; readonly route: string; readonly target: string }
-  /** The mesh's routes are these now. */
-  | { readonly type: 'routesChanged'; readonly revision: number; readonly names: readonly string[] }
+  /** The mesh's routes are these now, each as "NAME -> targets". */
+  | { readonly type: 'routesChanged'; readonly revision: number; readonly routes: readonly string[] }
   /** The store holds something that is no routes; the last good ones hold. */
   | { readonly type: 'routesRejected'; readonly revision: number; readonly fault: string }
   /** The store came back empty; the routes known hold here, but no new router knows them. */

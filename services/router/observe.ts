@@ -80,6 +80,11 @@ export function observe(options: {
     labels: ['result'],
   });
   const auditLost = metrics.counter({ name: 'dmesh_router_audit_lost_total', help: 'Lines the audit log could not take.' });
+  const cacheAsked = metrics.counter({
+    name: 'dmesh_router_cache_total',
+    help: 'Unary requests looked up among the answers kept, by result: hit or miss.',
+    labels: ['result'],
+  });
   const nodeChanges = metrics.counter({
     name: 'dmesh_router_node_changes_total',
     help: 'Nodes added, removed, connected or lost.',
@@ -160,6 +165,8 @@ export function observe(options: {
         if (event.imageCount > 0) tenantImages.with({ tenant }).add(event.imageCount);
         return;
       }
+      case 'leverPulled':
+        return; // told by the line of its call
       case 'accessOpen':
         return logger.warn(
           { grpc: event.listen },
@@ -179,6 +186,8 @@ export function observe(options: {
       case 'auditLost':
         auditLost.with().add(event.lineCount);
         return logger.error({ lines: event.lineCount, error: event.error }, 'audit log not written');
+      case 'cacheAsked':
+        return cacheAsked.with({ result: event.hit ? 'hit' : 'miss' }).add();
       case 'dispatched':
         queueWait.with().observe(event.queuedMs / 1000);
         dispatches.with({ how: event.granted ? 'grant' : 'idle' }).add();
@@ -227,7 +236,7 @@ export function observe(options: {
         return routed.with({ route: event.route, target: event.target }).add();
       case 'routesChanged':
         routesRevision.with().set(event.revision);
-        return logger.info({ revision: event.revision, routes: event.names }, 'routes changed');
+        return logger.info({ revision: event.revision, routes: event.routes }, 'routes changed');
       case 'routesRejected':
         return logger.error({ revision: event.revision, fault: event.fault }, 'stored routes refused, the last good ones hold');
       case 'routesLost':

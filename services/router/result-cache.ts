@@ -1,11 +1,16 @@
 /** Recent answers by content, within a bound of bytes; the longest unused go first. Off when the bound is 0. */
+import type { Emit } from '#core';
 import type { Pieces } from '#grpc';
+import type { RouterEvent } from './events.js';
 
 export class ResultCache {
   readonly #answers = new Map<string, Pieces>();
   #heldBytes = 0;
 
-  constructor(private readonly maxBytes: number) {}
+  constructor(
+    private readonly maxBytes: number,
+    private readonly emit: Emit<RouterEvent>,
+  ) {}
 
   get enabled(): boolean {
     return this.maxBytes > 0;
@@ -17,6 +22,7 @@ export class ResultCache {
 
   get(key: string): Pieces | undefined {
     const found = this.#answers.get(key);
+    this.emit({ type: 'cacheAsked', hit: found !== undefined });
     if (!found) return undefined;
     this.#answers.delete(key);
     this.#answers.set(key, found);

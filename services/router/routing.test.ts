@@ -190,6 +190,26 @@ test('ListModels shows routes among the models, with what they lead to', async (
   ]);
 });
 
+test('ListModels counts each node once, however many targets of a route it serves', async () => {
+  const { set, channel } = await startRouter([one('n1', '1'), one('n2', '2')]);
+  const targets = ['1', ''].map((revision) => ({ model: 'fake', revision, weight: 1 }));
+  await set([{ name: 'public', targets }]);
+  const { models } = (await channel.unary(Pictures.listModels, {})).response;
+  expect(models.at(-1)).toMatchObject({ name: 'public', nodes: 2, loadedNodes: 2 });
+});
+
+test('a target that is a route is told so', async () => {
+  const { set } = await startRouter([one('n1', '1')]);
+  const routes = [
+    { name: 'public', targets: [{ model: 'fake', weight: 1 }] },
+    { name: 'again', targets: [{ model: 'public', weight: 1 }] },
+  ];
+  await expect(set(routes)).rejects.toMatchObject({
+    reason: Reason.ROUTE_UNSERVED,
+    message: expect.stringContaining('"public" is a route; targets are models, not routes'),
+  });
+});
+
 test('a target whose nodes take no work leaves its callers to the others, and gets them back', async () => {
   const canary = one('n2', '2');
   const { draw, set, router } = await startRouter([one('n1', '1'), canary]);

@@ -710,7 +710,7 @@ test('joined work is cancelled when the last caller leaves, not before', async (
 
 test('a cache, when there is one, answers what was drawn before', async () => {
   const node = new FakeNode('n1', { imageBytes: 1000 });
-  const { generate } = await startRouter([node], { cacheBytes: 5000 });
+  const { events, generate } = await startRouter([node], { cacheBytes: 5000 });
   const first = await generate({ seed: 3n });
   const second = await generate({ seed: 3n, requestId: 'again' });
   expect(second.response.requestId).toBe('again');
@@ -719,6 +719,7 @@ test('a cache, when there is one, answers what was drawn before', async () => {
   await generate({});
   await generate({});
   expect(node.started.length).toBe(3);
+  expect(events.flatMap((event) => (event.type === 'cacheAsked' ? [event.hit] : []))).toEqual([false, true]);
 });
 
 const WORK = { model: 'fake', width: 128, height: 128, steps: 4, imageCount: 1, guidanceScale: 0 };

@@ -138,7 +138,7 @@ export function createRouter(options: RouterOptions): Router {
     leases,
     routes,
     handlers: {
-      generate: generate({ access, admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes) }),
+      generate: generate({ access, admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes, emit) }),
       generateStream: generateStream({ access, admission, executor, dispatcher, flights: new Flights(), clock }),
       ...access.known({ listModels: listModels({ fleet, routes }) }),
     },

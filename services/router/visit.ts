@@ -105,7 +105,7 @@ export class Visit {
   }
 
   #settle(): void {
-    const { accounts, call, clock, emit, tenant } = this.#options;
+    const { accounts, call, clock, emit, tenant, token } = this.#options;
     const { error, durationMs = 0 } = this.#ended ?? {};
     const usedMs = this.#gpuMs === 0 && this.#begun ? this.#chargedMs : this.#gpuMs;
     accounts.correct(tenant, usedMs - this.#chargedMs, clock.now());
@@ -113,6 +113,7 @@ export class Visit {
     emit({
       type: 'requestEnded',
       tenant,
+      tokenId: token?.id ?? '',
       requestId: String(requestId),
       model: String(model),
       nodeId: String(nodeId),

@@ -154,7 +154,7 @@ test('what tenants used is in the metrics and in the audit log', async () => {
   });
 });
 
-test('a router with an unusable token file, or open to more than its machine, does not start', async () => {
+test('a router with an unusable token file or audit log, or open to more than its machine, does not start', async () => {
   const main = path.join(packageRoot, 'dist/services/router/main.js');
   const start = (env: Record<string, string>) =>
     promisify(execFile)(process.execPath, [main], { env: { ...process.env, ...env }, timeout: 20_000 }).then(
@@ -166,6 +166,8 @@ test('a router with an unusable token file, or open to more than its machine, do
   await writeFile(broken, '{}');
   const refused = await start({ ...free, DMESH_ROUTER_TOKEN_FILE: broken });
   expect(refused).toMatchObject({ code: 64, out: expect.stringContaining('expected a list of tokens') });
+  const lost = await start({ ...free, DMESH_ROUTER_AUDIT_LOG: path.join(dir, 'no/such/folder.jsonl') });
+  expect(lost).toMatchObject({ code: 64, out: expect.stringContaining('DMESH_ROUTER_AUDIT_LOG: expected a file') });
   const open = await start({ ...free, DMESH_ROUTER_LISTEN: '0.0.0.0:0' });
   expect(open).toMatchObject({ code: 64, out: expect.stringContaining('DMESH_ROUTER_OPEN') });
 });

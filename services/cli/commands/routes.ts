@@ -29,8 +29,13 @@ export const routes: Command = { name: 'routes', summary: 'show or change where 
 async function run(args: readonly string[], { env, signal, terminal }: Context): Promise<ExitCode> {
   const read = new Arguments(args, { force: { type: 'boolean' }, json: { type: 'boolean' }, ...MESH_OPTIONS });
   const [action = '', ...rest] = read.positionals;
-  if (action !== 'get' && action !== 'set')
-    throw new UsageError([`expected get or set, got ${action === '' ? 'nothing' : JSON.stringify(action)}`]);
+  if (action !== 'get' && action !== 'set') {
+    const gone = rest.length === 1 ? rest[0] : 'NAME';
+    throw new UsageError(
+      [`expected get or set, got ${action === '' ? 'nothing' : JSON.stringify(action)}`],
+      `"dmesh routes set NAME=MODEL" sets a route, "dmesh routes set ${gone}=" takes it away; dmesh routes --help shows the rest`,
+    );
+  }
   if (action === 'get') read.expectPositionals(['get']);
   const changes = action === 'set' ? readRouteArguments(rest, (fault) => read.fault(fault)) : new Map<string, Route>();
   const at = read.mesh(env);
@@ -55,10 +60,12 @@ async function change(
 ): Promise<void> {
   const { routes: before, revision } = await mesh.getRoutes({ signal: options.signal });
   const after = new Map(before.map((route) => [route.name, route]));
+  const faults: string[] = [];
   for (const [name, route] of changes) {
     if (route.targets.length > 0) after.set(name, route);
-    else if (!after.delete(name)) throw new UsageError([`expected a route to take away, there is none called ${JSON.stringify(name)}`]);
+    else if (!after.delete(name)) faults.push(`expected a route to take away, there is none called ${JSON.stringify(name)}`);
   }
+  if (faults.length > 0) throw new UsageError(faults, 'dmesh routes get shows those there are');
   const wanted = [...after.values()].sort((a, b) => a.name.localeCompare(b.name));
   try {
     await mesh.setRoutes(wanted, { expectedRevision: revision, force: options.force, signal: options.signal });
@@ -71,13 +78,19 @@ async function change(
 function inOurWords(error: StatusError, wanted: readonly Route[]): StatusError {
   const { violations = [] } = error.details;
   if (violations.length === 0) return error;
-  const lines = violations.map(({ field, description }) => {
+  const inNames = violations.map(({ field, description }) => {
     const [, route = '', target] = /^routes\[(\d+)\](?:\.targets\[(\d+)\])?/.exec(field) ?? [];
     const { name = field, targets = [] } = wanted[Number(route)] ?? {};
     const at = target === undefined ? undefined : targets[Number(target)];
-    return `${name}${at ? ` → ${at.model}${at.revision ? `@${at.revision}` : ''}` : ''}: ${description}`;
+    if (!at) return `${name}: ${description}`;
+    const typed = `${at.model}${at.revision ? `@${at.revision}` : ''}`;
+    // Names may hold colons, so only now is it likely that this one was meant to stand before a weight.
+    const [, tail] = /:([^:]*)$/.exec(typed) ?? [];
+    const weight = tail === undefined ? '' : `expected a weight (a whole number) behind the last colon, got ${JSON.stringify(tail)}; or `;
+    return `${name} → ${typed}: ${weight}${description}`;
   });
-  return new StatusError({ code: error.code, reason: error.reason, message: lines.join('\n'), cause: error });
+  const { code, reason, message } = error;
+  return new StatusError({ code, reason, message, violations: inNames.map((description) => ({ field: '', description })), cause: error });
 }
 
 function describe(routes: readonly Route[]): string {

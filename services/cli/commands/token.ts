@@ -1,6 +1,6 @@
 /** dmesh token: who may use the mesh. Works on the file; routers follow it by themselves. */
 import { DEFAULT_LIMITS, hashSecret, makeToken, type Token } from '#access';
-import { Arguments } from '../arguments.js';
+import { Arguments, UsageError } from '../arguments.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { table } from '../table.js';
 import { changeTokens, readTokens } from '../token-store.js';
@@ -18,7 +18,7 @@ dmesh token revoke ID --file F
       --burst N           requests at once; default ${DEFAULT_LIMITS.burst}, or what the tenant has
       --gpu-seconds N     GPU-seconds a minute; default no limit, or what the tenant has
       --model NAME        may ask for this model alone; repeatable; default all
-      --admin             may list, drain and resume nodes
+      --admin             may list, drain and resume nodes, and set routes
       --json              list: one object a token, without hashes
 `;
 
@@ -112,8 +112,10 @@ async function revoke(read: Arguments, file: string, { terminal }: Context): Pro
     return known.includes(id) ? tokens.filter((other) => other.id !== id) : undefined;
   });
   if (!known.includes(id)) {
-    terminal.err(`expected one of the tokens ${known.join(', ') || '(none)'}, got ${JSON.stringify(id)}\n`);
-    return ExitCode.REFUSED;
+    throw new UsageError(
+      [`expected one of the tokens ${known.join(', ') || '(none)'}, got ${JSON.stringify(id)}`],
+      '"dmesh token list" tells whose they are',
+    );
   }
   terminal.out(`${id} is revoked\n`);
   return ExitCode.OK;

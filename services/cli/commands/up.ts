@@ -92,18 +92,22 @@ async function draw(mesh: LocalMesh, read: Arguments, { env, terminal, signal }:
   }
 }
 
-function describeMesh(mesh: LocalMesh, tookSeconds: number, { terminal: { paint } }: Context): string {
+function describeMesh(mesh: LocalMesh, tookSeconds: number, { env, terminal: { paint } }: Context): string {
   const row = (id: string, address: string, http?: string) =>
     `  ${id.padEnd(10)}${paint('bold', address.padEnd(24))}${http ? paint('dim', `http://${http}/metrics`) : ''}\n`;
+  // Not the operators' own, which would stay on the screen: a place for that of whoever calls.
+  const needsToken = (env.DMESH_ROUTER_TOKEN_FILE ?? '') !== '';
+  const token = needsToken ? 'DMESH_TOKEN=dm_… ' : '';
+  const header = needsToken ? `-H 'authorization: Bearer dm_…' ` : '';
   const router = mesh.address === DEFAULT_ROUTER ? '' : ` --router ${mesh.address}`;
   return [
     `\n${paint('green', 'The mesh is ready')} after ${tookSeconds.toFixed(1)} s.\n\n`,
     ...[...mesh.routers, ...mesh.nodes].map((child) => row(child.id, child.grpc, child.http)),
     row('nats', mesh.natsUrl),
     `\nIn another terminal:\n\n`,
-    `  npx dmesh generate "a small green star on a white background"${router}\n`,
-    `  npx dmesh nodes --watch${router}\n`,
-    `  grpcurl -plaintext -d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
+    `  ${token}npx dmesh generate "a small green star on a white background"${router}\n`,
+    `  ${token}npx dmesh nodes --watch${router}\n`,
+    `  grpcurl -plaintext ${header}-d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
     mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
     `\nCtrl-C drains and stops everything.\n\n`,
   ].join('');

@@ -5,7 +5,7 @@
 import type { KeptState } from '#bus';
 import type { Emit } from '#core';
 import type { RouterEvent } from '../events.js';
-import { type Route, type Routes, readRoutes } from './route.js';
+import { type Route, type Routes, readRoutes, routeText } from './route.js';
 
 export class RouteBook {
   readonly #emit: Emit<RouterEvent>;
@@ -69,6 +69,6 @@ export class RouteBook {
 
   #replace(routes: readonly Route[], revision: number): void {
     this.#routes = new Map(routes.map((route) => [route.name, route]));
-    this.#emit({ type: 'routesChanged', revision, names: [...this.#routes.keys()] });
+    this.#emit({ type: 'routesChanged', revision, routes: routes.map(routeText) });
   }
 }

@@ -32,6 +32,11 @@ export function targetName({ model, revision }: Pick<RouteTarget, 'model' | 'rev
   return revision === '' ? model : `${model}@${revision}`;
 }
 
+/** For logs: "z-image -> z-image-tiny@3:90, z-image-tiny@4:10". */
+export function routeText({ name, targets }: Route): string {
+  return `${name} -> ${targets.map((target) => `${targetName(target)}:${target.weight}`).join(', ')}`;
+}
+
 /** Everything that is wrong in itself, whatever nodes serve. */
 export function routeFaults(routes: readonly Route[]): Violation[] {
   const faults: Violation[] = [];

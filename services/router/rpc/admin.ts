@@ -5,11 +5,13 @@ import { type Clock, Code, Reason, StatusError } from '#core';
 import type { HandlersOf } from '#grpc';
 import { modelMessage } from '#model-package';
 import type { CostModel } from '#scheduling';
+import type { Levers } from '../access.js';
 import type { Dispatcher } from '../dispatch/dispatcher.js';
 import type { Fleet } from '../dispatch/fleet.js';
 import type { FleetNode } from '../dispatch/fleet-node.js';
 import { queueFigures } from '../queue-figures.js';
 import type { Rates } from '../rates.js';
+import { routeText } from '../routes/route.js';
 import { SharedWatch } from '../shared-watch.js';
 import { type RouteParts, routeHandlers } from './routes.js';
 
@@ -25,6 +27,16 @@ export interface AdminParts {
   readonly routes: RouteParts['routes'];
   readonly routeStore: RouteParts['store'];
 }
+
+/** Some dozen routes; the line "routes changed" has them all. */
+const MAX_SUBJECT_CHARS = 4096;
+
+/** The orders that change the mesh, and what each is to be done to, for logs. A caller's text is clipped. */
+export const LEVERS: Levers<HandlersOf<typeof admin.MeshAdminServiceService>> = {
+  drain: ({ nodeId }) => ({ node_id: nodeId.slice(0, MAX_SUBJECT_CHARS) }),
+  resume: ({ nodeId }) => ({ node_id: nodeId.slice(0, MAX_SUBJECT_CHARS) }),
+  setRoutes: ({ routes }) => ({ routes: routes.map(routeText).join('; ').slice(0, MAX_SUBJECT_CHARS) }),
+};
 
 /** Ages move all the time and are no news while beats come; a silence that grows is. */
 const SILENCE_STEP_MS = 1500;

@@ -39,12 +39,17 @@ function unservedTargets(routes: readonly Route[], fleet: RouteParts['fleet']): 
   for (const [i, { targets }] of routes.entries()) {
     for (const [k, target] of targets.entries()) {
       if (target.weight <= 0 || (fleet.model(target.model, target.revision)?.nodeCount ?? 0) > 0) continue;
+      const field = `routes[${i}].targets[${k}]`;
+      if (routes.some(({ name }) => name === target.model) && !fleet.models().has(target.model)) {
+        faults.push({ field, description: `${JSON.stringify(target.model)} is a route; targets are models, not routes` });
+        continue;
+      }
       const known = fleet.models().get(target.model);
       const instead = known
         ? `revisions ${[...known.byRevision.keys()].join(', ')}`
         : `models ${[...fleet.models().keys()].sort().join(', ') || 'none'}`;
       faults.push({
-        field: `routes[${i}].targets[${k}]`,
+        field,
         description: `no node serves ${JSON.stringify(targetName(target).slice(0, 257))}; there are the ${instead}`,
       });
     }

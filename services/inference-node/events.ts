@@ -53,6 +53,8 @@ export type NodeEvent =
   | { readonly type: 'routerAttached'; readonly routerId: string; readonly peer: string }
   | { readonly type: 'routerLeft'; readonly routerId: string }
   | { readonly type: 'slotGranted'; readonly routerId: string; readonly leaseId: bigint }
+  /** It was neither used nor declined in time; that router's bids do not count for `pauseMs`. */
+  | { readonly type: 'grantLapsed'; readonly routerId: string; readonly leaseId: bigint; readonly pauseMs: number }
   /** Draining began or, by an operator's resume, ended. */
   | { readonly type: 'drainChanged'; readonly draining: boolean; readonly by: string }
   /** A command came over NATS. */

@@ -77,6 +77,11 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
         return logger.info({ router_id: event.routerId }, 'router left');
       case 'slotGranted':
         return logger.debug({ router_id: event.routerId, lease_id: String(event.leaseId) }, 'slot granted');
+      case 'grantLapsed':
+        return logger.warn(
+          { router_id: event.routerId, lease_id: String(event.leaseId), passed_over_ms: event.pauseMs },
+          'a router did not use its grant',
+        );
       case 'drainChanged':
         return logger.info({ by: event.by }, event.draining ? 'draining' : 'taking work again');
       case 'controlReceived':
@@ -154,6 +159,10 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
     labels: ['passed'],
   });
   const grants = metrics.counter({ name: 'dmesh_node_grants_total', help: 'Slots granted to bids.' });
+  const lapses = metrics.counter({
+    name: 'dmesh_node_grants_lapsed_total',
+    help: 'Grants that were neither used nor declined in time.',
+  });
   const loads = metrics.histogram({
     name: 'dmesh_node_model_load_duration_seconds',
     help: 'Time from the decision to load a model until its canary was right, by model and revision; its count is the number of loads.',
@@ -224,6 +233,8 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
         return canaries.with({ passed: String(event.passed) }).add();
       case 'slotGranted':
         return grants.with().add();
+      case 'grantLapsed':
+        return lapses.with().add();
     }
   };
 }

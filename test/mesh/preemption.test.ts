@@ -1,7 +1,7 @@
 /** A long picture gives its GPU to an urgent one and goes on after it, to the same bytes; nobody else notices. */
 import { describe, expect, test } from 'vitest';
 import type { MeshClient, PictureRequest, Progress } from '#client';
-import { Code } from '#core';
+import { Code, Reason } from '#core';
 import { scriptedPicture } from '../engines/scriptable/index.js';
 import { pixelsOf } from '../support/picture-oracle.js';
 import { type TestMesh, useMesh } from '../support/test-mesh.js';
@@ -53,6 +53,13 @@ async function paused(mesh: TestMesh, changes: { timeoutMs?: number; urgent?: Pi
 }
 
 const asLine = (line: string): Record<string, unknown> => (line.startsWith('{') ? JSON.parse(line) : {});
+/** How often and why a request left the engine of node-1. */
+const reasonsOf = (mesh: TestMesh, requestId: string) =>
+  mesh
+    .node('node-1')
+    .lines.map(asLine)
+    .filter(({ msg, request_id }) => msg === 'request left the engine' && request_id === requestId)
+    .map(({ reason }) => reason);
 const inOrder = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
 
 describe('the embedded model', () => {
@@ -146,6 +153,14 @@ describe('one node', () => {
     await expect(low.answer).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED });
     await high.answer;
     expect(high.steps).toEqual(inOrder(URGENT.steps));
+  });
+
+  test('a crash of the urgent one is not held against the one that made room for it', async () => {
+    const { low, high } = await paused(mesh(), { urgent: { ...URGENT, prompt: '[step=50ms] [crash@4] a deadly one' } });
+    await expect(high.answer).rejects.toMatchObject({ reason: Reason.ENGINE_CRASHED });
+    const { images, requestId } = await low.answer;
+    expect(await pixelsOf(images[0]?.data)).toEqual(scriptedPicture({ ...LONG, seed: BigInt(LONG.seed) }, false));
+    expect(reasonsOf(mesh(), requestId)).toEqual([Reason.ENGINE_NOT_READY, 'OK']);
   });
 
   test('a drain waits for both', async () => {

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
 import { type Bid, NO_PREEMPTION, type PreemptionPolicy } from '#scheduling';
 import { ManualClock } from '../../../test/support/manual-clock.js';
-import { type Bidder, type Grant, type Lease, Slot } from './slot.js';
+import { type Bidder, type Grant, type Lapse, type Lease, Slot } from './slot.js';
 
 const TTL_MS = 500;
 const WINDOW_MS = 30;
@@ -33,10 +33,12 @@ const urgent = (figures: Partial<Bid>): Bid => ({ rank: 2, leadMs: 0, dueAt: 100
 /** The longer a request has waited, the sooner it is due. */
 const aged = (ms: number) => urgent({ dueAt: 1000 - ms });
 
-/** A router that notes its grants. */
-function router(): Bidder & { grants: Grant[]; last: () => bigint } {
+/** A router that notes its grants, and those it did not use. */
+function router(): Bidder & { grants: Grant[]; lapsed: Lapse[]; last: () => bigint } {
   const grants: Grant[] = [];
-  return { ...slot.join((grant) => grants.push(grant)), grants, last: () => grants.at(-1)?.leaseId ?? -1n };
+  const lapsed: Lapse[] = [];
+  const bidder = slot.join({ onGrant: (grant) => grants.push(grant), onLapse: (lapse) => lapsed.push(lapse) });
+  return { ...bidder, grants, lapsed, last: () => grants.at(-1)?.leaseId ?? -1n };
 }
 
 /** Runs a request that is predicted to end after `ms`. */
@@ -142,6 +144,57 @@ describe('a grant', () => {
     a.bid(aged(10));
     await run(100, a.last());
     await expect(slot.take(a.last(), never)).rejects.toMatchObject(BUSY);
+  });
+});
+
+describe('a router that does not use its grants', () => {
+  test('is passed over for longer each time, and heard again after a grant it used', async () => {
+    const hung = router();
+    const pausesMs: number[] = [];
+    const pauseMs = async () => {
+      hung.bid(aged(10));
+      const lapsedAt = clock.now();
+      const before = hung.grants.length;
+      while (hung.grants.length === before) await clock.advance(TTL_MS);
+      return clock.now() - lapsedAt;
+    };
+    hung.bid(aged(10));
+    for (let round = 0; round < 6; round++) {
+      await clock.advance(TTL_MS);
+      pausesMs.push(await pauseMs());
+    }
+    expect(pausesMs).toEqual([1, 2, 4, 8, 16, 16].map((ttls) => ttls * TTL_MS));
+    (await run(100, hung.last())).release();
+    hung.bid(aged(10));
+    expect(hung.grants).toHaveLength(8);
+  });
+
+  test('leaves the slot to the others, and to calls without a grant', async () => {
+    const [hung, honest] = [router(), router()];
+    hung.bid(urgent({ rank: 0 }));
+    await clock.advance(TTL_MS);
+    hung.bid(urgent({ rank: 0 }));
+    (await run(100)).release();
+    honest.bid(aged(10));
+    (await run(100, honest.last())).release();
+    expect([hung.grants.length, honest.grants.length]).toEqual([1, 1]);
+  });
+
+  test('may decline what it has no use for', () => {
+    const a = router();
+    for (let round = 0; round < 5; round++) {
+      a.bid(aged(10));
+      a.decline(a.last());
+    }
+    expect(a.grants).toHaveLength(5);
+    expect(a.lapsed).toEqual([]);
+  });
+
+  test('is reported', async () => {
+    const a = router();
+    a.bid(aged(10));
+    await clock.advance(TTL_MS);
+    expect(a.lapsed).toEqual([{ leaseId: a.last(), pauseMs: TTL_MS }]);
   });
 });
 

@@ -18,6 +18,8 @@
  *
  * Work is bound last: a bid only says "I hold something this urgent", and the router answers a grant
  * with its best request of that moment (reservations with late binding: Sparrow, SOSP 2013).
+ * A router that lets grants lapse keeps the GPU from the others for their whole time: its bids are passed over
+ * for a while, twice as long each time, until it uses one.
  * Lease ids only rise and a lease frees the slot once, so a late release cannot free a newer lease.
  */
 import { type Clock, Code, Reason, StatusError } from '#core';
@@ -84,9 +86,24 @@ export interface Grant {
   readonly preemption?: Preemption;
 }
 
-interface Entry {
+/** A grant was neither used nor declined in its time. */
+export interface Lapse {
+  readonly leaseId: bigint;
+  /** The router's bids are passed over for so long. */
+  readonly pauseMs: number;
+}
+
+export interface BidderOptions {
   readonly onGrant: (grant: Grant) => void;
+  readonly onLapse: (lapse: Lapse) => void;
+}
+
+interface Entry extends BidderOptions {
   bid: Bid | undefined;
+  /** Since the last grant it used. */
+  lapseCount: number;
+  /** Ends the wait for its bids to count again; set while they do not. */
+  cancelPause: (() => void) | undefined;
 }
 
 interface Running {
@@ -122,6 +139,8 @@ const NONE: Next = { kind: 'none' };
 const UNKNOWN_RUN_MS = 1000;
 /** Nobody is granted a pause for so long after one who did not use it. */
 const UNUSED_PAUSE_MS = 30;
+/** So many times its TTL is the longest pause after a grant that lapsed: a router that uses none holds 1/17 of the GPU. */
+const MAX_PAUSE_TTLS = 16;
 /** A prediction that moves less is not worth a message to every router. */
 const NEWS_MS = 25;
 
@@ -175,8 +194,8 @@ export class Slot {
     this.#settle();
   }
 
-  join(onGrant: (grant: Grant) => void): Bidder {
-    const entry: Entry = { onGrant, bid: undefined };
+  join(options: BidderOptions): Bidder {
+    const entry: Entry = { ...options, bid: undefined, lapseCount: 0, cancelPause: undefined };
     this.#bidders.add(entry);
     return {
       bid: (bid) => {
@@ -192,6 +211,7 @@ export class Slot {
       },
       leave: () => {
         this.#bidders.delete(entry);
+        entry.cancelPause?.();
         if (this.#next.kind === 'promised' && this.#next.to === entry) this.#revokePromise();
         this.#settle();
       },
@@ -208,6 +228,7 @@ export class Slot {
     signal.throwIfAborted();
     const granted = this.#isPromised(leaseId);
     const preempts = ready && this.#next.kind === 'promised' && this.#next.preempts;
+    if (this.#next.kind === 'promised') this.#next.to.lapseCount = 0;
     if (granted) this.#revokePromise();
     const id = granted && leaseId !== undefined ? leaseId : this.#nextLeaseId++;
     if (!this.#taken) return this.#run(id, 0);
@@ -366,12 +387,24 @@ export class Slot {
     const cancelLapse = clock.schedule(grantTtlMs, () => {
       this.#noteUnused();
       this.#next = NONE;
+      this.#passOver(to, leaseId);
       this.#settle();
     });
     this.#next = { kind: 'promised', leaseId, to, preempts: preemption !== undefined, cancelLapse };
     to.bid = undefined;
     to.onGrant({ leaseId, ttlMs: grantTtlMs, ...(preemption ? { preemption } : {}) });
     onChange();
+  }
+
+  /** Hung or ill-behaved, it would be asked again at once, and hold the slot again. */
+  #passOver(entry: Entry, leaseId: bigint): void {
+    const { clock, grantTtlMs } = this.#options;
+    const pauseMs = grantTtlMs * Math.min(2 ** entry.lapseCount++, MAX_PAUSE_TTLS);
+    entry.cancelPause = clock.schedule(pauseMs, () => {
+      entry.cancelPause = undefined;
+      this.#grantIfDue();
+    });
+    entry.onLapse({ leaseId, pauseMs });
   }
 
   /** A router that had nothing for a pause bids again at once, and would be asked again at once. */
@@ -385,11 +418,11 @@ export class Slot {
     this.#next = NONE;
   }
 
-  /** The bid with the most urgent request. */
+  /** The bid with the most urgent request, of those that count. */
   #bestBidder(): Entry | undefined {
     let best: Entry | undefined;
     for (const entry of this.#bidders) {
-      if (entry.bid && (!best?.bid || isMoreUrgent(entry.bid, best.bid))) best = entry;
+      if (entry.bid && !entry.cancelPause && (!best?.bid || isMoreUrgent(entry.bid, best.bid))) best = entry;
     }
     return best;
   }

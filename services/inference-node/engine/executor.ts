@@ -8,7 +8,8 @@
  *                                                                         killed when that takes too long
  *   no progress                         UNAVAILABLE/ENGINE_STALLED        killed
  *   process died                        UNAVAILABLE/ENGINE_CRASHED        restarted
- *     … while it was paused             UNAVAILABLE/ENGINE_NOT_READY
+ *     … while it was paused, up to the  UNAVAILABLE/ENGINE_NOT_READY
+ *     engine's word that it goes on
  *   engine's own fault (memory, NaN, …) the engine's status               a canary first
  *   the request's fault                 the engine's status               free at once
  *
@@ -137,6 +138,8 @@ export class Executor {
     const pauseEnded = () => {
       if (work.stopped) emit({ type: 'pauseEnded', requestId, priority, pausedMs: work.go() });
     };
+    // The engine has said that it does not draw this request: whatever kills it meanwhile, it is another one.
+    let resting = false;
     const control: PauseControl = {
       priority,
       deadlineAt,
@@ -144,6 +147,7 @@ export class Executor {
       pause: async () => {
         const paused = await engine.connection.pause(requestId, signal).catch(() => false);
         if (!paused || signal.aborted) return false;
+        resting = true;
         work.stop();
         emit({ type: 'drawPaused', requestId, priority });
         return true;
@@ -152,7 +156,14 @@ export class Executor {
         if (signal.aborted) return;
         pauseEnded();
         const lost = () => giveUp.abort(notResumed());
-        engine.connection.continue(requestId, signal).then((goesOn) => goesOn || lost(), lost);
+        engine.connection.continue(requestId, signal).then(
+          (goesOn) => {
+            if (!goesOn) return lost();
+            resting = false;
+          },
+          // Of an engine that died, the picture's own stream tells.
+          (thrown) => isCrash(engineFailure(thrown)) || lost(),
+        );
       },
     };
     try {
@@ -179,7 +190,8 @@ export class Executor {
       const { stopped: paused } = work;
       const stoppedByUs = watch.signal.aborted || giveUp.signal.aborted;
       const reason = engineFailure(signal.aborted ? signal.reason : thrown);
-      const error = paused && !stoppedByUs && engine.gone.aborted ? lostWhilePaused(reason) : reason;
+      // The stream may break before the process is seen to be gone.
+      const error = resting && !stoppedByUs && isCrash(reason) ? lostWhilePaused(reason) : reason;
       pauseEnded();
       ended(error);
       this.#cleanUp(engine, lease, { drawable, error, stoppedByUs, paused });
@@ -227,6 +239,10 @@ export class Executor {
     emit({ type: 'drawStopped', requestId: drawable.requestId, tookMs: clock.now() - startedAt, killed });
     lease.release();
   }
+}
+
+function isCrash({ reason }: StatusError): boolean {
+  return reason === Reason.ENGINE_CRASHED;
 }
 
 function executionTimeout(predictedMs: number | undefined, allowedMs: number): StatusError {

@@ -63,10 +63,13 @@ export function attach({ slot, clock, emit, routers }: AttachParts): DuplexHandl
     const messages = call.request[Symbol.asyncIterator]();
     const routerId = await readHello(messages);
     const write = (message: node.AttachResponse) => void out.write(message).catch(() => {}); // a stream that is over ends below
-    const bidder = slot.join(({ leaseId, ttlMs, preemption: limits }) => {
-      emit({ type: 'slotGranted', routerId, leaseId });
-      const preemption = limits && { ...limits, priority: PRIORITY_MESSAGES[limits.priority] };
-      write({ message: { $case: 'grant', value: { leaseId, ttlMs, preemption } } });
+    const bidder = slot.join({
+      onGrant: ({ leaseId, ttlMs, preemption: limits }) => {
+        emit({ type: 'slotGranted', routerId, leaseId });
+        const preemption = limits && { ...limits, priority: PRIORITY_MESSAGES[limits.priority] };
+        write({ message: { $case: 'grant', value: { leaseId, ttlMs, preemption } } });
+      },
+      onLapse: (lapse) => emit({ type: 'grantLapsed', routerId, ...lapse }),
     });
     const replaced = new AbortController();
     const attachment: Attachment = {

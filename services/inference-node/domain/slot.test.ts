@@ -628,6 +628,24 @@ describe('a pause', () => {
     expect(a.grants[2]).toEqual({ leaseId: 103n, ttlMs: TTL_MS });
   });
 
+  test('of one that goes on is asked for again at its next step, one answer at a time', async () => {
+    const answers: ((paused: boolean) => void)[] = [];
+    const low = await runLow(1000, () => new Promise((resolve) => answers.push(resolve)));
+    const a = router();
+    a.bid(high());
+    const newcomer = slot.take(a.last(), never);
+    low.expectEnd(clock.now() + 990);
+    expect(said).toEqual(['pause']);
+    answers[0]?.(false);
+    await clock.advance(10);
+    low.expectEnd(clock.now() + 980);
+    expect(said).toEqual(['pause', 'pause']);
+    answers[1]?.(true);
+    await expect(newcomer).resolves.toMatchObject({ id: a.last() });
+    low.expectEnd(clock.now() + 970);
+    expect(said).toEqual(['pause', 'pause']);
+  });
+
   test('of one that goes on means that the newcomer waits for its end', async () => {
     const low = await runLow(1000, async () => false);
     const a = router();

@@ -111,6 +111,8 @@ interface Running {
   readonly startedAt: number;
   expectedEndAt: number;
   control: PauseControl | undefined;
+  /** Asked to pause, and the answer is not there yet. */
+  pausing: boolean;
   pauseCount: number;
   /** In all, without the pause that lasts. */
   pausedMs: number;
@@ -266,6 +268,7 @@ export class Slot {
       startedAt,
       expectedEndAt: startedAt + this.#lastRunMs,
       control: undefined,
+      pausing: false,
       pauseCount: 0,
       pausedMs: 0,
       pausedAt: 0,
@@ -279,6 +282,7 @@ export class Slot {
         if (this.#running !== running) return;
         const movedMs = Math.abs(at - running.expectedEndAt);
         running.expectedEndAt = at;
+        if (this.#next.kind === 'staged' && this.#next.preempts) void this.#pauseRunning();
         this.#grantIfDue();
         if (movedMs >= Math.max(NEWS_MS, 0.25 * (at - clock.now()))) onChange();
       },
@@ -301,10 +305,14 @@ export class Slot {
     };
   }
 
-  /** Takes the running request off the engine for the staged call. One that goes on is waited for. */
+  /** Takes the running request off the engine for the staged call. One that goes on is asked again at its next step. */
   async #pauseRunning(): Promise<void> {
     const running = this.#running;
-    if (!running?.control || !(await running.control.pause()) || this.#running !== running) return;
+    if (!running?.control || running.pausing) return;
+    running.pausing = true;
+    const paused = await running.control.pause();
+    running.pausing = false;
+    if (!paused || this.#running !== running) return;
     running.pauseCount++;
     running.pausedAt = this.#options.clock.now();
     this.#running = undefined;

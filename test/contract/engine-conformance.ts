@@ -187,7 +187,7 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
       });
 
       test('paused before its first step, it is drawn like any other', async () => {
-        const order = slow({ requestId: 'first', steps: 4 });
+        const order = slow({ requestId: 'first', steps: Math.ceil((model.limits?.maxSteps ?? 0) / 4) });
         const call = collect(running.generate(order));
         await expect.poll(async () => (await running.status()).requestId, POLL).toBe('first');
         expect(await running.pause('first')).toBe(true);

@@ -9,7 +9,7 @@ import { Load } from '../support/load.js';
 import { wrongPictures } from '../support/picture-oracle.js';
 import { only, useMesh } from '../support/test-mesh.js';
 
-const mesh = useMesh({ nodes: 3, env: { node: { SCRIPT_STEP: '5ms', DMESH_NODE_STEP_TIMEOUT: '500ms' } } });
+const mesh = useMesh({ nodes: 3, env: { node: { SCRIPT_STEP: '5ms', DMESH_NODE_STEP_TIMEOUT: '1s' } } });
 const FAULT_COUNT = 8;
 
 /** mulberry32: small, and the same everywhere. */

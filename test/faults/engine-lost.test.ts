@@ -19,7 +19,7 @@ const mesh = useMesh({
     node: {
       SCRIPT_STEP: '5ms',
       SCRIPT_STATE_DIR: stateDir,
-      DMESH_NODE_STEP_TIMEOUT: '400ms',
+      DMESH_NODE_STEP_TIMEOUT: '1s',
       DMESH_NODE_CANCEL_GRACE: '400ms',
       DMESH_NODE_EXECUTION_FLOOR: '1500ms',
     },

@@ -106,7 +106,7 @@ test('another model in the folder than before is not drawn for who asked for the
 });
 
 test('who leaves during a load is let go at once; the load is finished, and the slot is free then', async () => {
-  const node = await nodeWith([await folderOf('a'), await folderOf('b')], { SCRIPT_LOAD: '400ms' });
+  const node = await nodeWith([await folderOf('a'), await folderOf('b')], { SCRIPT_LOAD: '3s' });
   const leave = new AbortController();
   const call = node.generate({ model: 'b', ...SIZE }, { signal: leave.signal });
   await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
@@ -127,7 +127,7 @@ test('the time of a load counts neither as execution nor against its limit', asy
 });
 
 test('a load that takes too long costs the engine, not the node', async () => {
-  const env = { SCRIPT_LATER_LOADS: '1h', DMESH_NODE_ENGINE_LOAD_TIMEOUT: '500ms' };
+  const env = { SCRIPT_LATER_LOADS: '1h', DMESH_NODE_ENGINE_LOAD_TIMEOUT: '2s' };
   const node = await nodeWith([await folderOf('a'), await folderOf('b')], env);
   await expect(draw(node, 'b')).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.MODEL_UNUSABLE });
   await node.line('engine killed');

@@ -230,7 +230,7 @@ describe('an engine that does not keep its time', () => {
   });
 
   test('an engine without progress is killed and the caller told at once', async () => {
-    const node = await startNode({ env: { DMESH_NODE_STEP_TIMEOUT: '300ms' } });
+    const node = await startNode({ env: { DMESH_NODE_STEP_TIMEOUT: '1s' } });
     await expect(node.generate({ prompt: '[hang@3]' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_STALLED });
     await node.line('engine ready', 2);
     await drawsAgain(node);

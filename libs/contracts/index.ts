@@ -6,6 +6,7 @@ export { descriptorSet } from './generated/descriptors.js';
 export * as admin from './generated/diffusionmesh/v1/admin.js';
 export * as engine from './generated/diffusionmesh/v1/engine.js';
 export * as generation from './generated/diffusionmesh/v1/generation.js';
+export * as jobs from './generated/diffusionmesh/v1/jobs.js';
 export * as node from './generated/diffusionmesh/v1/node.js';
 export * as googleAny from './generated/google/protobuf/any.js';
 export * as errorDetails from './generated/google/rpc/error_details.js';

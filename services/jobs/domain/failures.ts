@@ -17,44 +17,45 @@ const FINAL: Verdict = { kind: 'final' };
 const COUNTED: Verdict = { kind: 'counted' };
 const waits = (scope: Scope): Verdict => ({ kind: 'waits', scope });
 
-const BY_REASON: ReadonlyMap<string, Verdict> = new Map(Object.entries<Verdict>({
-  [Reason.BAD_REQUEST]: FINAL, // the model's limits have changed since it was accepted
-  [Reason.UNKNOWN_LORA]: FINAL,
-  [Reason.LORA_UNUSABLE]: FINAL,
-  [Reason.PROMPT_TOO_LONG]: FINAL,
-  [Reason.MESSAGE_TOO_LARGE]: FINAL,
-  [Reason.FORBIDDEN]: FINAL, // the tenant may not ask for this
-  [Reason.POISON]: FINAL, // it has broken two nodes
+const BY_REASON: ReadonlyMap<string, Verdict> = new Map(
+  Object.entries<Verdict>({
+    [Reason.BAD_REQUEST]: FINAL, // the model's limits have changed since it was accepted
+    [Reason.UNKNOWN_LORA]: FINAL,
+    [Reason.LORA_UNUSABLE]: FINAL,
+    [Reason.PROMPT_TOO_LONG]: FINAL,
+    [Reason.MESSAGE_TOO_LARGE]: FINAL,
+    [Reason.FORBIDDEN]: FINAL, // the tenant may not ask for this
+    [Reason.POISON]: FINAL, // it has broken two nodes
 
-  [Reason.INTERNAL]: COUNTED,
-  [Reason.EXECUTION_TIMEOUT]: COUNTED,
-  [Reason.MODEL_UNUSABLE]: COUNTED,
-  [Reason.OUT_OF_MEMORY]: COUNTED,
-  [Reason.ENGINE_CRASHED]: COUNTED,
-  [Reason.ENGINE_STALLED]: COUNTED,
-  [Reason.NAN_OUTPUT]: COUNTED,
-  [Reason.BLANK_OUTPUT]: COUNTED,
-  [Reason.BAD_STREAM]: COUNTED,
+    [Reason.INTERNAL]: COUNTED,
+    [Reason.EXECUTION_TIMEOUT]: COUNTED,
+    [Reason.MODEL_UNUSABLE]: COUNTED,
+    [Reason.OUT_OF_MEMORY]: COUNTED,
+    [Reason.ENGINE_CRASHED]: COUNTED,
+    [Reason.ENGINE_STALLED]: COUNTED,
+    [Reason.NAN_OUTPUT]: COUNTED,
+    [Reason.BLANK_OUTPUT]: COUNTED,
+    [Reason.BAD_STREAM]: COUNTED,
 
-  [Reason.NO_NODES]: waits('model'),
-  [Reason.UNKNOWN_MODEL]: waits('model'), // it was served when the job was accepted: its nodes are away
-  [Reason.ROUTE_UNSERVED]: waits('model'),
-  [Reason.QUEUE_FULL]: waits('class'),
-  [Reason.RATE_LIMITED]: waits('tenant'),
-  [Reason.UNAUTHENTICATED]: waits('all'), // our own token, an operator's to mend
-  [Reason.NO_ROUTERS]: waits('all'),
-  [Reason.CONNECT_FAILED]: waits('all'),
-  [Reason.CONNECTION_LOST]: waits('all'), // the router is gone, and the picture with it
-  [Reason.DRAINING]: waits('all'),
-  [Reason.NODE_BUSY]: waits('job'),
-  [Reason.ENGINE_BUSY]: waits('job'),
-  [Reason.ENGINE_NOT_READY]: waits('job'),
-  [Reason.QUEUE_TIMEOUT]: waits('job'), // the router's patience, not the job's
-  [Reason.DEADLINE_UNREACHABLE]: waits('job'), // others may still be in time
-  [Reason.DEADLINE]: waits('job'),
-  [Reason.IDLE_READER]: waits('job'), // ours: this process stood still
-  [Reason.CANCELLED]: waits('job'), // not by the job's owner: that changes its record
-}));
+    [Reason.NO_NODES]: waits('model'),
+    [Reason.UNKNOWN_MODEL]: waits('model'), // it was served when the job was accepted: its nodes are away
+    [Reason.ROUTE_UNSERVED]: waits('model'),
+    [Reason.QUEUE_FULL]: waits('class'),
+    [Reason.RATE_LIMITED]: waits('tenant'),
+    [Reason.UNAUTHENTICATED]: waits('all'), // our own token, an operator's to mend
+    [Reason.CONNECT_FAILED]: waits('all'),
+    [Reason.CONNECTION_LOST]: waits('all'), // the router is gone, and the picture with it
+    [Reason.DRAINING]: waits('all'),
+    [Reason.NODE_BUSY]: waits('job'),
+    [Reason.ENGINE_BUSY]: waits('job'),
+    [Reason.ENGINE_NOT_READY]: waits('job'),
+    [Reason.QUEUE_TIMEOUT]: waits('job'), // the router's patience, not the job's
+    [Reason.DEADLINE_UNREACHABLE]: waits('job'), // others may still be in time
+    [Reason.DEADLINE]: waits('job'),
+    [Reason.IDLE_READER]: waits('job'), // ours: this process stood still
+    [Reason.CANCELLED]: waits('job'), // not by the job's owner: that changes its record
+  }),
+);
 
 /** For reasons this mesh does not know. */
 const BY_CODE: Readonly<Partial<Record<number, Verdict>>> = {

@@ -9,6 +9,9 @@ import type { Random } from '#core';
 import type { Priority } from '#scheduling';
 import { pauseMs, type Scope } from '../domain/failures.js';
 
+/** Only one job's own pause is not shared: whoever runs it keeps that. */
+export type SharedScope = Exclude<Scope, 'job'>;
+
 /** What of a job decides whom it shares its fate with. */
 export interface Passer {
   readonly key: string;
@@ -58,7 +61,7 @@ export class Gates {
   }
 
   /** It was turned away. `leastMs`: how long the router asked to stay away. */
-  refused(job: Passer, scope: Scope, { now, leastMs = 0 }: { now: number; leastMs?: number | undefined }): void {
+  refused(job: Passer, scope: SharedScope, { now, leastMs = 0 }: { now: number; leastMs?: number | undefined }): void {
     const name = nameOf(job, scope);
     const gate = this.#gates.get(name) ?? { times: 0, opensAt: 0, scout: undefined };
     this.#gates.set(name, gate);
@@ -82,7 +85,7 @@ export class Gates {
   }
 }
 
-function nameOf(job: Passer, scope: Scope): string {
+function nameOf(job: Passer, scope: SharedScope): string {
   switch (scope) {
     case 'all':
       return 'all';
@@ -92,13 +95,11 @@ function nameOf(job: Passer, scope: Scope): string {
       return `class ${job.priority}`;
     case 'tenant':
       return `tenant ${job.tenant}`;
-    case 'job':
-      return `job ${job.key}`;
     default:
       return scope satisfies never;
   }
 }
 
 function namesOf(job: Passer): string[] {
-  return (['all', 'model', 'class', 'tenant', 'job'] as const).map((scope) => nameOf(job, scope));
+  return (['all', 'model', 'class', 'tenant'] as const).map((scope) => nameOf(job, scope));
 }

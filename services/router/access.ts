@@ -5,9 +5,12 @@
  * Limits are by tenant and over the mesh: what other routers gave a tenant is charged to its account here
  * (nodes tell), so routers that share a tenant's calls let in together what one would, but for the moment
  * the news takes. Callers of an open mesh have no account; DMESH_ROUTER_ANONYMOUS_RATE limits each address.
+ *
+ * The jobs service asks for pictures with a token of its own and in the name of those who submitted them: they pay
+ * the GPU time. As requests they were counted when they were submitted.
  */
-import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, type Token, TokenVerifier } from '#access';
-import { type Clock, Code, type Emit, StatusError } from '#core';
+import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, isTenant, type Token, TokenVerifier } from '#access';
+import { badRequest, type Clock, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
 import type { Service } from '#scheduling';
 import type { RouterEvent } from './events.js';
@@ -65,10 +68,12 @@ export class Access {
   async visited<T>(call: Call<unknown>, work: (visit: Visit) => Promise<T>): Promise<T> {
     const { clock, emit } = this.#options;
     const token = await this.#known(call);
-    const tenant = token?.tenant ?? ANONYMOUS_TENANT;
+    const actedFor = token?.actsFor ? namedTenant(call) : undefined;
+    const tenant = actedFor ?? token?.tenant ?? ANONYMOUS_TENANT;
+    call.notes.tenant = tenant;
     const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, token });
     try {
-      this.#countRequest(tenant, call.peer);
+      if (actedFor === undefined) this.#countRequest(tenant, call.peer);
       const result = await work(visit);
       visit.end();
       return result;
@@ -156,6 +161,13 @@ export class Access {
     if (retryAfterMs === 0) return { kind: 'charged' };
     return { kind: 'limited', retryAfterMs, limit: `${this.#options.anonymousRatePerSec} requests a second without a token` };
   }
+}
+
+/** Whom a caller that may act for others acts for; undefined: for itself. Throws INVALID_ARGUMENT. */
+function namedTenant(call: Call<unknown>): string | undefined {
+  const named = call.metadata['x-mesh-tenant'];
+  if (named === undefined || isTenant(named)) return named;
+  throw badRequest([{ field: 'x-mesh-tenant', description: 'expected the name of a tenant' }]);
 }
 
 /** `admit` stands before each handler: it may throw, and lets the call in by `handle`. */

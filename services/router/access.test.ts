@@ -289,10 +289,13 @@ test('in an open mesh nobody acts for anybody', async () => {
 
 test('what another router gave the tenant counts here', async () => {
   const clock = new ManualClock();
-  const { text, token } = await issue({ ratePerSec: 1, burst: 2 });
+  const { text, token } = await issue({ ratePerSec: 1, burst: 3 });
   const { access, generate } = await start({ tokens: [token], accountClock: clock });
-  for (let i = 0; i < 2; i++) access.served({ tenant: 'acme', priority: 'normal', costMs: 100 });
-  access.served({ tenant: 'nobody', priority: 'normal', costMs: 100 });
+  const served = { tenant: 'acme', priority: 'normal', costMs: 100 } as const;
+  for (let i = 0; i < 2; i++) access.served({ ...served, actedFor: true });
+  await generate(text);
+  for (let i = 0; i < 2; i++) access.served({ ...served, actedFor: false });
+  access.served({ ...served, tenant: 'nobody', actedFor: false });
   await expect(generate(text)).rejects.toMatchObject({ reason: Reason.RATE_LIMITED, details: { retryDelayMs: 1000 } });
 });
 

@@ -12,7 +12,7 @@
 import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, isTenant, type Token, TokenVerifier } from '#access';
 import { badRequest, type Clock, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
-import type { Service } from '#scheduling';
+import type { Served } from './dispatch/node-link.js';
 import type { RouterEvent } from './events.js';
 import { forbidden, rateLimited, unauthenticated } from './turned-away.js';
 import { Visit } from './visit.js';
@@ -60,20 +60,21 @@ export class Access {
   }
 
   /** Another router gave this tenant GPU time. */
-  served({ tenant, costMs }: Service): void {
-    this.#accounts.servedElsewhere(tenant, costMs, this.#options.clock.now());
+  served({ tenant, costMs, actedFor }: Served): void {
+    this.#accounts.servedElsewhere(tenant, { requestCount: actedFor ? 0 : 1, costMs }, this.#options.clock.now());
   }
 
   /** Lets a request for pictures in, counts it, and tells what became of it. Throws UNAUTHENTICATED or RATE_LIMITED. */
   async visited<T>(call: Call<unknown>, work: (visit: Visit) => Promise<T>): Promise<T> {
     const { clock, emit } = this.#options;
     const token = await this.#known(call);
-    const actedFor = token?.actsFor ? namedTenant(call) : undefined;
-    const tenant = actedFor ?? token?.tenant ?? ANONYMOUS_TENANT;
+    const named = token?.actsFor ? namedTenant(call) : undefined;
+    const tenant = named ?? token?.tenant ?? ANONYMOUS_TENANT;
+    const actedFor = named !== undefined;
     call.notes.tenant = tenant;
-    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, token });
+    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, actedFor, token });
     try {
-      if (actedFor === undefined) this.#countRequest(tenant, call.peer);
+      if (!actedFor) this.#countRequest(tenant, call.peer);
       const result = await work(visit);
       visit.end();
       return result;

@@ -27,7 +27,7 @@ export type JobsEvent =
       readonly detail?: string;
     })
   /** A fault in our own code: what became of an attempt could not be recorded. */
-  | (OfJob & { readonly type: 'attemptLost'; readonly cause: unknown })
+  | (OfJob & { readonly type: 'attemptLost'; readonly error: unknown })
   /** A picture or its record waits for the store, or for NATS. */
   | (OfJob & { readonly type: 'recordingDelayed'; readonly error: unknown })
   /** Its worker has died; it waits anew. */

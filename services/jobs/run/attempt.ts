@@ -17,7 +17,7 @@ import { blobName, sha256Of } from '../blobs/blob-name.js';
 import { type RetrySettings, retryDelayMs, type Scope, verdictOf } from '../domain/failures.js';
 import type { Change, Failure, Job, Result, StoredImage } from '../domain/job.js';
 import type { JobsEvent } from '../events.js';
-import type { Changed, JobEntry, Kept, Pictures, Records } from './ports.js';
+import type { Changed, JobEntry, Pictures, Records, StoredJob } from './ports.js';
 import type { DrawOptions } from './routers.js';
 
 /** Where a test of crashes can have the process stand still; see `AttemptOptions.reached`. */
@@ -28,7 +28,7 @@ export interface AttemptOptions {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Records;
+  readonly records: Pick<Records, 'readJob' | 'changeJob'>;
   readonly pictures: Pictures;
   readonly routers: { draw(request: generation.GenerateRequest, options: DrawOptions): AsyncIterable<generation.GenerateEvent> };
   /** This life of this replica, as records name it. */
@@ -75,7 +75,7 @@ export class Attempt {
   #number: number | undefined;
   #nodeId = '';
   /** Recordings of `begun`, one after the other; undefined: lost. */
-  #begun: Promise<Kept | undefined> = Promise.resolve(undefined);
+  #begun: Promise<StoredJob | undefined> = Promise.resolve(undefined);
   readonly ended: Promise<AttemptEnd>;
 
   constructor(entry: JobEntry, options: AttemptOptions) {
@@ -104,18 +104,19 @@ export class Attempt {
     this.#left.abort(new Lost());
     const number = this.#number;
     if (number === undefined) return;
+    const { tenant, jobId } = this.entry;
     await this.#options.records
-      .change(this.entry.key, (job) => (this.#isOurs(job, number) ? { kind: 'setBack', counted: false, notBeforeMs: 0 } : undefined))
+      .changeJob(tenant, jobId, (job) => (this.#isOurs(job, number) ? { kind: 'setBack', counted: false, notBeforeMs: 0 } : undefined))
       .catch(() => {}); // NATS is away: the others take it back once they miss us
   }
 
   async #run(): Promise<AttemptEnd> {
     const { emit, records, reached } = this.#options;
-    const { key, jobId } = this.entry;
+    const { tenant, jobId } = this.entry;
     let job: Job | undefined;
     try {
       await reached('handed', jobId);
-      job = (await records.read(key))?.job;
+      job = (await records.readJob(tenant, jobId))?.job;
       if (job?.state.kind !== 'queued' || this.#stopped.signal.aborted) return OVER;
       this.#uid = job.uid;
       const drawn = await this.#draw(job);
@@ -126,9 +127,10 @@ export class Attempt {
       const error = StatusError.from(thrown);
       // The record could not be read: nothing was tried.
       if (!job) return { kind: 'turnedAway', scope: 'all', leastMs: undefined };
-      return this.#failed(job, error).catch((fault: unknown) => {
-        emit({ type: 'attemptLost', tenant: this.entry.tenant, jobId, cause: fault });
-        return OVER;
+      return this.#failed(job, error).catch((fault: unknown): AttemptEnd => {
+        if (fault instanceof Lost) return OVER;
+        emit({ type: 'attemptLost', tenant, jobId, error: fault });
+        return { kind: 'turnedAway', scope: 'job', leastMs: undefined };
       });
     }
   }
@@ -178,7 +180,7 @@ export class Attempt {
     const { reached, wallNow, worker } = this.#options;
     const atMs = wallNow();
     const isFirst = this.#number === undefined;
-    const record = async (before: Kept | undefined): Promise<Kept | undefined> => {
+    const record = async (before: StoredJob | undefined): Promise<StoredJob | undefined> => {
       if (!isFirst && !before) return undefined;
       await reached('drawing', this.entry.jobId);
       const begun = await this.#recorded(({ uid }) => (uid === this.#uid ? { kind: 'begun', worker, nodeId, atMs } : undefined));
@@ -289,10 +291,10 @@ export class Attempt {
   /** Until NATS has taken it or refused. Throws Lost when this process leaves before. */
   async #recorded(decide: (job: Job) => Change | undefined): Promise<Changed> {
     const { clock, emit, records, whenLinked } = this.#options;
-    const { key, tenant, jobId } = this.entry;
+    const { tenant, jobId } = this.entry;
     for (let delayMs = RECORD_RETRY_MS; ; delayMs = Math.min(MAX_RECORD_RETRY_MS, 2 * delayMs)) {
       try {
-        return await records.change(key, decide);
+        return await records.changeJob(tenant, jobId, decide);
       } catch (error) {
         emit({ type: 'recordingDelayed', tenant, jobId, error });
         if (!isPassing(error)) throw error;

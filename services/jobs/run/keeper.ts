@@ -4,19 +4,19 @@
  * after its own.
  */
 import type { Clock, Emit } from '#core';
-import { isEnded, type Job } from '../domain/job.js';
+import type { Job } from '../domain/job.js';
 import type { JobsEvent } from '../events.js';
 import { Agenda } from './agenda.js';
-import type { JobEntry, Pictures, Records } from './ports.js';
+import type { Entries, JobEntry, Pictures, Records } from './ports.js';
 import type { ShareListener } from './share.js';
 
 export interface KeeperOptions {
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<Records, 'change' | 'remove'>;
+  readonly records: Records;
   readonly pictures: Pick<Pictures, 'delete'>;
-  readonly entry: (key: string) => JobEntry | undefined;
+  readonly index: Entries;
   readonly isMine: (key: string) => boolean;
   /** How long a job of this tenant is kept after its end. */
   readonly retentionMs: (tenant: string) => number;
@@ -47,43 +47,53 @@ export class Keeper implements ShareListener {
     this.#agenda.close();
   }
 
-  #dueAtMs({ expiresAtMs, held, state, submittedAtMs, tenant }: JobEntry): number {
-    if (held) return submittedAtMs + UNCOMMITTED_MS;
-    return 'endedAtMs' in state ? state.endedAtMs + this.#options.retentionMs(tenant) : expiresAtMs;
+  #dueAtMs(entry: JobEntry): number {
+    const { endedAtMs, expiresAtMs, submittedAtMs, tenant } = entry;
+    if (this.#options.index.isHeld(entry)) return submittedAtMs + UNCOMMITTED_MS;
+    return endedAtMs > 0 ? endedAtMs + this.#options.retentionMs(tenant) : expiresAtMs;
   }
 
   async #attend(key: string): Promise<void> {
-    const { emit, entry: entryOf, isMine, wallNow } = this.#options;
-    const entry = entryOf(key);
+    const { emit, index, isMine, wallNow } = this.#options;
+    const entry = index.get(key);
     if (!entry || !isMine(key)) return;
+    const { jobId, tenant } = entry;
     try {
       await this.#do(entry);
     } catch (error) {
-      emit({ type: 'chorePostponed', tenant: entry.tenant, jobId: entry.jobId, error });
+      emit({ type: 'chorePostponed', tenant, jobId, error });
     }
     // What changed has put itself on the agenda anew; what did not is tried again.
-    const now = entryOf(key);
+    const now = index.get(key);
     if (now && isMine(key) && this.#dueAtMs(now) <= wallNow()) this.#agenda.set(key, wallNow() + RETRY_MS);
   }
 
   async #do(entry: JobEntry): Promise<void> {
-    const { emit, entry: entryOf, records, wallNow } = this.#options;
-    const { jobId, key, tenant } = entry;
-    if (entry.held) {
-      const removed = await records.remove(key, () => entryOf(key)?.held ?? false);
+    const { emit, index, records, wallNow } = this.#options;
+    const { endedAtMs, jobId, key, tenant } = entry;
+    if (index.isHeld(entry)) {
+      const removed = await this.#remove(entry, () => isHeldNow(index, key));
       if (removed) emit({ type: 'jobForgotten', tenant, jobId, why: 'uncommitted' });
-    } else if ('endedAtMs' in entry.state) {
-      const removed = await records.remove(key, (job) => this.#isStale(job));
+    } else if (endedAtMs > 0) {
+      const removed = await this.#remove(entry, (job) => this.#isStale(job));
       if (removed) await this.#forget(removed);
     } else {
       const nowMs = wallNow();
-      await records.change(key, (job) => (job.expiresAtMs <= nowMs ? { kind: 'expired', atMs: nowMs } : undefined));
+      await records.changeJob(tenant, jobId, ({ expiresAtMs }) => (expiresAtMs <= nowMs ? { kind: 'expired', atMs: nowMs } : undefined));
     }
   }
 
-  #isStale(job: Job): boolean {
+  /** Resolves with what was removed. */
+  async #remove({ jobId, tenant }: JobEntry, isRight: (job: Job) => boolean): Promise<Job | undefined> {
+    const { records } = this.#options;
+    const stored = await records.readJob(tenant, jobId);
+    if (!stored || !isRight(stored.job)) return undefined;
+    return (await records.removeJob(tenant, jobId, stored.revision)) ? stored.job : undefined;
+  }
+
+  #isStale({ state, tenant }: Job): boolean {
     const { retentionMs, wallNow } = this.#options;
-    return isEnded(job) && 'endedAtMs' in job.state && job.state.endedAtMs + retentionMs(job.tenant) <= wallNow();
+    return 'endedAtMs' in state && state.endedAtMs + retentionMs(tenant) <= wallNow();
   }
 
   /** The record is gone: a picture that stays now is an orphan, and swept as such. */
@@ -92,4 +102,9 @@ export class Keeper implements ShareListener {
     emit({ type: 'jobForgotten', tenant, jobId, why: 'retention' });
     if (state.kind === 'succeeded') for (const { blob } of state.result.images) await pictures.delete(blob);
   }
+}
+
+function isHeldNow(index: Entries, key: string): boolean {
+  const entry = index.get(key);
+  return entry !== undefined && index.isHeld(entry);
 }

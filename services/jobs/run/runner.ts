@@ -12,7 +12,7 @@ import type { JobsEvent } from '../events.js';
 import { Agenda } from './agenda.js';
 import type { Attempt, AttemptEnd } from './attempt.js';
 import { Gates, type Passer } from './gates.js';
-import type { JobEntry, Records } from './ports.js';
+import type { Entries, JobEntry, Records } from './ports.js';
 import type { ShareListener } from './share.js';
 
 export interface RunnerOptions {
@@ -20,12 +20,12 @@ export interface RunnerOptions {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<Records, 'change'>;
+  readonly records: Pick<Records, 'changeJob'>;
   /** This life of this replica, as records name it. */
   readonly worker: string;
   readonly isAlive: (worker: string) => boolean;
   readonly isMine: (key: string) => boolean;
-  readonly entry: (key: string) => JobEntry | undefined;
+  readonly index: Entries;
   readonly attempt: (entry: JobEntry, onPhase: () => void) => Attempt;
   /** NATS is there, and the records are followed. */
   readonly mayStart: () => boolean;
@@ -92,15 +92,15 @@ export class Runner implements ShareListener {
   }
 
   job(entry: JobEntry, mine: boolean): void {
-    const { key, state } = entry;
+    const { key, kind } = entry;
     const attempt = this.#attempts.get(key);
     if (attempt) {
       if (this.#isOver(attempt, entry, mine)) attempt.stop();
       return;
     }
-    if (mine && state.kind === 'queued' && !entry.held) this.#wait(entry, state.notBeforeMs);
+    if (mine && kind === 'queued' && !this.#options.index.isHeld(entry)) this.#wait(entry);
     else this.#forget(key);
-    if (mine && state.kind === 'running') this.#takeBack(key, state.worker);
+    if (mine && kind === 'running') this.#takeBack(entry);
   }
 
   removed(key: string): void {
@@ -130,13 +130,12 @@ export class Runner implements ShareListener {
   }
 
   /** What its record says, or whose job it is, makes going on pointless. */
-  #isOver(attempt: Attempt, { state }: JobEntry, mine: boolean): boolean {
-    if (state.kind === 'queued') return attempt.begun || (!mine && attempt.phase === 'handed');
-    return state.kind !== 'running' || state.worker !== this.#options.worker;
+  #isOver(attempt: Attempt, { kind, worker }: JobEntry, mine: boolean): boolean {
+    if (kind === 'queued') return attempt.begun || (!mine && attempt.phase === 'handed');
+    return kind !== 'running' || worker !== this.#options.worker;
   }
 
-  #wait(entry: JobEntry, notBeforeMs: number): void {
-    const { key, model, priority, submittedAtMs, tenant } = entry;
+  #wait({ key, model, notBeforeMs, priority, submittedAtMs, tenant }: JobEntry): void {
     const known = this.#waiters.get(key);
     const waiter: Waiter = known ?? {
       key,
@@ -169,7 +168,7 @@ export class Runner implements ShareListener {
 
   /** Looks at a job anew: its time has come, or its attempt has ended. */
   #look(key: string): void {
-    const entry = this.#options.entry(key);
+    const entry = this.#options.index.get(key);
     if (entry) this.job(entry, this.#options.isMine(key));
     else this.#forget(key);
   }
@@ -199,7 +198,7 @@ export class Runner implements ShareListener {
   }
 
   #start(waiter: Waiter): void {
-    const entry = this.#options.entry(waiter.key);
+    const entry = this.#options.index.get(waiter.key);
     const service = this.#queue.take(waiter);
     if (!entry || !service) return this.#forget(waiter.key);
     this.#gates.pass(waiter);
@@ -231,19 +230,18 @@ export class Runner implements ShareListener {
   }
 
   /** Its worker is gone, or is ourselves, who know nothing of it. */
-  #takeBack(key: string, worker: string): void {
+  #takeBack({ jobId, key, tenant, worker }: JobEntry): void {
     const { emit, isAlive, records, wallNow } = this.#options;
     if (this.#draining || this.#takingBack.has(key)) return;
     if (worker !== this.#options.worker && isAlive(worker)) return;
     this.#takingBack.add(key);
-    const setBack = records.change(key, (job) =>
-      job.state.kind === 'running' && job.state.worker === worker && !this.#attempts.has(key)
-        ? { kind: 'setBack', counted: false, notBeforeMs: 0 }
-        : undefined,
-    );
+    const setBack = records.changeJob(tenant, jobId, ({ state }) => {
+      const isLeft = state.kind === 'running' && state.worker === worker && !this.#attempts.has(key);
+      return isLeft ? { kind: 'setBack', counted: false, notBeforeMs: 0 } : undefined;
+    });
     const done = setBack.then(
-      (outcome) => {
-        if (outcome.kind === 'changed') emit({ type: 'jobTakenBack', tenant: outcome.job.tenant, jobId: outcome.job.jobId, worker });
+      ({ kind }) => {
+        if (kind === 'changed') emit({ type: 'jobTakenBack', tenant, jobId, worker });
       },
       () => this.#later.set(key, wallNow() + TAKE_BACK_RETRY_MS), // NATS is away or slow
     );

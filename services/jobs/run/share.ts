@@ -80,7 +80,7 @@ export class Share {
     this.#workers = new Set(replicas.map(workerName));
     for (const entry of this.#options.entries()) {
       const mine = this.isMine(entry.key);
-      if (mine !== this.#mine.has(entry.key) || (mine && entry.state.kind === 'running')) this.job(entry);
+      if (mine !== this.#mine.has(entry.key) || (mine && entry.kind === 'running')) this.job(entry);
     }
   }
 }

@@ -13,5 +13,14 @@ export type { FreezeCause, MembershipEvent } from './membership-events.js';
 export { callRoll, MembershipSubscriber, type MembershipSubscriberOptions } from './membership-subscriber.js';
 export { type Parsed, parseBeat, parseLeave } from './parse-beat.js';
 export { registerService, type ServiceRegistration } from './register-service.js';
+export {
+  type Replica,
+  ReplicaAnnouncer,
+  type ReplicaAnnouncerOptions,
+  ReplicaDirectory,
+  type ReplicaDirectoryOptions,
+  type ReplicaEvent,
+  type ReplicaService,
+} from './replicas.js';
 export { parseServers, shownUrl } from './server-list.js';
 export { isNodeId, requireNodeId } from './subjects.js';

@@ -3,7 +3,16 @@
  * world, and everything starts in order and leaves in reverse.
  */
 import { TokenSource } from '#access';
-import { callRoll, connectBus, KeptValue, Membership, MembershipSubscriber, registerService } from '#bus';
+import {
+  callRoll,
+  connectBus,
+  KeptValue,
+  Membership,
+  MembershipSubscriber,
+  makeIncarnation,
+  ReplicaAnnouncer,
+  registerService,
+} from '#bus';
 import { admin, generation } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
@@ -26,8 +35,16 @@ export interface BuiltRouter {
 
 const VERSION = '0.1.0';
 
+export interface RouterTools {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Start of this process; orders the lives of a router. */
+  readonly startedAtEpochMs: number;
+}
+
 /** Reads the certificates, builds the rest. */
-export async function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): Promise<BuiltRouter> {
+export async function build(config: RouterConfig, tools: RouterTools): Promise<BuiltRouter> {
   const { clock, random, logger } = tools;
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
@@ -130,16 +147,26 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     else if (callerCa === undefined) emit({ type: 'accessOpen', listen: config.listen });
     else emit({ type: 'accessByCertificate', callerCa });
   };
+  const incarnation = makeIncarnation(tools.startedAtEpochMs, random);
+  const address = () => config.advertise ?? grpcAddress;
+  const announcer = new ReplicaAnnouncer({
+    bus,
+    clock,
+    random,
+    read: () => ({ service: 'router', id: config.routerId, incarnation, address: address() }),
+  });
   let unregister = () => {};
   const join = async () => {
     members.start();
     router.routes.awaitStore();
     routeStore.start();
-    const metadata = () => ({ router_id: config.routerId, grpc_addr: grpcAddress });
+    const metadata = () => ({ router_id: config.routerId, grpc_addr: address() });
     unregister = registerService(bus, { name: 'dmesh-router', version: VERSION, description: 'Routes generations', metadata }, emit);
+    announcer.start();
   };
   const leave = async () => {
     unregister();
+    await announcer.stop();
     members.stop();
     routeStore.stop();
     await bus.close();
@@ -155,7 +182,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
       part('fleet', { close: async () => router.close() }),
       part('membership', { close: leave }),
       part('grpc', { start: listen, drain: () => server.drain(), close: () => server.close() }),
-      part('join', { start: join }),
+      part('join', { start: join, drain: () => announcer.stop() }),
     ],
     { clock, graceMs: config.stopGraceMs },
   );

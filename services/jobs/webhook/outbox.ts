@@ -11,7 +11,7 @@ export interface Due {
 }
 
 export interface OutboxOptions<D extends Due> {
-  /** Tells the receiver and writes down what came of it. What it rejects with is given to `onFailed`. */
+  /** Tells the receiver and writes down what came of it. What it rejects with is given to `onFailed`, except after `close`. */
   readonly send: (due: D, signal: AbortSignal) => Promise<void>;
   readonly onFailed: (due: D, error: unknown) => void;
   /** Under way, in all. */
@@ -89,7 +89,9 @@ export class Outbox<D extends Due> {
 
   async #send(line: Line<D>, due: D): Promise<void> {
     const { send, onFailed } = this.#options;
-    await send(due, this.#stopped.signal).catch((error: unknown) => onFailed(due, error));
+    await send(due, this.#stopped.signal).catch((error: unknown) => {
+      if (!this.#stopped.signal.aborted) onFailed(due, error);
+    });
     this.#taken.delete(due.eventId);
     line.sendingCount--;
     this.#queue(line);

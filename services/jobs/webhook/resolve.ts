@@ -9,9 +9,11 @@ const ASK = { timeout: 1500, tries: 2 };
 /**
  * A resolver of its own and not the system's: that one works in a few threads, which pictures and connections to
  * the mesh need as well; names that take long would hold them. So /etc/hosts and search domains do not count.
+ * `servers`: host:port of name servers; the machine's own when absent.
  */
-export function dnsResolver(): Resolve {
+export function dnsResolver(servers?: readonly string[]): Resolve {
   const resolver = new Resolver(ASK);
+  if (servers) resolver.setServers(servers);
   return async (host) => {
     const answers = await Promise.allSettled([resolver.resolve4(host), resolver.resolve6(host)]);
     const addresses = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));

@@ -17,6 +17,8 @@ export type WebhookEvent =
     }
   /** The last attempt failed, or the receiver wants no more: nobody is told. */
   | { readonly type: 'webhookGivenUp'; readonly tenant: string; readonly jobId: string; readonly eventId: string; readonly error: string }
+  /** The record could not be read, or not be changed: told again in a while. */
+  | { readonly type: 'webhookPostponed'; readonly tenant: string; readonly jobId: string; readonly error: unknown }
   /** The file was read and holds from now on. */
   | { readonly type: 'webhooksLoaded'; readonly path: string; readonly tenantCount: number }
   /** The file cannot be used; the last good one holds. */

@@ -11,7 +11,7 @@ import type { WebhookEvent } from './events.js';
 import { type Message, messageOf } from './message.js';
 import type { FailureReason, Outcome } from './outcome.js';
 import { post } from './post.js';
-import { addressesByText, checkReceiverUrl, hostOf } from './receiver-url.js';
+import { addressesByText, checkReceiverUrl, hostOf, receiverOf } from './receiver-url.js';
 import type { Resolve } from './resolve.js';
 import type { WebhookBook } from './webhook-book.js';
 
@@ -54,7 +54,7 @@ export class Deliverer {
     const startedAt = clock.now();
     const outcome = await this.#attempt({ tenant, url: webhook.url, message, signal });
     const [result, error] = outcome.kind === 'delivered' ? (['delivered', ''] as const) : [outcome.reason, outcome.error];
-    const { host } = new URL(webhook.url);
+    const host = receiverOf(webhook.url);
     emit({ type: 'webhookAttempted', tenant, jobId, eventId: message.id, host, result, error, durationMs: clock.now() - startedAt });
     return outcome;
   }

@@ -61,7 +61,10 @@ export function observeWebhooks({
           'webhook given up: its receiver was not told',
         );
       case 'webhookPostponed':
-        return logger.warn({ tenant: event.tenant, job_id: event.jobId, error: event.error }, 'webhook postponed: its record is out of reach');
+        return logger.warn(
+          { tenant: event.tenant, job_id: event.jobId, error: event.error },
+          'webhook postponed: its record is out of reach',
+        );
       case 'webhooksLoaded':
         loads.with({ result: 'loaded' }).add();
         return logger.info({ path: event.path, tenants: event.tenantCount }, 'webhooks loaded');

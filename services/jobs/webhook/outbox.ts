@@ -3,6 +3,8 @@
  * under way at a time, so that a receiver which hangs holds no more than those; when places are scarce, tenants take
  * turns, and within a tenant its receivers.
  */
+import { receiverOf } from './receiver-url.js';
+
 export interface Due {
   /** Equal for the same message: it is taken once. */
   readonly eventId: string;
@@ -53,7 +55,7 @@ export class Outbox<D extends Due> {
   take(due: D): void {
     if (!this.#open || this.#taken.has(due.eventId)) return;
     this.#taken.add(due.eventId);
-    const receiver = `${due.tenant} ${new URL(due.url).host}`;
+    const receiver = `${due.tenant} ${receiverOf(due.url)}`;
     const line = this.#lines.get(receiver) ?? { receiver, tenant: due.tenant, waiting: [], sendingCount: 0 };
     this.#lines.set(receiver, line);
     line.waiting.push(due);

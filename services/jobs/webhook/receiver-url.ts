@@ -40,6 +40,11 @@ export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[|\]$/g, '');
 }
 
+/** Host and port, for logs and lines; the path may hold secrets. */
+export function receiverOf(url: string): string {
+  return URL.canParse(url) ? new URL(url).host : '';
+}
+
 /** Addresses that need no resolver: the host is one, or localhost (RFC 6761). Undefined for all other names. */
 export function addressesByText(url: URL): readonly string[] | undefined {
   const host = hostOf(url);

@@ -12,10 +12,7 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   const HOUR_MS = 3_600_000;
   const DAY_MS = 24 * HOUR_MS;
   const GiB = 1024 ** 3;
-  const retentionText = read.optionalString(
-    'DMESH_JOBS_RETENTION_TENANTS',
-    'Other times for some tenants, such as acme=24h,studio=720h.',
-  );
+  const retentionText = read.optionalString('DMESH_JOBS_RETENTION_TENANTS', 'Other times for some tenants, such as acme=24h,studio=720h.');
   const config = {
     replicaId: read.string('DMESH_JOBS_ID', `jobs-${defaults.hostName}`, 'Name of this replica in logs and on NATS; unique among them.'),
     listen: read.address('DMESH_JOBS_LISTEN', '127.0.0.1:50061', 'host:port of the gRPC server; port 0 picks a free one.'),
@@ -53,14 +50,22 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       retryCount: read.integer('DMESH_JOBS_RETRIES', 3, { min: 0, max: 100 }, 'Times a job is tried again after a failure of the mesh.'),
       retryDelayMs: read.durationMs('DMESH_JOBS_RETRY_DELAY', 10_000, 'Before the first of these; doubled for each further one.'),
     },
-    expireAfterMs: read.durationMs('DMESH_JOBS_EXPIRE_AFTER', DAY_MS, 'A job not drawn so long after it was submitted ends as EXPIRED, unless it says otherwise.'),
+    expireAfterMs: read.durationMs(
+      'DMESH_JOBS_EXPIRE_AFTER',
+      DAY_MS,
+      'A job not drawn so long after it was submitted ends as EXPIRED, unless it says otherwise.',
+    ),
     retention: {
       defaultMs: read.durationMs('DMESH_JOBS_RETENTION', 7 * DAY_MS, 'A job is forgotten, with its pictures, so long after its end.'),
       byTenant: parseTenantTimes(read, retentionText),
     },
     blobs: readBlobConfig(read),
     webhook: readWebhookConfig(read),
-    stopGraceMs: read.durationMs('DMESH_JOBS_STOP_GRACE', 30_000, 'On SIGTERM: what nodes draw may finish for this long; the rest is left to others.'),
+    stopGraceMs: read.durationMs(
+      'DMESH_JOBS_STOP_GRACE',
+      30_000,
+      'On SIGTERM: what nodes draw may finish for this long; the rest is left to others.',
+    ),
     telemetry: readTelemetryConfig(read, defaults),
   };
   const { cert, ca, callerCa, routerName } = config.tls;

@@ -3,7 +3,8 @@ import { generation } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { type Change, change, type Job, type Result } from '../../services/jobs/domain/job.js';
 import { jobKey } from '../../services/jobs/domain/record.js';
-import type { Changed, JobEntry, StoredJob } from '../../services/jobs/run/ports.js';
+import { entryOf, type JobEntry } from '../../services/jobs/index/job-entry.js';
+import type { Changed, StoredJob } from '../../services/jobs/store/job-records.js';
 
 export function sampleJob(fields: Partial<Job> = {}): Job {
   const jobId = fields.jobId ?? 'j1';
@@ -69,20 +70,7 @@ export class MemoryJobs {
   get(key: string): JobEntry | undefined {
     const stored = this.#stored.get(key);
     if (!stored) return undefined;
-    const { jobId, priority, request, state, submittedAtMs, expiresAtMs, tenant } = stored.job;
-    return {
-      key,
-      tenant,
-      jobId,
-      priority,
-      submittedAtMs,
-      expiresAtMs,
-      kind: state.kind,
-      model: request.model,
-      notBeforeMs: state.kind === 'queued' ? state.notBeforeMs : 0,
-      worker: state.kind === 'running' ? state.worker : '',
-      endedAtMs: 'endedAtMs' in state ? state.endedAtMs : 0,
-    };
+    return entryOf(key, stored.job, { revision: stored.revision, recordBytes: 0 }, (text) => text);
   }
 
   isHeld({ jobId }: JobEntry): boolean {

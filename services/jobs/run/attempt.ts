@@ -14,10 +14,12 @@ import { ImageAssembler, type MeshImage } from '#client';
 import { type generation, PRIORITY_MESSAGES } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import { blobName, sha256Of } from '../blobs/blob-name.js';
+import type { Blobs } from '../blobs/blobs.js';
 import { type RetrySettings, retryDelayMs, type Scope, verdictOf } from '../domain/failures.js';
 import type { Change, Failure, Job, Result, StoredImage } from '../domain/job.js';
 import type { JobsEvent } from '../events.js';
-import type { Changed, JobEntry, Pictures, Records, StoredJob } from './ports.js';
+import type { JobEntry } from '../index/job-entry.js';
+import type { Changed, JobRecords, StoredJob } from '../store/job-records.js';
 import type { DrawOptions } from './routers.js';
 
 /** Where a test of crashes can have the process stand still; see `AttemptOptions.reached`. */
@@ -28,8 +30,8 @@ export interface AttemptOptions {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<Records, 'readJob' | 'changeJob'>;
-  readonly pictures: Pictures;
+  readonly records: Pick<JobRecords, 'readJob' | 'changeJob'>;
+  readonly pictures: Pick<Blobs, 'put' | 'delete'>;
   readonly routers: { draw(request: generation.GenerateRequest, options: DrawOptions): AsyncIterable<generation.GenerateEvent> };
   /** This life of this replica, as records name it. */
   readonly worker: string;
@@ -74,6 +76,8 @@ export class Attempt {
   /** The number of this attempt, once its record says that it began. */
   #number: number | undefined;
   #nodeId = '';
+  /** At the router, for whoever reads both logs. */
+  #requestId = '';
   /** Recordings of `begun`, one after the other; undefined: lost. */
   #begun: Promise<StoredJob | undefined> = Promise.resolve(undefined);
   readonly ended: Promise<AttemptEnd>;
@@ -139,9 +143,10 @@ export class Attempt {
   async #draw(job: Job): Promise<Drawn> {
     const { clock, emit, routers, wallNow } = this.#options;
     const { tenant, jobId } = job;
+    this.#requestId = `job:${jobId}:${job.attempt + 1}`;
     const request: generation.GenerateRequest = {
       ...job.request,
-      requestId: `job:${jobId}:${job.attempt + 1}`,
+      requestId: this.#requestId,
       priority: PRIORITY_MESSAGES[job.priority],
     };
     const deadlineAt = clock.now() + Math.min(MAX_CALL_MS, Math.max(1, job.expiresAtMs - wallNow()));
@@ -204,7 +209,7 @@ export class Attempt {
 
   /** Pictures first, then the record that names them. */
   async #keep({ images, completed }: Drawn): Promise<AttemptEnd> {
-    const { emit, pictures, reached, wallNow, worker } = this.#options;
+    const { pictures, reached, wallNow, worker } = this.#options;
     const { tenant, jobId } = this.entry;
     const begun = await this.#begun;
     if (!begun) throw new Lost();
@@ -236,7 +241,7 @@ export class Attempt {
     const isKept = outcome.kind === 'changed' || (outcome.kind === 'refused' && names(outcome.job, stored));
     if (!isKept) await drop();
     else await reached('recorded', jobId);
-    emit({ type: 'attemptEnded', tenant, jobId, attempt, outcome: isKept ? 'succeeded' : 'lost', reason: isKept ? 'OK' : 'LOST' });
+    this.#tellEnd(isKept ? 'succeeded' : 'lost', isKept ? { reason: 'OK', message: '' } : LATE);
     return { kind: 'over', executingMs };
   }
 
@@ -258,16 +263,13 @@ export class Attempt {
 
   /** What the failure means for the job is recorded, where it means anything beyond going on waiting. */
   async #failed(job: Job, error: StatusError): Promise<AttemptEnd> {
-    const { emit, random, retry, wallNow } = this.#options;
-    const { tenant, jobId } = this.entry;
+    const { random, retry, wallNow } = this.#options;
     await this.#begun;
     const number = this.#number;
     const verdict = verdictOf(error);
     const failure: Failure = { code: error.code, reason: error.reason, message: error.message };
-    const tell = (outcome: 'failed' | 'again' | 'waits') =>
-      emit({ type: 'attemptEnded', tenant, jobId, attempt: number ?? job.attempt, outcome, reason: error.reason, detail: error.message });
     if (verdict.kind === 'waits' && number === undefined) {
-      tell('waits');
+      this.#tellEnd('waits', error);
       return { kind: 'turnedAway', scope: verdict.scope, leastMs: error.details.retryDelayMs };
     }
     const nowMs = wallNow();
@@ -284,7 +286,8 @@ export class Attempt {
       return { kind: 'setBack', failure, counted: true, notBeforeMs: Math.round(nowMs + delayMs) };
     };
     const outcome = await this.#recorded(decide);
-    if (outcome.kind === 'changed') tell(outcome.job.state.kind === 'failed' ? 'failed' : 'again');
+    if (outcome.kind === 'changed') this.#tellEnd(outcome.job.state.kind === 'failed' ? 'failed' : 'again', error);
+    else this.#tellEnd('lost', LATE);
     return OVER;
   }
 
@@ -308,6 +311,14 @@ export class Attempt {
     }
   }
 
+  #tellEnd(
+    outcome: Extract<JobsEvent, { type: 'attemptEnded' }>['outcome'],
+    { reason, message }: { reason: string; message: string },
+  ): void {
+    const { tenant, jobId } = this.entry;
+    this.#options.emit({ type: 'attemptEnded', tenant, jobId, requestId: this.#requestId, outcome, reason, detail: message });
+  }
+
   #become(phase: 'drawing' | 'keeping'): void {
     this.#phase = phase;
     this.#options.onPhase();
@@ -318,6 +329,7 @@ export class Attempt {
   }
 }
 
+const LATE = { reason: 'LATE', message: 'the job has moved on meanwhile' };
 const OVER: AttemptEnd = { kind: 'over', executingMs: 0 };
 
 /** It is another's, or nobody's any more. */

@@ -4,19 +4,22 @@
  * after its own.
  */
 import type { Clock, Emit } from '#core';
+import type { Blobs } from '../blobs/blobs.js';
 import type { Job } from '../domain/job.js';
 import type { JobsEvent } from '../events.js';
+import type { JobEntry } from '../index/job-entry.js';
+import type { JobIndex } from '../index/job-index.js';
+import type { JobRecords } from '../store/job-records.js';
 import { Agenda } from './agenda.js';
-import type { Entries, JobEntry, Pictures, Records } from './ports.js';
 import type { ShareListener } from './share.js';
 
 export interface KeeperOptions {
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Records;
-  readonly pictures: Pick<Pictures, 'delete'>;
-  readonly index: Entries;
+  readonly records: Pick<JobRecords, 'readJob' | 'changeJob' | 'removeJob'>;
+  readonly pictures: Pick<Blobs, 'delete'>;
+  readonly index: Pick<JobIndex, 'get' | 'isHeld'>;
   readonly isMine: (key: string) => boolean;
   /** How long a job of this tenant is kept after its end. */
   readonly retentionMs: (tenant: string) => number;
@@ -104,7 +107,7 @@ export class Keeper implements ShareListener {
   }
 }
 
-function isHeldNow(index: Entries, key: string): boolean {
+function isHeldNow(index: KeeperOptions['index'], key: string): boolean {
   const entry = index.get(key);
   return entry !== undefined && index.isHeld(entry);
 }

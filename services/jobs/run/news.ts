@@ -9,7 +9,7 @@
 import { ALL_JOB_EVENTS, type Bus, jobEventSubject } from '#bus';
 import type { Clock } from '#core';
 import { jobKey } from '../domain/record.js';
-import type { JobEntry } from './ports.js';
+import type { JobEntry } from '../index/job-entry.js';
 
 export interface Step {
   readonly attempt: number;
@@ -74,7 +74,7 @@ export class JobNews {
   }
 
   /** `told`: whether this replica is the one to tell. */
-  changed(entry: JobEntry & { readonly batchId: string; readonly revision: number; readonly attempt: number; readonly nodeId: string }, told: boolean): void {
+  changed(entry: JobEntry, told: boolean): void {
     const { attempt, batchId, jobId, key, kind, nodeId, revision, tenant } = entry;
     if (kind !== 'running') this.removed(key);
     if (!told) return;

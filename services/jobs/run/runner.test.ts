@@ -2,8 +2,8 @@ import { expect, test } from 'vitest';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
 import type { Job } from '../domain/job.js';
+import type { JobEntry } from '../index/job-entry.js';
 import type { Attempt, AttemptEnd } from './attempt.js';
-import type { JobEntry } from './ports.js';
 import { Runner } from './runner.js';
 
 /** An attempt that goes as far as the test moves it. */

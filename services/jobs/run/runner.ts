@@ -9,10 +9,12 @@ import type { Clock, Emit, Random } from '#core';
 import { type Service, type Shares, type Waiting, WaitQueue } from '#scheduling';
 import { pauseMs } from '../domain/failures.js';
 import type { JobsEvent } from '../events.js';
+import type { JobEntry } from '../index/job-entry.js';
+import type { JobIndex } from '../index/job-index.js';
+import type { JobRecords } from '../store/job-records.js';
 import { Agenda } from './agenda.js';
 import type { Attempt, AttemptEnd } from './attempt.js';
 import { Gates, type Passer } from './gates.js';
-import type { Entries, JobEntry, Records } from './ports.js';
 import type { ShareListener } from './share.js';
 
 export interface RunnerOptions {
@@ -20,12 +22,12 @@ export interface RunnerOptions {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<Records, 'changeJob'>;
+  readonly records: Pick<JobRecords, 'changeJob'>;
   /** This life of this replica, as records name it. */
   readonly worker: string;
   readonly isAlive: (worker: string) => boolean;
   readonly isMine: (key: string) => boolean;
-  readonly index: Entries;
+  readonly index: Pick<JobIndex, 'get' | 'isHeld'>;
   readonly attempt: (entry: JobEntry, onPhase: () => void) => Attempt;
   /** NATS is there, and the records are followed. */
   readonly mayStart: () => boolean;

@@ -3,8 +3,8 @@
  * every job that has changed, or whose owner has. Until it is known who lives, nothing is ours.
  */
 
+import type { JobEntry } from '../index/job-entry.js';
 import { ownerOf } from './ownership.js';
-import type { JobEntry } from './ports.js';
 
 export interface LivingReplica {
   readonly id: string;

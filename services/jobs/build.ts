@@ -80,9 +80,14 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
   };
   const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.replicaId, clock, random, emit });
+  let knownSlotCount = 0;
   const membership: Membership = new Membership({
     clock,
-    emit: () => service.runner.wake(), // a node has come, gone or changed
+    emit: () => {
+      const now = slotCount(membership);
+      if (now > knownSlotCount) service.runner.wake();
+      knownSlotCount = now;
+    },
     lagMs: () => lag.lagMs(),
     rollCall: () => callRoll(bus),
   });
@@ -137,22 +142,25 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     random,
     read: () => ({ service: 'jobs', id: config.replicaId, incarnation, address: address(), draining }),
   });
-  let unregister = () => {};
-  const join = async () => {
+  const follow = async () => {
     members.start();
     routerDirectory.start();
     replicas.start();
     service.start();
-    announcer.start();
     void replicas.whenSettled.then(() => service.share.replicasChanged());
+  };
+  let unregister = () => {};
+  const join = async () => {
+    announcer.start();
     const metadata = () => ({ replica_id: config.replicaId, incarnation, grpc_addr: address() });
     unregister = registerService(bus, { name: 'dmesh-jobs', version: VERSION, description: 'Keeps and runs durable jobs', metadata }, emit);
   };
   /** What waits is the others' from now on; what a node draws for us may finish. */
-  const drain = async () => {
+  let drained = Promise.resolve();
+  const handOver = async () => {
     draining = true;
     announcer.changed();
-    await service.runner.drain();
+    drained = service.runner.drain();
   };
   const leave = async () => {
     unregister();
@@ -172,8 +180,9 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
       http,
       lag,
       part('blobs', { start: () => blobs.start() }),
+      part('jobs', { start: follow, drain: () => drained, close: leave }),
       part('grpc', { start: listen, drain: () => server.drain(), close: () => server.close() }),
-      part('jobs', { start: join, drain, close: leave }),
+      part('join', { start: join, drain: handOver }),
     ],
     { clock, graceMs: config.stopGraceMs },
   );

@@ -6,6 +6,8 @@ export { CONTROL_ACTIONS, type ControlAction, type ControlReply, sendControl, se
 export type { BusCredentials } from './credentials.js';
 export type { BusEvent } from './events.js';
 export { makeIncarnation } from './incarnation.js';
+export type { BucketSettings } from './kept-bucket.js';
+export { type KeptRecord, KeptRecords, type KeptRecordsOptions } from './kept-records.js';
 export { type KeptState, KeptValue, type KeptValueOptions } from './kept-value.js';
 export type { Member, MemberAspect, MemberState } from './member.js';
 export { Membership, type MembershipOptions } from './membership.js';

@@ -11,6 +11,7 @@ import {
   MembershipSubscriber,
   makeIncarnation,
   ReplicaAnnouncer,
+  ReplicaDirectory,
   registerService,
 } from '#bus';
 import { admin, generation } from '#contracts';
@@ -22,9 +23,11 @@ import { TlsSource } from '#tls';
 import { Access } from './access.js';
 import { AuditLog } from './audit-log.js';
 import type { RouterConfig } from './config.js';
+import { JobsReplicas } from './jobs-replicas.js';
 import { type NodeState, observe } from './observe.js';
 import { Rates } from './rates.js';
 import { adminHandlers, LEVERS } from './rpc/admin.js';
+import { Jobs, jobsHandlers } from './rpc/jobs.js';
 import { createRouter, type Router } from './service.js';
 
 export interface BuiltRouter {
@@ -58,6 +61,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
       waitingCount: () => router.dispatcher.waitingCount,
       runningCount: () => router.leases.size,
       liveCount: () => router.executor.liveCount,
+      jobsReplicaCount: () => jobsDirectory.live().length,
       membershipFrozen: () => membership.frozen,
       nodes: () => nodeStates(router),
     },
@@ -73,6 +77,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
   const tls = {
     bus: cert === undefined ? undefined : certificates.client(),
     nodes: ca === undefined ? undefined : certificates.client({ serverName }),
+    jobs: ca === undefined ? undefined : certificates.client(),
     callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
   };
   const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.routerId, clock, random, emit });
@@ -107,6 +112,14 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     onValue: (data, revision) => router.routes.accept(data, revision),
     onState: (state) => router.routes.noteState(state),
   });
+  const jobsDirectory: ReplicaDirectory = new ReplicaDirectory({
+    bus,
+    clock,
+    service: 'jobs',
+    emit,
+    onChange: () => jobsReplicas.prune(),
+  });
+  const jobsReplicas = new JobsReplicas({ clock, random, emit, directory: jobsDirectory, link: { ...config.link, tls: tls.jobs } });
   const observeCall = observeCalls({ metrics, logger });
   const server = new Server({
     clock,
@@ -124,7 +137,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     return router.fleet.slotCount() > 0 ? { ready: true } : { ready: false, reason: 'no node takes work' };
   };
   addHealth(server, { clock, isReady: () => readiness().ready });
-  addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
+  addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService', 'diffusionmesh.v1.JobsService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
   const figures = {
@@ -135,6 +148,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     routeStore,
   };
   server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures }), LEVERS), { endless: ['watchMesh'] });
+  server.add(Jobs, access.known(jobsHandlers(jobsReplicas)), { endless: ['watch'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';
@@ -158,6 +172,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
   let unregister = () => {};
   const join = async () => {
     members.start();
+    jobsDirectory.start();
     router.routes.awaitStore();
     routeStore.start();
     const metadata = () => ({ router_id: config.routerId, grpc_addr: address() });
@@ -168,6 +183,8 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     unregister();
     await announcer.stop();
     members.stop();
+    jobsDirectory.stop();
+    jobsReplicas.close();
     routeStore.stop();
     await bus.close();
   };

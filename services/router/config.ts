@@ -33,7 +33,7 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       ),
     },
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
-    maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
+    maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 16 * MiB, 'Larger requests are refused; a batch of 1000 jobs needs a few MiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     cacheBytes: read.bytes('DMESH_ROUTER_CACHE', 0, 'Recent answers kept for unary requests that repeat, seed included; 0: none.'),
     access: {

@@ -19,6 +19,7 @@ import { ConfigError, Lifecycle, part } from '#runtime';
 import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, observeTls, type Readiness } from '#telemetry';
 import { TlsSource } from '#tls';
 import { openBlobs } from './blobs/blobs.js';
+import { observeBlobs } from './blobs/observe.js';
 import type { JobsConfig } from './config.js';
 import type { JobsEvent } from './events.js';
 import { observe } from './observe.js';
@@ -102,7 +103,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   const named = config.routers?.split(',').map((address) => address.trim());
   const routerAddresses = () => named ?? routerDirectory.live().map(({ address }) => address);
   const routers = new Routers({ clock, addresses: routerAddresses, token: await readToken(config), tls: tls.routers });
-  const blobs = await openBlobs({ config: config.blobs, clock, wallNow });
+  const blobs = await openBlobs({ config: config.blobs, clock, wallNow, emit: observeBlobs({ logger, metrics }) });
   const incarnation = makeIncarnation(wallNow(), random);
   const service: Jobs = createJobs({
     config,

@@ -151,12 +151,11 @@ export function observe({
         unreadable.with().add();
         return logger.error({ key: event.key, error: event.error }, 'no record of ours, passed over');
       case 'storeSwept': {
-        const { archive, damagedCount, failedCount, firstFailure, live, movedCount, orphanCount, temporaryCount } = event;
+        const { archivedBytes, damagedCount, failedCount, liveBytes, movedCount, orphanCount, temporaryCount } = event;
         const counts = { orphan: orphanCount, temporary: temporaryCount, archived: movedCount, damaged: damagedCount, failed: failedCount };
         for (const [what, count] of Object.entries(counts)) swept.with({ what }).add(count);
         const level = damagedCount + failedCount > 0 ? 'warn' : 'info';
-        const stored = { live_bytes: live.bytes, archived_bytes: archive.bytes };
-        return logger[level]({ ...counts, ...stored, ...(firstFailure ? { error: firstFailure } : {}) }, 'store swept');
+        return logger[level]({ ...counts, live_bytes: liveBytes, archived_bytes: archivedBytes }, 'store swept');
       }
       case 'sweepFailed':
         sweepFailures.with().add();

@@ -21,7 +21,6 @@ import { type JobChange, JobIndex } from './index/job-index.js';
 import { Attempt, type Step } from './run/attempt.js';
 import { Keeper } from './run/keeper.js';
 import { JobNews } from './run/news.js';
-import { ownerOf } from './run/ownership.js';
 import type { Routers } from './run/routers.js';
 import { Runner } from './run/runner.js';
 import { type LivingReplica, Share, workerName } from './run/share.js';
@@ -115,11 +114,6 @@ export function createJobs(options: JobsOptions): Jobs {
     blobs,
     everyMs: config.blobs.sweepEveryMs,
     maySweep: () => isFollowing() && replicas() !== undefined,
-    isMine: (jobId) =>
-      ownerOf(
-        jobId,
-        (replicas() ?? []).map(({ id }) => id),
-      ) === replicaId,
   });
   const follow = (what: JobChange) => {
     const { entry } = what;

@@ -7,7 +7,8 @@ const ordinary: NodeState = { nodeId: 'a', state: 'connected', breaker: 'closed'
 test('a node has series of its own only while something is the matter with it', async () => {
   let nodes: NodeState[] = [];
   const metrics = createMetrics({ service: 'router' });
-  const sources = { waitingCount: () => 0, runningCount: () => 0, liveCount: () => 0, membershipFrozen: () => false, nodes: () => nodes };
+  const counts = { waitingCount: () => 0, runningCount: () => 0, liveCount: () => 0, jobsReplicaCount: () => 0 };
+  const sources = { ...counts, membershipFrozen: () => false, nodes: () => nodes };
   observe({ logger: createLogger({ service: 'router', level: 'error', format: 'json' }), metrics, sources });
   const ofNodes = async () => (await metrics.render()).split('\n').filter((line) => line.includes('node='));
 

@@ -44,7 +44,7 @@ const nodeCount = Number(nodeCountText);
 const pictureMs = Number(pictureMsText);
 const counts: SwarmCounts = { bids: 0, declines: 0, grants: 0, calls: 0, refused: 0, grantsUsed: [] };
 /** By router id; each is given as id=host:port. */
-const lines = new Map(routers.map((router) => lineTo(router)));
+const lines = new Map(routers.map(lineTo));
 
 const bus = connectBus({ url, name: prefix, clock: systemClock, random: systemRandom, emit: () => {} });
 await new Promise<void>((resolve) => bus.onLink((up) => up && resolve()));
@@ -144,13 +144,14 @@ function counting(handler: Attach, grants: Map<bigint, Granted>): Attach {
 
 function lineTo(router: string): [string, ClientHttp2Session] {
   const [id = '', address = ''] = router.split('=');
-  return [id, connect(`http://${address}`)];
+  return [id, connect(`http://${address}`, { maxOutstandingPings: 10_000 })];
 }
 
+/** NaN when the router has gone meanwhile. */
 function ping(routerId: string): Promise<number> {
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     const session = lines.get(routerId);
-    if (!session) return reject(new Error(`expected a line to ${routerId}`));
-    session.ping((error, tookMs) => (error ? reject(error) : resolve(tookMs)));
+    if (!session) throw new Error(`expected a line to ${routerId}`);
+    session.ping((error, tookMs) => resolve(error ? Number.NaN : tookMs));
   });
 }

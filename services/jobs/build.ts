@@ -13,13 +13,13 @@ import {
   ReplicaDirectory,
   registerService,
 } from '#bus';
-import { jobs } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
 import { ConfigError, Lifecycle, part } from '#runtime';
 import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, observeTls, type Readiness } from '#telemetry';
 import { TlsSource } from '#tls';
 import { openBlobs } from './blobs/blobs.js';
+import { observeBlobs } from './blobs/observe.js';
 import type { JobsConfig } from './config.js';
 import type { JobsEvent } from './events.js';
 import { observe } from './observe.js';
@@ -103,7 +103,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   const named = config.routers?.split(',').map((address) => address.trim());
   const routerAddresses = () => named ?? routerDirectory.live().map(({ address }) => address);
   const routers = new Routers({ clock, addresses: routerAddresses, token: await readToken(config), tls: tls.routers });
-  const blobs = openBlobs({ config: config.blobs, clock, wallNow });
+  const blobs = await openBlobs({ config: config.blobs, clock, wallNow, emit: observeBlobs({ logger, metrics }) });
   const incarnation = makeIncarnation(wallNow(), random);
   const service: Jobs = createJobs({
     config,
@@ -125,8 +125,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     return service.isFollowing() ? { ready: true } : { ready: false, reason: 'the records are not followed: NATS is away or refuses' };
   };
   addHealth(server, { clock, isReady: () => readiness().ready });
-  addReflection(server, ['diffusionmesh.v1.JobsService']);
-  server.add(jobs.JobsServiceService, service.handlers, { endless: ['watch'] });
+  addReflection(server, []);
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';

@@ -1,4 +1,5 @@
 /** What happens in the jobs service, in one list. observe.ts alone turns these into lines and series. */
+import type { SweepFigures } from './blobs/sweep.js';
 import type { StateKind } from './domain/job.js';
 
 interface OfJob {
@@ -51,13 +52,5 @@ export type JobsEvent =
   /** Something in the bucket is no record of ours; it is passed over. */
   | { readonly type: 'recordUnreadable'; readonly key: string; readonly error: unknown }
   /** One look through the store is over. */
-  | {
-      readonly type: 'storeSwept';
-      readonly orphanCount: number;
-      readonly movedCount: number;
-      readonly damagedCount: number;
-      readonly temporaryCount: number;
-      readonly liveBytes: number;
-      readonly archivedBytes: number;
-    }
+  | ({ readonly type: 'storeSwept' } & SweepFigures)
   | { readonly type: 'sweepFailed'; readonly error: unknown };

@@ -73,7 +73,7 @@ export function observe({
   });
   const swept = metrics.counter({
     name: 'dmesh_jobs_swept_total',
-    help: 'Pictures the sweep removed or moved, by what: orphan, temporary, archived, damaged (left as it is).',
+    help: 'Pictures the sweep removed or moved, by what: orphan, temporary, archived; or left: damaged, failed.',
     labels: ['what'],
   });
   const sweepFailures = metrics.counter({
@@ -151,10 +151,10 @@ export function observe({
         unreadable.with().add();
         return logger.error({ key: event.key, error: event.error }, 'no record of ours, passed over');
       case 'storeSwept': {
-        const { archivedBytes, damagedCount, liveBytes, movedCount, orphanCount, temporaryCount } = event;
-        const counts = { orphan: orphanCount, temporary: temporaryCount, archived: movedCount, damaged: damagedCount };
+        const { archivedBytes, damagedCount, failedCount, liveBytes, movedCount, orphanCount, temporaryCount } = event;
+        const counts = { orphan: orphanCount, temporary: temporaryCount, archived: movedCount, damaged: damagedCount, failed: failedCount };
         for (const [what, count] of Object.entries(counts)) swept.with({ what }).add(count);
-        const level = damagedCount > 0 ? 'error' : 'info';
+        const level = damagedCount + failedCount > 0 ? 'warn' : 'info';
         return logger[level]({ ...counts, live_bytes: liveBytes, archived_bytes: archivedBytes }, 'store swept');
       }
       case 'sweepFailed':

@@ -206,9 +206,9 @@ export function describeBlobStore(name: string, start: () => Promise<PlaceUnderT
         const named = await put(store);
         await put(store);
         await put(archive);
-        expect(await sweep(places(), rules(0), options([named.name]))).toMatchObject({ orphanCount: 0, live: { count: 2, bytes: 2000 } });
+        expect(await sweep(places(), rules(0), options([named.name]))).toMatchObject({ orphanCount: 0, liveCount: 2, liveBytes: 2000 });
         const figures = await sweep(places(), rules(2 * HOUR_MS), options([named.name]));
-        expect(figures).toMatchObject({ orphanCount: 2, live: { count: 1, bytes: 1000 }, archive: { count: 0, bytes: 0 } });
+        expect(figures).toMatchObject({ orphanCount: 2, liveCount: 1, liveBytes: 1000, archivedCount: 0 });
         expect(await namesOf(store)).toEqual([named.name]);
       });
 
@@ -237,7 +237,7 @@ export function describeBlobStore(name: string, start: () => Promise<PlaceUnderT
         const made = await put(store);
         expect(await sweep(places(), rules(HOUR_MS - 60_000, HOUR_MS), options([made.name]))).toMatchObject({ movedCount: 0 });
         const figures = await sweep(places(), rules(2 * HOUR_MS, HOUR_MS), options([made.name]));
-        expect(figures).toMatchObject({ movedCount: 1, live: { count: 0, bytes: 0 }, archive: { count: 1, bytes: 1000 } });
+        expect(figures).toMatchObject({ movedCount: 1, liveCount: 0, archivedCount: 1, archivedBytes: 1000 });
         expect(Buffer.compare(await archive.read(made.name), made.bytes)).toBe(0);
         expect(await namesOf(store)).toEqual([]);
       });

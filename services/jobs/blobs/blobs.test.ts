@@ -7,18 +7,21 @@ import { EnvReader, systemClock } from '#runtime';
 import { picture } from '../../../test/contract/blob-store-conformance.js';
 import { type Blobs, openBlobs } from './blobs.js';
 import { readBlobConfig } from './config.js';
+import type { BlobEvent } from './events.js';
 
 const DAY_MS = 24 * 3_600_000;
 const never = new AbortController().signal;
 let dir = '';
 let nowMs = 0;
 let blobs: Blobs;
+let events: BlobEvent[] = [];
 
 const open = (env: Record<string, string> = {}) =>
   openBlobs({
     config: readBlobConfig(new EnvReader({ DMESH_JOBS_STORE_DIR: dir, DMESH_JOBS_ARCHIVE_AFTER: '48h', ...env }, 'DMESH_JOBS_')),
     clock: systemClock,
     wallNow: () => nowMs,
+    emit: (event) => events.push(event),
   });
 const sweepAll = (from = blobs) => from.sweep({ isNamed: async () => true, isMine: () => true, signal: never });
 async function read(name: string, from = blobs): Promise<Buffer> {
@@ -30,6 +33,7 @@ async function read(name: string, from = blobs): Promise<Buffer> {
 beforeEach(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'dmesh-blobs-'));
   nowMs = Date.now();
+  events = [];
   blobs = await open();
   await blobs.start();
 });
@@ -46,7 +50,7 @@ test('a picture is read the same before, while and after it moves to the archive
   for (let round = 0; !over || round === 0; round++) {
     for (const { name, bytes } of pictures) expect(Buffer.compare(await read(name), bytes)).toBe(0);
   }
-  expect(await moving).toMatchObject({ movedCount: 10, archive: { count: 10 } });
+  expect(await moving).toMatchObject({ movedCount: 10, archivedCount: 10 });
   for (const { name, bytes } of pictures) expect(Buffer.compare(await read(name), bytes)).toBe(0);
 });
 
@@ -78,4 +82,20 @@ test('a folder has no links', async () => {
   const { name, bytes } = picture();
   await blobs.put(name, bytes);
   expect(await blobs.link(name)).toBeUndefined();
+});
+
+test('every call is told, with what became of it', async () => {
+  const { name, bytes } = picture();
+  await blobs.put(name, bytes);
+  await read(name);
+  await blobs.delete(name);
+  await read(name).catch(() => {});
+  expect(events.map(({ place, operation, failure, sizeBytes }) => [place, operation, failure?.reason, sizeBytes])).toEqual([
+    ['live', 'put', undefined, 1000],
+    ['live', 'read', undefined, 1000],
+    ['live', 'delete', undefined, 0],
+    ['archive', 'delete', undefined, 0],
+    ['live', 'read', Reason.RESULT_MISSING, 0],
+    ['archive', 'read', Reason.RESULT_MISSING, 0],
+  ]);
 });

@@ -3,12 +3,14 @@
  * Which place they are in (live or archive, a folder or a bucket) is nobody's business beyond this folder.
  */
 import path from 'node:path';
-import { type Clock, Code, Reason, StatusError } from '#core';
+import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import type { BlobConfig } from './config.js';
 import { type BlobPiece, Downloads } from './download.js';
+import type { BlobEvent } from './events.js';
 import { FileStore } from './file-store.js';
 import { roomCheck } from './room.js';
 import { type Places, type SweepFigures, type SweepOptions, sweep } from './sweep.js';
+import { toldStore } from './told-store.js';
 
 export interface Blobs {
   /** Rejects with a ConfigError where the store cannot be used as it is set up. */
@@ -38,11 +40,15 @@ export interface BlobsOptions {
   readonly config: BlobConfig;
   readonly clock: Clock;
   readonly wallNow: () => number;
+  readonly emit: Emit<BlobEvent>;
 }
 
-export async function openBlobs({ config, clock, wallNow }: BlobsOptions): Promise<Blobs> {
-  const places = await placesOf({ config, clock, wallNow });
-  const { live, archive } = places;
+export async function openBlobs(options: BlobsOptions): Promise<Blobs> {
+  const { config, clock, wallNow, emit } = options;
+  const silent = await placesOf(options);
+  const live = toldStore(silent.live, { place: 'live', clock, emit });
+  const archive = toldStore(silent.archive, { place: 'archive', clock, emit });
+  const places = { live, archive };
   const { orphanAfterMs, archiveAfterMs } = config;
   const downloads = new Downloads({ read: (name) => readEither(places, name), maxCount: config.readingCount });
   return {

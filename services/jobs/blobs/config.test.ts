@@ -23,7 +23,7 @@ test.each([
   ],
   [{ DMESH_JOBS_S3_LINK_TTL: '200h' }, 'DMESH_JOBS_S3_LINK_TTL: expected from 1s to 168h, which is as long as S3 allows, got 720000000 ms'],
   [{ DMESH_JOBS_SWEEP_EVERY: '0s' }, 'DMESH_JOBS_SWEEP_EVERY: expected at least 1s, got 0 ms'],
-  [{ DMESH_JOBS_ORPHAN_AFTER: '30s' }, 'DMESH_JOBS_ORPHAN_AFTER: expected at least 10m, got 30000 ms'],
+  [{ DMESH_JOBS_ORPHAN_AFTER: '30ms' }, 'DMESH_JOBS_ORPHAN_AFTER: expected at least 1s, got 30 ms'],
 ])('readBlobConfig(%o) is refused', (env, fault) => {
   expect(() => parse(env)).toThrow(new ConfigError([fault]));
 });

@@ -22,8 +22,10 @@ export interface SweepOptions {
 
 export interface SweepFigures {
   /** What is left of this replica's share. */
-  live: StoredFigures;
-  archive: StoredFigures;
+  liveCount: number;
+  liveBytes: number;
+  archivedCount: number;
+  archivedBytes: number;
   /** Done by this sweep. */
   orphanCount: number;
   movedCount: number;
@@ -32,12 +34,6 @@ export interface SweepFigures {
   damagedCount: number;
   /** Could not be removed or moved; the next sweep tries again. */
   failedCount: number;
-  firstFailure: StatusError | undefined;
-}
-
-export interface StoredFigures {
-  count: number;
-  bytes: number;
 }
 
 export interface Places {
@@ -69,8 +65,9 @@ export async function sweep(places: Places, rules: SweepRules, options: SweepOpt
         const old = where === 'live' && rules.archiveAfterMs > 0 && ageMs >= rules.archiveAfterMs;
         const gone = orphaned ? await remove(places[where], blob, figures) : old && (await move(places, blob, figures));
         if (gone) continue;
-        figures[where].count++;
-        figures[where].bytes += blob.sizeBytes;
+        const [count, bytes] = where === 'live' ? (['liveCount', 'liveBytes'] as const) : (['archivedCount', 'archivedBytes'] as const);
+        figures[count]++;
+        figures[bytes] += blob.sizeBytes;
       }
     }
     figures.temporaryCount += await places[where].sweepTemporary(TEMPORARY_AFTER_MS);
@@ -83,8 +80,8 @@ async function remove(store: BlobStore, { name }: ListedBlob, figures: SweepFigu
     await store.delete(name);
     figures.orphanCount++;
     return true;
-  } catch (error) {
-    noteFailure(figures, error);
+  } catch {
+    figures.failedCount++; // the store has told why
     return false;
   }
 }
@@ -103,17 +100,12 @@ async function move({ live, archive }: Places, { name }: ListedBlob, figures: Sw
     const { reason } = StatusError.from(error);
     if (reason === Reason.RESULT_MISSING) return true; // deleted, or moved by somebody else
     if (reason === Reason.RESULT_DAMAGED) figures.damagedCount++;
-    else noteFailure(figures, error);
+    else figures.failedCount++;
     return false;
   }
 }
 
-function noteFailure(figures: SweepFigures, error: unknown): void {
-  figures.failedCount++;
-  figures.firstFailure ??= StatusError.from(error);
-}
-
 function noFigures(): SweepFigures {
-  const done = { orphanCount: 0, movedCount: 0, temporaryCount: 0, damagedCount: 0, failedCount: 0, firstFailure: undefined };
-  return { live: { count: 0, bytes: 0 }, archive: { count: 0, bytes: 0 }, ...done };
+  const left = { liveCount: 0, liveBytes: 0, archivedCount: 0, archivedBytes: 0 };
+  return { ...left, orphanCount: 0, movedCount: 0, temporaryCount: 0, damagedCount: 0, failedCount: 0 };
 }

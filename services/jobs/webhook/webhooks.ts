@@ -19,6 +19,8 @@ export interface WebhooksOptions extends Pick<TellerOptions, 'records' | 'index'
   readonly resolve?: Resolve;
 }
 
+export type Webhooks = ReturnType<typeof createWebhooks>;
+
 export function createWebhooks({ config, resolve = dnsResolver(), ...options }: WebhooksOptions) {
   const { clock, emit } = options;
   const { file, allow, connectTimeoutMs, timeoutMs, ...limits } = config;

@@ -25,4 +25,4 @@ export {
   type ReplicaService,
 } from './replicas.js';
 export { parseServers, shownUrl } from './server-list.js';
-export { isNodeId, requireNodeId } from './subjects.js';
+export { ALL_JOB_EVENTS, isNodeId, jobEventSubject, requireNodeId } from './subjects.js';

@@ -51,7 +51,11 @@ function isLeave(value: unknown): value is Leave {
 }
 
 function isReplica(value: unknown): value is Replica {
-  return isReplicaLeave(value) && isAddress({ ...value });
+  return isReplicaLeave(value) && isReachable({ ...value });
+}
+
+function isReachable(fields: Fields): boolean {
+  return isAddress(fields) && (fields.draining === undefined || flag(fields, 'draining'));
 }
 
 function isReplicaLeave(value: unknown): value is Pick<Replica, 'id' | 'incarnation'> {

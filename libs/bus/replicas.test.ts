@@ -161,6 +161,8 @@ describe('ReplicaDirectory', () => {
     expect([changeCount, directory.live()]).toEqual([1, before]);
     beat('a', { address: '127.0.0.1:2' });
     expect(changeCount).toBe(2);
+    beat('a', { address: '127.0.0.1:2', draining: true });
+    expect([changeCount, directory.live()]).toEqual([3, [replica('a', { address: '127.0.0.1:2', draining: true })]]);
   });
 
   it.each([
@@ -170,6 +172,7 @@ describe('ReplicaDirectory', () => {
     [replica('b'), 'id is b'],
     [{ ...replica('a'), incarnation: '' }, 'incarnation: string'],
     [{ ...replica('a'), address: 'nowhere' }, 'address: string'],
+    [{ ...replica('a'), draining: 'yes' }, 'draining: string'],
   ])('%j is no announcement, and an event', (payload, fault) => {
     directory.start();
     bus.deliver('dmesh.v1.jobs.a.beat', payload, BEATS);

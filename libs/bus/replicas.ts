@@ -23,6 +23,8 @@ export interface Replica {
   readonly incarnation: string;
   /** host:port of its gRPC server, as others call it. */
   readonly address: string;
+  /** It leaves: it finishes what it has begun, and takes nothing new. */
+  readonly draining?: boolean | undefined;
 }
 
 export interface ReplicaAnnouncerOptions {
@@ -54,6 +56,11 @@ export class ReplicaAnnouncer {
   /** Does not wait for NATS. */
   start(): void {
     this.#heartbeat.start();
+  }
+
+  /** What is read has changed: tells it at once. */
+  changed(): void {
+    this.#heartbeat.changed();
   }
 
   /** Says goodbye. Resolves when NATS has it or is away. Safe to repeat. */
@@ -190,10 +197,10 @@ export class ReplicaDirectory {
     emit({ type: 'beatRejected', subject: message.subject, fault });
   }
 
-  #accept({ id, incarnation, address }: Replica): void {
+  #accept({ id, incarnation, address, draining }: Replica): void {
     const { clock, emit, service } = this.#options;
     const heardAt = clock.now();
-    const replica = { id, incarnation, address };
+    const replica = { id, incarnation, address, ...(draining ? { draining } : {}) };
     const entry = this.#entries.get(id);
     if (!entry) {
       this.#entries.set(id, { replica, heardAt });
@@ -205,7 +212,7 @@ export class ReplicaDirectory {
     if (order < 0) return;
     const previous = entry.replica;
     entry.heardAt = heardAt;
-    if (order === 0 && address === previous.address) return;
+    if (order === 0 && address === previous.address && replica.draining === previous.draining) return;
     entry.replica = replica;
     if (order > 0) emit({ type: 'replicaRestarted', service, replica, previousIncarnation: previous.incarnation });
     this.#changed();

@@ -66,3 +66,10 @@ export function replicaBeatSubject(service: Service, id: string): string {
 export function replicaLeaveSubject(service: Service, id: string): string {
   return `${ROOT}.${service}.${requireReplicaId(id)}.leave`;
 }
+
+/** What happens to a job: each change, and the steps of one that runs. `jobId`: 1 to 64 of A-Z a-z 0-9 _ -. */
+export function jobEventSubject(jobId: string): string {
+  return `${ROOT}.job.${jobId}.event`;
+}
+
+export const ALL_JOB_EVENTS = `${ROOT}.job.*.event`;

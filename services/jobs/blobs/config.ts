@@ -1,11 +1,13 @@
 import type { EnvReader } from '#runtime';
 
+const GiB = 1024 ** 3;
+const HOUR_MS = 3_600_000;
+const MAX_LINK_MS = 168 * HOUR_MS;
+
 export type BlobConfig = ReturnType<typeof readBlobConfig>;
 
 /** Where pictures of jobs are kept, for how long in the first place, and how they are looked after. */
 export function readBlobConfig(read: EnvReader) {
-  const GiB = 1024 ** 3;
-  const HOUR_MS = 3_600_000;
   const config = {
     kind: read.choice(
       'DMESH_JOBS_STORE',
@@ -57,12 +59,37 @@ export function readBlobConfig(read: EnvReader) {
     // Each holds a picture of a few MB in memory until its caller has it all.
     readingCount: read.integer('DMESH_JOBS_DOWNLOADS', 32, { min: 1, max: 10_000 }, 'Pictures held for downloads at once; more wait.'),
   };
-  const { bucket, prefix, archivePrefix } = config.s3;
-  if (config.kind === 's3') {
-    if (bucket === undefined) read.fault('DMESH_JOBS_S3_BUCKET: expected together with DMESH_JOBS_STORE=s3, got none');
-    if (prefix.startsWith(archivePrefix) || archivePrefix.startsWith(prefix)) {
-      read.fault(`DMESH_JOBS_S3_ARCHIVE_PREFIX: expected neither to begin with the other, got ${archivePrefix} and ${prefix}`);
-    }
+  checkS3(read, config.kind, config.s3);
+  for (const [name, gotMs] of [
+    ['DMESH_JOBS_S3_TIMEOUT', config.s3.timeoutMs],
+    ['DMESH_JOBS_SWEEP_EVERY', config.sweepEveryMs],
+    // A picture is there before the record that names it.
+    ['DMESH_JOBS_ORPHAN_AFTER', config.orphanAfterMs],
+  ] as const) {
+    if (gotMs < 1000) read.fault(`${name}: expected at least 1s, got ${gotMs} ms`);
   }
   return config;
+}
+
+interface S3Settings {
+  readonly bucket: string | undefined;
+  readonly endpoint: string | undefined;
+  readonly prefix: string;
+  readonly archivePrefix: string;
+  readonly linkTtlMs: number;
+}
+
+function checkS3(read: EnvReader, kind: 'file' | 's3', { bucket, endpoint, prefix, archivePrefix, linkTtlMs }: S3Settings): void {
+  if (kind === 's3' && bucket === undefined) read.fault('DMESH_JOBS_S3_BUCKET: expected together with DMESH_JOBS_STORE=s3, got none');
+  if (endpoint !== undefined && !(/^https?:/.test(endpoint) && URL.canParse(endpoint))) {
+    read.fault(`DMESH_JOBS_S3_ENDPOINT: expected a URL such as http://minio:9000, got ${JSON.stringify(endpoint)}`);
+  }
+  if (prefix.startsWith(archivePrefix) || archivePrefix.startsWith(prefix)) {
+    read.fault(
+      `DMESH_JOBS_S3_ARCHIVE_PREFIX: expected neither to begin with the other, got ${archivePrefix} and DMESH_JOBS_S3_PREFIX ${prefix}`,
+    );
+  }
+  if (linkTtlMs < 1000 || linkTtlMs > MAX_LINK_MS) {
+    read.fault(`DMESH_JOBS_S3_LINK_TTL: expected from 1s to 168h, which is as long as S3 allows, got ${linkTtlMs} ms`);
+  }
 }

@@ -31,7 +31,7 @@ export interface JobEntry {
   /** Of its pictures. */
   readonly storedBytes: number;
   /** Of a webhook that is to be told now; else undefined. */
-  readonly webhook: Pick<Webhook, 'eventId' | 'nextAttemptAtMs'> | undefined;
+  readonly webhook: Pick<Webhook, 'url' | 'eventId' | 'nextAttemptAtMs'> | undefined;
 }
 
 export type MutableEntry = { -readonly [Name in keyof JobEntry]: JobEntry[Name] };
@@ -65,6 +65,10 @@ export function entryOf(
     startedAtMs: state.kind === 'running' || state.kind === 'succeeded' ? state.startedAtMs : 0,
     endedAtMs: 'endedAtMs' in state ? state.endedAtMs : 0,
     storedBytes: state.kind === 'succeeded' ? state.result.images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) : 0,
-    webhook: webhook?.state === 'pending' ? { eventId: webhook.eventId, nextAttemptAtMs: webhook.nextAttemptAtMs } : undefined,
+    webhook: webhook?.state === 'pending' ? toTell(webhook) : undefined,
   };
+}
+
+function toTell({ url, eventId, nextAttemptAtMs }: Webhook): JobEntry['webhook'] {
+  return { url, eventId, nextAttemptAtMs };
 }

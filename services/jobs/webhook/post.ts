@@ -5,7 +5,7 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import { isIP, type LookupFunction } from 'node:net';
+import { isIP, type LookupFunction, type TcpSocketConnectOpts } from 'node:net';
 
 export interface PostOptions {
   readonly url: URL;
@@ -21,6 +21,8 @@ export interface PostOptions {
 
 /** More of an answer is cut off; nobody reads it. */
 const MAX_ANSWER_BYTES = 64 * 1024;
+/** Then the next address is asked; Node's own 250 ms are too short for the other side of the world. */
+const ADDRESS_TIMEOUT_MS = 1500;
 /** Node's own default, whatever NODE_OPTIONS says. */
 const MAX_HEADER_BYTES = 16 * 1024;
 
@@ -30,14 +32,17 @@ export function post({ url, addresses, headers, body, signal, onConnected }: Pos
     signal.throwIfAborted();
     const secure = url.protocol === 'https:';
     const payload = Buffer.from(body);
-    const request = (secure ? https : http).request(url, {
+    // Passed on to net.connect, whatever the types say.
+    const options: https.RequestOptions & Pick<TcpSocketConnectOpts, 'autoSelectFamilyAttemptTimeout'> = {
       method: 'POST',
       headers: { ...headers, 'content-length': payload.length },
       agent: false, // a connection of its own: the addresses are looked at for each
       lookup: only(addresses),
+      autoSelectFamilyAttemptTimeout: ADDRESS_TIMEOUT_MS,
       maxHeaderSize: MAX_HEADER_BYTES,
       rejectUnauthorized: true,
-    });
+    };
+    const request = (secure ? https : http).request(url, options);
     let status: number | undefined;
     let failure: unknown;
     const stop = () => request.destroy(signal.reason);

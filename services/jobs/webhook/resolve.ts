@@ -12,9 +12,9 @@ const ASK = { timeout: 1500, tries: 2 };
  * `servers`: host:port of name servers; the machine's own when absent.
  */
 export function dnsResolver(servers?: readonly string[]): Resolve {
-  const resolver = new Resolver(ASK);
-  if (servers) resolver.setServers(servers);
   return async (host) => {
+    const resolver = new Resolver(ASK); // reads which name servers there are now
+    if (servers) resolver.setServers(servers);
     const answers = await Promise.allSettled([resolver.resolve4(host), resolver.resolve6(host)]);
     const addresses = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
     const [first] = answers;

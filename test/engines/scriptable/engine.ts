@@ -207,7 +207,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     generate,
     pause,
     continue: goOn,
-    prepare: async () => ({ prepared: true }),
+    prepare: async ({ request }) => ({ prepared: tokenCount(request.prompt) <= (find(request)?.limits.maxPromptTokens ?? 0) }),
     status,
   };
 }

@@ -62,10 +62,14 @@ export class Accounts {
     this.#accounts.get(tenant)?.gpu?.charge(costMs / 1000, nowMs);
   }
 
-  /** A request that another router let in. */
-  servedElsewhere(tenant: string, costMs: number, nowMs: number): void {
+  /** What another router let in: a request of the tenant's own, or none (`requestCount` 0) when somebody asked in its name. */
+  servedElsewhere(
+    tenant: string,
+    { requestCount, costMs }: { readonly requestCount: 0 | 1; readonly costMs: number },
+    nowMs: number,
+  ): void {
     const account = this.#accounts.get(tenant);
-    account?.requests.chargeElsewhere(1, nowMs);
+    account?.requests.chargeElsewhere(requestCount, nowMs);
     account?.gpu?.chargeElsewhere(costMs / 1000, nowMs);
   }
 }

@@ -82,7 +82,8 @@ test('several routers that hear of each other let in together what one would, wi
   let news: number[] = [];
   for (let nowMs = 0; nowMs < 60_000; nowMs += 20) {
     for (const from of news)
-      for (const [index, router] of routers.entries()) if (index !== from) router.servedElsewhere('acme', 100, nowMs);
+      for (const [index, router] of routers.entries())
+        if (index !== from) router.servedElsewhere('acme', { requestCount: 1, costMs: 100 }, nowMs);
     news = [];
     for (const [index, router] of routers.entries()) {
       for (let tries = index === 0 ? 5 : 1; tries > 0; tries--) {

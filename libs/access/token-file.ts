@@ -28,7 +28,12 @@ const FIELDS: readonly string[] = [
   'gpuSecondsPerMinute',
   'models',
   'admin',
+  'actsFor',
 ] satisfies readonly (keyof Token)[];
+
+export function isTenant(text: string): boolean {
+  return TENANT.test(text);
+}
 
 export function parseTokenFile(text: string): ParsedTokens {
   let list: unknown;
@@ -80,7 +85,7 @@ function parseEntry(entry: unknown, fault: (text: string) => void): Token {
     tenant: needed(
       'tenant',
       `a name of letters, digits, . _ and -, other than ${ANONYMOUS_TENANT}`,
-      (value) => TENANT.test(value) && value !== ANONYMOUS_TENANT,
+      (value) => isTenant(value) && value !== ANONYMOUS_TENANT,
     ),
     hash: needed('hash', 'what "dmesh token add" wrote', isHash),
     maxPriority: field('maxPriority', `one of ${PRIORITIES.join(', ')}`, 'normal', isPriority),
@@ -93,7 +98,8 @@ function parseEntry(entry: unknown, fault: (text: string) => void): Token {
       amount(0.001),
     ),
     models: field<readonly string[] | undefined>('models', 'a list of names', undefined, isNames),
-    admin: field<boolean>('admin', 'true or false', false, (value): value is boolean => typeof value === 'boolean'),
+    admin: field<boolean>('admin', 'true or false', false, isFlag),
+    actsFor: field<boolean>('actsFor', 'true or false', false, isFlag),
   };
 }
 
@@ -117,6 +123,10 @@ function faultsBetween(tokens: readonly Token[]): string[] {
 
 function isPriority(value: unknown): value is Token['maxPriority'] {
   return PRIORITIES.some((name) => name === value);
+}
+
+function isFlag(value: unknown): value is boolean {
+  return typeof value === 'boolean';
 }
 
 function isNames(value: unknown): value is readonly string[] {

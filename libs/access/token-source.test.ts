@@ -39,6 +39,7 @@ test('what is left out takes the default, and a file written is the file read', 
       gpuSecondsPerMinute: undefined,
       models: undefined,
       admin: false,
+      actsFor: false,
     },
   ]);
   expect(parseTokenFile(formatTokenFile(parsed.tokens))).toEqual(parsed);

@@ -24,6 +24,8 @@ export interface Token {
   readonly models: readonly string[] | undefined;
   /** May use MeshAdminService. */
   readonly admin: boolean;
+  /** May ask for pictures in the name of any tenant, who then pays: for the jobs service. */
+  readonly actsFor: boolean;
 }
 
 export const DEFAULT_LIMITS = { ratePerSec: 5, burst: 10, gpuSecondsPerMinute: undefined } as const;

@@ -8,7 +8,7 @@ const CHEAP = { ln: 10, r: 8, p: 1 };
 async function token(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {
   const made = makeToken();
   const hash = await hashSecret(made.secret, CHEAP);
-  const defaults = { ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false } as const;
+  const defaults = { ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false, actsFor: false } as const;
   return { text: made.text, token: { id: made.id, tenant: 'acme', hash, ...defaults, ...fields } };
 }
 

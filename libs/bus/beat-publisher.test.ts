@@ -1,46 +1,14 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '../../test/support/manual-clock.js';
+import { PlayedBus } from '../../test/support/played-bus.js';
 import { sampleBeat } from '../../test/support/sample-beat.js';
 import type { Beat } from './beat.js';
 import { BeatPublisher } from './beat-publisher.js';
-import type { Bus, BusMessage } from './bus.js';
-
-/** Our own port with nothing behind it: remembers what was published and lets a test play NATS. */
-class PlayedBus implements Bus {
-  connected = true;
-  readonly published: { subject: string; text: string }[] = [];
-  readonly handlers = new Map<string, (message: BusMessage) => void>();
-  readonly listeners = new Set<(connected: boolean) => void>();
-
-  publish(subject: string, payload: string | Uint8Array): boolean {
-    if (this.connected) this.published.push({ subject, text: String(payload) });
-    return this.connected;
-  }
-  subscribe(subject: string, handler: (message: BusMessage) => void): () => void {
-    this.handlers.set(subject, handler);
-    return () => void this.handlers.delete(subject);
-  }
-  onLink(listener: (connected: boolean) => void): () => void {
-    this.listeners.add(listener);
-    if (this.connected) listener(true);
-    return () => void this.listeners.delete(listener);
-  }
-  link(connected: boolean): void {
-    this.connected = connected;
-    for (const listener of this.listeners) listener(connected);
-  }
-  get beats(): Beat[] {
-    return this.published.filter((m) => m.subject.endsWith('.beat')).map((m) => JSON.parse(m.text) as Beat);
-  }
-  request = async () => new Uint8Array();
-  attach = () => () => {};
-  flush = async () => {};
-  close = async () => {};
-}
 
 let clock: ManualClock;
 let bus: PlayedBus;
 let busyCount: number;
+const beats = () => bus.published.filter((m) => m.subject.endsWith('.beat')).map((m) => JSON.parse(m.text) as Beat);
 const publisher = (random = () => 0.5) => new BeatPublisher({ bus, clock, random, read: () => ({ ...sampleBeat(), busyCount }) });
 
 beforeEach(() => {
@@ -53,11 +21,11 @@ describe('BeatPublisher', () => {
   it('beats at once and then every second, seq rising by one', async () => {
     publisher().start();
     await clock.advance(3);
-    expect(bus.beats).toHaveLength(1);
+    expect(beats()).toHaveLength(1);
     await clock.advance(999);
-    expect(bus.beats).toHaveLength(1);
+    expect(beats()).toHaveLength(1);
     await clock.advance(1);
-    expect(bus.beats.map((beat) => beat.seq)).toEqual([1, 2]);
+    expect(beats().map((beat) => beat.seq)).toEqual([1, 2]);
     expect(bus.published[0]?.subject).toBe('dmesh.v1.node.gpu0.beat');
   });
 
@@ -67,9 +35,9 @@ describe('BeatPublisher', () => {
   ])('spreads the second by a tenth to either side', async (random, gapMs) => {
     publisher(random).start();
     await clock.advance(3 + gapMs - 1);
-    expect(bus.beats).toHaveLength(1);
+    expect(beats()).toHaveLength(1);
     await clock.advance(1);
-    expect(bus.beats).toHaveLength(2);
+    expect(beats()).toHaveLength(2);
   });
 
   it('changed() beats within 3 ms, once for many changes, with the newest state', async () => {
@@ -78,9 +46,9 @@ describe('BeatPublisher', () => {
     await clock.advance(500);
     for (busyCount = 1; busyCount < 5; busyCount++) node.changed();
     await clock.advance(3);
-    expect(bus.beats.map((beat) => beat.busyCount)).toEqual([0, 5]);
+    expect(beats().map((beat) => beat.busyCount)).toEqual([0, 5]);
     await clock.advance(999);
-    expect(bus.beats).toHaveLength(2); // the second counts from the last beat
+    expect(beats()).toHaveLength(2); // the second counts from the last beat
   });
 
   it('answers the roll call', async () => {
@@ -88,7 +56,7 @@ describe('BeatPublisher', () => {
     await clock.advance(500);
     bus.handlers.get('dmesh.v1.roll-call')?.({ subject: '', data: new Uint8Array(), respond: () => false });
     await clock.advance(3);
-    expect(bus.beats).toHaveLength(2);
+    expect(beats()).toHaveLength(2);
   });
 
   it('says nothing while NATS is away, keeps nothing for later, and beats at once on its return', async () => {
@@ -96,10 +64,10 @@ describe('BeatPublisher', () => {
     await clock.advance(500);
     bus.link(false);
     await clock.advance(20_000);
-    expect(bus.beats).toHaveLength(1);
+    expect(beats()).toHaveLength(1);
     bus.link(true);
     await clock.advance(3);
-    expect(bus.beats.map((beat) => beat.seq)).toEqual([1, 2]);
+    expect(beats().map((beat) => beat.seq)).toEqual([1, 2]);
   });
 
   it('stop() leaves with its incarnation, once, and ends everything', async () => {
@@ -109,7 +77,7 @@ describe('BeatPublisher', () => {
     await Promise.all([node.stop(), node.stop()]);
     node.changed();
     await clock.advance(5000);
-    expect(bus.beats).toHaveLength(1);
+    expect(beats()).toHaveLength(1);
     expect(bus.published.at(-1)).toEqual({
       subject: 'dmesh.v1.node.gpu0.leave',
       text: JSON.stringify({ nodeId: 'gpu0', incarnation: sampleBeat().incarnation }),

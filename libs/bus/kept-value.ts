@@ -9,9 +9,10 @@
  * The last value known holds in every state. A bucket that comes back without any trace of the key is a
  * lost store, not an order to forget: that is told as revision 0 without a value.
  */
-import { type KV, NatsError, type QueuedIterator } from 'nats';
-import { type Clock, Code, Reason, StatusError } from '#core';
+import type { KV, QueuedIterator } from 'nats';
+import type { Clock } from '#core';
 import type { Bus } from './bus.js';
+import { ApiError, causeOf, changedMeanwhile, isApiError, storeUnavailable } from './jetstream.js';
 import { busAway } from './status-from-nats.js';
 
 type Connection = Parameters<Parameters<Bus['attach']>[0]>[0];
@@ -37,9 +38,6 @@ export interface KeptValueOptions {
 const HISTORY_COUNT = 16;
 const TIMEOUT_MS = 2000;
 const RETRY_MS = 5000;
-/** JetStream's own number for "somebody was faster". */
-const WRONG_LAST_SEQUENCE = 10071;
-const JETSTREAM_OFF = 'this NATS server runs without JetStream; start it with --jetstream and --store_dir';
 
 export class KeptValue {
   readonly #options: KeptValueOptions;
@@ -80,17 +78,17 @@ export class KeptValue {
    */
   async replace(data: Uint8Array, expected: number): Promise<number> {
     const kv = this.#kv;
-    if (!kv) throw this.#state.kind === 'unavailable' ? unavailable(this.#state.cause) : busAway();
+    if (!kv) throw this.#state.kind === 'unavailable' ? storeUnavailable(this.#state.cause) : busAway();
     const { key } = this.#options;
     try {
       const revision = expected === 0 ? await kv.create(key, data) : await kv.update(key, data, expected);
       this.#tell(data, revision);
       return revision;
     } catch (reason) {
-      if (isApiError(reason, WRONG_LAST_SEQUENCE)) throw changedMeanwhile(expected, reason);
+      if (isApiError(reason, ApiError.WRONG_LAST_SEQUENCE)) throw changedMeanwhile(expected, reason);
       this.#watch?.stop(); // the store may be gone under us: look again
       if (!this.#options.bus.connected) throw busAway(reason);
-      throw unavailable(causeOf(reason), reason);
+      throw storeUnavailable(causeOf(reason), reason);
     }
   }
 
@@ -138,27 +136,4 @@ export class KeptValue {
     this.#state = state;
     this.#options.onState(state);
   }
-}
-
-function isApiError(reason: unknown, number: number): boolean {
-  return reason instanceof NatsError && reason.api_error?.err_code === number;
-}
-
-function causeOf(reason: unknown): string {
-  if (reason instanceof NatsError && reason.code === '503') return JETSTREAM_OFF;
-  return reason instanceof Error ? reason.message : String(reason);
-}
-
-function unavailable(cause: string, reason?: unknown): StatusError {
-  return new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: cause, cause: reason });
-}
-
-function changedMeanwhile(expected: number, reason: unknown): StatusError {
-  return new StatusError({
-    code: Code.ABORTED,
-    reason: Reason.CHANGED_MEANWHILE,
-    message: `expected revision ${expected} to be the newest, somebody has written since; read again`,
-    metadata: { expected_revision: String(expected) },
-    cause: reason,
-  });
 }

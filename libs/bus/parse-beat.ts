@@ -6,6 +6,7 @@
  */
 import { type ModelInfo, modelFaults } from '#model-package';
 import type { Beat, Leave } from './beat.js';
+import type { Replica } from './replicas.js';
 import { isNodeId } from './subjects.js';
 
 export type Parsed<T> = { readonly kind: 'ok'; readonly value: T } | { readonly kind: 'garbage'; readonly fault: string };
@@ -21,6 +22,14 @@ export function parseBeat(bytes: Uint8Array): Parsed<Beat> {
 
 export function parseLeave(bytes: Uint8Array): Parsed<Leave> {
   return parse(bytes, isLeave);
+}
+
+export function parseReplica(bytes: Uint8Array): Parsed<Replica> {
+  return parse(bytes, isReplica);
+}
+
+export function parseReplicaLeave(bytes: Uint8Array): Parsed<Pick<Replica, 'id' | 'incarnation'>> {
+  return parse(bytes, isReplicaLeave);
 }
 
 /** Where the first fault is; one object for all calls, since nothing here waits. */
@@ -39,6 +48,18 @@ function parse<T>(bytes: Uint8Array, accepts: (value: unknown) => value is T): P
 
 function isLeave(value: unknown): value is Leave {
   return isFields(value, 'leave') && nodeId(value) && filled(value, 'incarnation');
+}
+
+function isReplica(value: unknown): value is Replica {
+  return isReplicaLeave(value) && isReachable({ ...value });
+}
+
+function isReachable(fields: Fields): boolean {
+  return isAddress(fields) && (fields.draining === undefined || flag(fields, 'draining'));
+}
+
+function isReplicaLeave(value: unknown): value is Pick<Replica, 'id' | 'incarnation'> {
+  return isFields(value, 'replica') && replicaId(value) && filled(value, 'incarnation');
 }
 
 function isBeat(value: unknown): value is Beat {
@@ -147,6 +168,10 @@ function isFields(value: unknown, what: string): value is Fields {
 
 function nodeId(fields: Fields): boolean {
   return (typeof fields.nodeId === 'string' && isNodeId(fields.nodeId)) || wrong('nodeId', fields.nodeId);
+}
+
+function replicaId(fields: Fields): boolean {
+  return (typeof fields.id === 'string' && isNodeId(fields.id)) || wrong('id', fields.id);
 }
 
 /** A channel throws on what is none. */

@@ -7,7 +7,7 @@ import type { Bus } from './bus.js';
 import type { BusEvent } from './events.js';
 
 export interface ServiceRegistration {
-  readonly name: 'dmesh-router' | 'dmesh-node';
+  readonly name: 'dmesh-router' | 'dmesh-node' | 'dmesh-jobs';
   /** x.y.z */
   readonly version: string;
   readonly description: string;

@@ -1,5 +1,5 @@
 export { Code, Reason, StatusError, StatusError as MeshError } from '#core';
-export type { MeshImage } from './assemble.js';
+export { ImageAssembler, type MeshImage } from './assemble.js';
 export {
   type CallSettings,
   type ConnectOptions,

@@ -1,14 +1,16 @@
 export { type Answer, type CallOptions, Channel, type ChannelOptions, type Duplex } from './channel.js';
 export { addHealth, type HealthOptions } from './health.js';
-export type {
-  Call,
-  DuplexHandler,
-  HandlersOf,
-  Method,
-  Serialised,
-  ServerStreamHandler,
-  UnaryHandler,
-  Writer,
+export {
+  type AsBytes,
+  asBytes,
+  type Call,
+  type DuplexHandler,
+  type HandlersOf,
+  type Method,
+  type Serialised,
+  type ServerStreamHandler,
+  type UnaryHandler,
+  type Writer,
 } from './method.js';
 export { lengthDelimited, Pieces } from './pieces.js';
 export { addReflection } from './reflection.js';

@@ -58,6 +58,20 @@ export type HandlerOf<M> = M extends { requestStream: false; responseStream: fal
 
 export type HandlersOf<Service> = { readonly [Name in keyof Service]: HandlerOf<Service[Name]> };
 
+/** A service whose requests its handlers see as the bytes that came, to pass them on. */
+export type AsBytes<Service> = {
+  readonly [Name in keyof Service]: Omit<Service[Name], 'requestSerialize' | 'requestDeserialize'> & {
+    readonly requestSerialize: (bytes: Buffer) => Buffer;
+    readonly requestDeserialize: (bytes: Buffer) => Buffer;
+  };
+};
+
+export function asBytes<Service extends Readonly<Record<string, object>>>(service: Service): AsBytes<Service> {
+  const same = (bytes: Buffer) => bytes;
+  const entries = Object.entries(service).map(([name, method]) => [name, { ...method, requestSerialize: same, requestDeserialize: same }]);
+  return Object.fromEntries(entries) as AsBytes<Service>;
+}
+
 /** For grpc-js: what is serialised already passes as it is. */
 export function serializer<T>(encode: (value: T) => Buffer): (value: T | Serialised) => Buffer {
   // Pieces are all of a Buffer that grpc-js uses; pieces.test.ts holds it to that.

@@ -2,6 +2,7 @@ export { backlogClock } from './backlog.js';
 export { ClassShares, PRIORITIES, type Priority, type Shares } from './class-shares.js';
 export { CostModel, type CostModelOptions, type Work, workTflop } from './cost-model.js';
 export { allowedExecutionMs, type ExecutionLimits, sizeRatio } from './execution-limit.js';
+export { Heap } from './heap.js';
 export { type Lease, LeaseTable } from './lease-table.js';
 export { nextStart, type Start, type StartOptions } from './next-start.js';
 export { paceOf } from './pace.js';

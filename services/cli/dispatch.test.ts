@@ -368,7 +368,7 @@ test('a token is made, shown once, listed without its secret, and revoked; only 
   expect(added).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^dm_[0-9a-f]{12}_[\w-]{32}\n$/) });
   const [, id = '', secret = ''] = /^dm_([^_]+)_(.+)$/.exec(added.out.trim()) ?? [];
   await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--admin']);
-  await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--burst', '20']);
+  await dmesh(['token', 'add', '--file', file, '--tenant', 'acme', '--burst', '20', '--acts-for-all']);
   expect((await stat(file)).mode & 0o777).toBe(0o600);
   expect(await readFile(file, 'utf8')).not.toContain(secret);
   expect(await readdir(dir)).toEqual(['tokens.json']);
@@ -377,7 +377,7 @@ test('a token is made, shown once, listed without its secret, and revoked; only 
   expect(JSON.parse(listed.out)).toMatchObject([
     { id, ...common, maxPriority: 'high', models: ['tiny'], admin: false },
     { ...common, maxPriority: 'normal', admin: true },
-    { ...common },
+    { ...common, admin: false, actsFor: true },
   ]);
   expect(listed.out).not.toContain('scrypt');
   expect((await dmesh(['token', 'list', '--file', file])).out).toContain(id);

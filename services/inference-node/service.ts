@@ -122,7 +122,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
     loader,
     executor,
     estimate,
-    onServed: (routerId, service) => routers.served(routerId, service),
+    onServed: (routerId, served) => routers.served(routerId, served),
   };
   server.add(generation.ImageGenerationServiceService, {
     generate: intake.counted(generate(parts)),

@@ -47,7 +47,7 @@ const CONFIG: RouterOptions['config'] = {
 async function issue(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {
   const made = makeToken();
   const hash = await hashSecret(made.secret, { ln: 10, r: 8, p: 1 });
-  const defaults = { ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false } as const;
+  const defaults = { ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false, actsFor: false } as const;
   return { text: made.text, token: { id: made.id, tenant: 'acme', hash, ...defaults, ...fields } };
 }
 
@@ -245,12 +245,57 @@ test('who began a picture may leave: it is in one record with its GPU time, howe
     ]);
 });
 
+test('a token that acts for others names the tenant, who pays; its rate is not touched, and others name nobody', async () => {
+  const clock = new ManualClock();
+  const gpuSecondsPerMinute = 0.006;
+  const [jobs, acme, globex] = await Promise.all([
+    issue({ tenant: 'jobs', actsFor: true, maxPriority: 'low' }),
+    issue({ ratePerSec: 1, burst: 1, gpuSecondsPerMinute }),
+    issue({ tenant: 'globex' }),
+  ]);
+  const { channel, generate, as, node, ended, callsEnded } = await start({
+    tokens: [jobs, acme, globex].map(({ token }) => token),
+    accountClock: clock,
+  });
+  const tenants: (string | undefined)[] = [];
+  node.draw = async (call) => void tenants.push(call.metadata['x-mesh-tenant']);
+  const ask = (text: string, tenant: string, fields: Partial<generation.GenerateRequest> = {}) =>
+    channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'a red circle', ...fields }), {
+      metadata: { ...as(text).metadata, 'x-mesh-tenant': tenant },
+    });
+  await ask(jobs.text, 'acme');
+  await ask(jobs.text, 'acme');
+  await expect(ask(jobs.text, 'acme')).rejects.toMatchObject({
+    reason: Reason.RATE_LIMITED,
+    details: { quota: { subject: 'tenant acme', description: '0.006 GPU-seconds a minute' } },
+  });
+  await expect(generate(acme.text)).rejects.toMatchObject({ details: { quota: { description: '0.006 GPU-seconds a minute' } } });
+  await ask(globex.text, 'acme');
+  await generate(jobs.text);
+  await ask(jobs.text, 'unheard-of');
+  expect(tenants).toEqual(['acme', 'acme', 'globex', 'jobs', 'unheard-of']);
+  await expect(ask(jobs.text, 'acme', { priority: HIGH })).rejects.toMatchObject({ reason: Reason.FORBIDDEN });
+  await expect(ask(jobs.text, 'a b')).rejects.toMatchObject({ reason: Reason.BAD_REQUEST });
+  expect(ended()[0]).toMatchObject({ tenant: 'acme', tokenId: jobs.token.id, gpuMs: 5 });
+  expect(callsEnded[0]?.notes).toMatchObject({ tenant: 'acme', token_id: jobs.token.id });
+});
+
+test('in an open mesh nobody acts for anybody', async () => {
+  const { channel, ended } = await start();
+  const request = generation.GenerateRequest.fromPartial({ prompt: 'a red circle' });
+  await channel.unary(Pictures.generate, request, { metadata: { 'x-mesh-tenant': 'acme' } });
+  expect(ended()).toMatchObject([{ tenant: 'anonymous' }]);
+});
+
 test('what another router gave the tenant counts here', async () => {
   const clock = new ManualClock();
-  const { text, token } = await issue({ ratePerSec: 1, burst: 2 });
+  const { text, token } = await issue({ ratePerSec: 1, burst: 3 });
   const { access, generate } = await start({ tokens: [token], accountClock: clock });
-  for (let i = 0; i < 2; i++) access.served({ tenant: 'acme', priority: 'normal', costMs: 100 });
-  access.served({ tenant: 'nobody', priority: 'normal', costMs: 100 });
+  const served = { tenant: 'acme', priority: 'normal', costMs: 100 } as const;
+  for (let i = 0; i < 2; i++) access.served({ ...served, actedFor: true });
+  await generate(text);
+  for (let i = 0; i < 2; i++) access.served({ ...served, actedFor: false });
+  access.served({ ...served, tenant: 'nobody', actedFor: false });
   await expect(generate(text)).rejects.toMatchObject({ reason: Reason.RATE_LIMITED, details: { retryDelayMs: 1000 } });
 });
 

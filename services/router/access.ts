@@ -5,11 +5,14 @@
  * Limits are by tenant and over the mesh: what other routers gave a tenant is charged to its account here
  * (nodes tell), so routers that share a tenant's calls let in together what one would, but for the moment
  * the news takes. Callers of an open mesh have no account; DMESH_ROUTER_ANONYMOUS_RATE limits each address.
+ *
+ * The jobs service asks for pictures with a token of its own and in the name of those who submitted them: they pay
+ * the GPU time. As requests they were counted when they were submitted.
  */
-import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, type Token, TokenVerifier } from '#access';
-import { type Clock, Code, type Emit, StatusError } from '#core';
+import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, isTenant, type Token, TokenVerifier } from '#access';
+import { badRequest, type Clock, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
-import type { Service } from '#scheduling';
+import type { Served } from './dispatch/node-link.js';
 import type { RouterEvent } from './events.js';
 import { forbidden, rateLimited, unauthenticated } from './turned-away.js';
 import { Visit } from './visit.js';
@@ -57,18 +60,21 @@ export class Access {
   }
 
   /** Another router gave this tenant GPU time. */
-  served({ tenant, costMs }: Service): void {
-    this.#accounts.servedElsewhere(tenant, costMs, this.#options.clock.now());
+  served({ tenant, costMs, actedFor }: Served): void {
+    this.#accounts.servedElsewhere(tenant, { requestCount: actedFor ? 0 : 1, costMs }, this.#options.clock.now());
   }
 
   /** Lets a request for pictures in, counts it, and tells what became of it. Throws UNAUTHENTICATED or RATE_LIMITED. */
   async visited<T>(call: Call<unknown>, work: (visit: Visit) => Promise<T>): Promise<T> {
     const { clock, emit } = this.#options;
     const token = await this.#known(call);
-    const tenant = token?.tenant ?? ANONYMOUS_TENANT;
-    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, token });
+    const named = token?.actsFor ? namedTenant(call) : undefined;
+    const tenant = named ?? token?.tenant ?? ANONYMOUS_TENANT;
+    const actedFor = named !== undefined;
+    call.notes.tenant = tenant;
+    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, actedFor, token });
     try {
-      this.#countRequest(tenant, call.peer);
+      if (!actedFor) this.#countRequest(tenant, call.peer);
       const result = await work(visit);
       visit.end();
       return result;
@@ -156,6 +162,13 @@ export class Access {
     if (retryAfterMs === 0) return { kind: 'charged' };
     return { kind: 'limited', retryAfterMs, limit: `${this.#options.anonymousRatePerSec} requests a second without a token` };
   }
+}
+
+/** Whom a caller that may act for others acts for; undefined: for itself. Throws INVALID_ARGUMENT. */
+function namedTenant(call: Call<unknown>): string | undefined {
+  const named = call.metadata['x-mesh-tenant'];
+  if (named === undefined || isTenant(named)) return named;
+  throw badRequest([{ field: 'x-mesh-tenant', description: 'expected the name of a tenant' }]);
 }
 
 /** `admit` stands before each handler: it may throw, and lets the call in by `handle`. */

@@ -74,6 +74,7 @@ export class Admission {
       kind: kindOf(work, revision, resolved.loras),
       priority,
       tenant: visit.tenant,
+      actedFor: visit.actedFor,
       costMs,
       loraNames: resolved.loras.map(({ name }) => name),
       arrivedAt,

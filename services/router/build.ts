@@ -3,7 +3,17 @@
  * world, and everything starts in order and leaves in reverse.
  */
 import { TokenSource } from '#access';
-import { callRoll, connectBus, KeptValue, Membership, MembershipSubscriber, registerService } from '#bus';
+import {
+  callRoll,
+  connectBus,
+  KeptValue,
+  Membership,
+  MembershipSubscriber,
+  makeIncarnation,
+  ReplicaAnnouncer,
+  ReplicaDirectory,
+  registerService,
+} from '#bus';
 import { admin, generation } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
@@ -13,9 +23,11 @@ import { TlsSource } from '#tls';
 import { Access } from './access.js';
 import { AuditLog } from './audit-log.js';
 import type { RouterConfig } from './config.js';
+import { JobsReplicas } from './jobs-replicas.js';
 import { type NodeState, observe } from './observe.js';
 import { Rates } from './rates.js';
 import { adminHandlers, LEVERS } from './rpc/admin.js';
+import { Jobs, jobsHandlers } from './rpc/jobs.js';
 import { createRouter, type Router } from './service.js';
 
 export interface BuiltRouter {
@@ -26,8 +38,16 @@ export interface BuiltRouter {
 
 const VERSION = '0.1.0';
 
+export interface RouterTools {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Start of this process; orders the lives of a router. */
+  readonly startedAtEpochMs: number;
+}
+
 /** Reads the certificates, builds the rest. */
-export async function build(config: RouterConfig, tools: { clock: Clock; random: Random; logger: Logger }): Promise<BuiltRouter> {
+export async function build(config: RouterConfig, tools: RouterTools): Promise<BuiltRouter> {
   const { clock, random, logger } = tools;
   const metrics = createMetrics({ service: 'router', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
@@ -41,6 +61,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
       waitingCount: () => router.dispatcher.waitingCount,
       runningCount: () => router.leases.size,
       liveCount: () => router.executor.liveCount,
+      jobsReplicaCount: () => jobsDirectory.live().length,
       membershipFrozen: () => membership.frozen,
       nodes: () => nodeStates(router),
     },
@@ -56,6 +77,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
   const tls = {
     bus: cert === undefined ? undefined : certificates.client(),
     nodes: ca === undefined ? undefined : certificates.client({ serverName }),
+    jobs: ca === undefined ? undefined : certificates.client(),
     callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
   };
   const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.routerId, clock, random, emit });
@@ -90,6 +112,14 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     onValue: (data, revision) => router.routes.accept(data, revision),
     onState: (state) => router.routes.noteState(state),
   });
+  const jobsDirectory: ReplicaDirectory = new ReplicaDirectory({
+    bus,
+    clock,
+    service: 'jobs',
+    emit,
+    onChange: () => jobsReplicas.prune(),
+  });
+  const jobsReplicas = new JobsReplicas({ clock, random, emit, directory: jobsDirectory, link: { ...config.link, tls: tls.jobs } });
   const observeCall = observeCalls({ metrics, logger });
   const server = new Server({
     clock,
@@ -107,7 +137,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     return router.fleet.slotCount() > 0 ? { ready: true } : { ready: false, reason: 'no node takes work' };
   };
   addHealth(server, { clock, isReady: () => readiness().ready });
-  addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService']);
+  addReflection(server, ['diffusionmesh.v1.ImageGenerationService', 'diffusionmesh.v1.MeshAdminService', 'diffusionmesh.v1.JobsService']);
   server.add(generation.ImageGenerationServiceService, router.handlers);
   const parts = { bus, clock, cost: router.cost, dispatcher: router.dispatcher, fleet: router.fleet };
   const figures = {
@@ -118,6 +148,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     routeStore,
   };
   server.add(admin.MeshAdminServiceService, access.adminOnly(adminHandlers({ ...parts, ...figures }), LEVERS), { endless: ['watchMesh'] });
+  server.add(Jobs, access.known(jobsHandlers(jobsReplicas)), { endless: ['watch'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
   let grpcAddress = '';
@@ -130,17 +161,30 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
     else if (callerCa === undefined) emit({ type: 'accessOpen', listen: config.listen });
     else emit({ type: 'accessByCertificate', callerCa });
   };
+  const incarnation = makeIncarnation(tools.startedAtEpochMs, random);
+  const address = () => config.advertise ?? grpcAddress;
+  const announcer = new ReplicaAnnouncer({
+    bus,
+    clock,
+    random,
+    read: () => ({ service: 'router', id: config.routerId, incarnation, address: address() }),
+  });
   let unregister = () => {};
   const join = async () => {
     members.start();
+    jobsDirectory.start();
     router.routes.awaitStore();
     routeStore.start();
-    const metadata = () => ({ router_id: config.routerId, grpc_addr: grpcAddress });
+    const metadata = () => ({ router_id: config.routerId, grpc_addr: address() });
     unregister = registerService(bus, { name: 'dmesh-router', version: VERSION, description: 'Routes generations', metadata }, emit);
+    announcer.start();
   };
   const leave = async () => {
     unregister();
+    await announcer.stop();
     members.stop();
+    jobsDirectory.stop();
+    jobsReplicas.close();
     routeStore.stop();
     await bus.close();
   };
@@ -155,7 +199,7 @@ export async function build(config: RouterConfig, tools: { clock: Clock; random:
       part('fleet', { close: async () => router.close() }),
       part('membership', { close: leave }),
       part('grpc', { start: listen, drain: () => server.drain(), close: () => server.close() }),
-      part('join', { start: join }),
+      part('join', { start: join, drain: () => announcer.stop() }),
     ],
     { clock, graceMs: config.stopGraceMs },
   );

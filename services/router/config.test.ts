@@ -19,6 +19,11 @@ test('parseConfig takes addresses and NATS servers of every form', () => {
   expect(parse(env)).toMatchObject({ listen: '[::1]:0', httpListen: 'box.example:65535', nats: { url: 'nats://u:p@a:1, tls://b' } });
 });
 
+test('parseConfig makes an id of any host name, and refuses one that is no token of a subject', () => {
+  expect(parseConfig(new EnvReader({}, ''), { hostName: 'gpu-box.example', terminal: false }).routerId).toBe('router-gpu-box-example');
+  expect(faultsOf({ DMESH_ROUTER_ID: 'a.b' })).toEqual(['DMESH_ROUTER_ID: expected up to 64 of [A-Za-z0-9_-], got "a.b"']);
+});
+
 test('parseConfig reports every fault at once, and no password', () => {
   expect(faultsOf({ DMESH_ROUTER_LISTEN: 'nonsense', DMESH_ROUTER_HTTP_LISTEN: 'box:65536', NATS_URL: 'nats://me:secret@a:b' })).toEqual([
     'DMESH_ROUTER_LISTEN: expected host:port such as 127.0.0.1:7001, got "nonsense"',

@@ -1,4 +1,4 @@
-import { readBusConfig } from '#bus';
+import { isNodeId, readBusConfig } from '#bus';
 import type { EnvReader } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 import { readTlsPaths } from '#tls';
@@ -8,9 +8,17 @@ export type RouterConfig = ReturnType<typeof parseConfig>;
 /** Every setting of a router with its default and the reason for it. */
 export function parseConfig(read: EnvReader, defaults: { hostName: string; terminal: boolean }) {
   const MiB = 1024 * 1024;
+  const hostName = defaults.hostName.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 40);
+  const routerId = read.string(
+    'DMESH_ROUTER_ID',
+    `router-${hostName}`,
+    'Name of this router in logs and on NATS: letters, digits, - and _; unique in the mesh.',
+  );
+  if (!isNodeId(routerId)) read.fault(`DMESH_ROUTER_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(routerId)}`);
   const config = {
-    routerId: read.string('DMESH_ROUTER_ID', `router-${defaults.hostName}`, 'Name of this router in logs and on NATS.'),
+    routerId,
     listen: read.address('DMESH_ROUTER_LISTEN', '127.0.0.1:50051', 'host:port of the gRPC server; port 0 picks a free one.'),
+    advertise: read.optionalAddress('DMESH_ROUTER_ADVERTISE', 'host:port that the jobs service calls; none: the bound address.'),
     httpListen: read.address('DMESH_ROUTER_HTTP_LISTEN', '127.0.0.1:9464', 'host:port of /metrics, /healthz and /readyz.'),
     nats: readBusConfig(read),
     tls: {
@@ -25,7 +33,7 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       ),
     },
     zone: read.string('DMESH_ROUTER_ZONE', 'default', 'Nodes of the same zone win ties.'),
-    maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 1 * MiB, 'Larger requests are refused; a prompt needs a few KiB.'),
+    maxRequestBytes: read.bytes('DMESH_ROUTER_MAX_REQUEST', 16 * MiB, 'Larger requests are refused; a batch of 1000 jobs needs a few MiB.'),
     idleReaderMs: read.durationMs('DMESH_ROUTER_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     cacheBytes: read.bytes('DMESH_ROUTER_CACHE', 0, 'Recent answers kept for unary requests that repeat, seed included; 0: none.'),
     access: {

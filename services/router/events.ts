@@ -84,6 +84,8 @@ export type RouterEvent =
       readonly nodeId: string;
       readonly result: 'won' | 'lost' | 'failed';
     }
+  /** A replica of the jobs service failed a call before it was answered; another is asked. */
+  | { readonly type: 'jobsReplicaFailed'; readonly replicaId: string; readonly method: string; readonly error: StatusError }
   /** The line to a node is up, or lost. */
   | { readonly type: 'nodeConnected'; readonly nodeId: string; readonly address: string }
   | { readonly type: 'nodeLost'; readonly nodeId: string; readonly reason: string }

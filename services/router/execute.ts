@@ -175,6 +175,7 @@ export class Executor {
       'x-mesh-tenant': service.tenant,
       'x-mesh-priority': service.priority,
       'x-mesh-cost-ms': String(service.costMs),
+      ...(ticket.actedFor ? { 'x-mesh-acted-for': '1' } : {}),
       // A node may hold several revisions of one model.
       ...(ticket.revision === '' ? {} : { 'x-mesh-revision': ticket.revision }),
       ...(slot.grantId === undefined ? {} : { 'x-mesh-lease': String(slot.grantId) }),

@@ -23,7 +23,7 @@ await runProgram<RouterConfig>(
       logger = createLogger({ service: 'router', ...config.telemetry, fields: { router_id: config.routerId } });
       const { telemetry: _telemetry, nats, ...settings } = config;
       logger.info({ config: { ...settings, nats: { ...nats, url: shownUrl(nats.url) } } }, 'starting');
-      built = await build(config, { clock: systemClock, random: systemRandom, logger });
+      built = await build(config, { clock: systemClock, random: systemRandom, logger, startedAtEpochMs: Date.now() });
       return built.lifecycle;
     },
     onReady: () => logger?.announce({ ...built?.addresses() }, 'ready'),

@@ -1,7 +1,7 @@
 /** Router events as log lines and series. New figure: new event, new case here. */
 import type { AccessEvent } from '#access';
 import { type BreakerEvent, outcomeOf } from '#breaker';
-import type { BusEvent, MembershipEvent } from '#bus';
+import type { BusEvent, MembershipEvent, ReplicaEvent } from '#bus';
 import { codeName, type Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { RouterEvent } from './events.js';
@@ -10,6 +10,7 @@ export interface Sources {
   readonly waitingCount: () => number;
   readonly runningCount: () => number;
   readonly liveCount: () => number;
+  readonly jobsReplicaCount: () => number;
   readonly membershipFrozen: () => boolean;
   readonly nodes: () => Iterable<NodeState>;
 }
@@ -31,7 +32,7 @@ export function observe(options: {
   logger: Logger;
   metrics: Metrics;
   sources: Sources;
-}): Emit<RouterEvent | AccessEvent | MembershipEvent | BreakerEvent | BusEvent> {
+}): Emit<RouterEvent | AccessEvent | MembershipEvent | BreakerEvent | BusEvent | ReplicaEvent> {
   const { logger, metrics, sources } = options;
   const queueWait = metrics.histogram({
     name: 'dmesh_router_queue_wait_seconds',
@@ -108,6 +109,11 @@ export function observe(options: {
     name: 'dmesh_router_running',
     help: 'Leases held: requests on nodes.',
     collect: (g) => g.with().set(sources.runningCount()),
+  });
+  metrics.gauge({
+    name: 'dmesh_router_jobs_replicas',
+    help: 'Replicas of the jobs service that live.',
+    collect: (g) => g.with().set(sources.jobsReplicaCount()),
   });
   metrics.gauge({
     name: 'dmesh_router_live_requests',
@@ -227,6 +233,17 @@ export function observe(options: {
       case 'nodeConnected':
         nodeChanges.with({ change: 'connected' }).add();
         return logger.info({ node_id: event.nodeId, address: event.address }, 'node connected');
+      case 'jobsReplicaFailed':
+        return logger.warn(
+          { jobs_replica: event.replicaId, method: event.method, reason: event.error.reason },
+          'replica of the jobs service failed, another is asked',
+        );
+      case 'replicaJoined':
+        return logger.info({ service: event.service, replica: event.replica.id, address: event.replica.address }, 'replica joined');
+      case 'replicaRestarted':
+        return logger.info({ service: event.service, replica: event.replica.id, address: event.replica.address }, 'replica restarted');
+      case 'replicaGone':
+        return logger.warn({ service: event.service, replica: event.replica.id, cause: event.cause }, 'replica gone');
       case 'nodeLost':
         nodeChanges.with({ change: 'lost' }).add();
         return logger.warn({ node_id: event.nodeId, reason: event.reason }, 'node lost');

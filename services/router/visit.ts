@@ -21,6 +21,8 @@ export interface VisitOptions {
   readonly emit: Emit<RouterEvent>;
   readonly accounts: Accounts;
   readonly tenant: string;
+  /** The caller is another, who asks in the tenant's name. */
+  readonly actedFor: boolean;
   /** Undefined in an open mesh. */
   readonly token: Token | undefined;
 }
@@ -43,6 +45,10 @@ export class Visit {
 
   get tenant(): string {
     return this.#options.tenant;
+  }
+
+  get actedFor(): boolean {
+    return this.#options.actedFor;
   }
 
   /** The class of a request that names none: the usual one, or less where the token allows no more. */

@@ -89,7 +89,7 @@ async function draw(call: Call<generation.GenerateRequest>, { nodeId, slot, rout
     throw thrown;
   });
   const { 'x-mesh-router': routerId = '', 'x-mesh-tenant': tenant = '', 'x-mesh-cost-ms': costMs } = call.metadata;
-  routers.served(routerId, { priority: 'normal', tenant, costMs: Number(costMs) });
+  routers.served(routerId, { priority: 'normal', tenant, costMs: Number(costMs), actedFor: false });
   const tookMs = pictureMs * (call.request.steps / 8);
   lease.expectEnd(systemClock.now() + tookMs);
   try {

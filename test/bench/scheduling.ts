@@ -256,7 +256,16 @@ async function evenness(): Promise<number> {
       const limits = { ...DEFAULT_LIMITS, ratePerSec: 10_000, burst: 10_000 };
       return {
         text,
-        entry: { id, hash: await hashSecret(secret), tenant, ...limits, maxPriority: 'high', models: undefined, admin: true } as const,
+        entry: {
+          id,
+          hash: await hashSecret(secret),
+          tenant,
+          ...limits,
+          maxPriority: 'high',
+          models: undefined,
+          admin: true,
+          actsFor: false,
+        } as const,
       };
     };
     const [operator, modest, greedy] = [await issue('operator'), await issue('modest'), await issue('greedy')];

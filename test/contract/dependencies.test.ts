@@ -46,6 +46,7 @@ const LIBS: Readonly<Record<string, Allowed>> = {
 const SERVICE_VENDORS: Readonly<Record<string, readonly string[]>> = {
   'engine-onnx': ['onnxruntime-node', '@huggingface/tokenizers'],
   'inference-node': ['sharp'],
+  jobs: ['@aws-sdk/client-s3', '@aws-sdk/s3-request-presigner', 'standardwebhooks'],
 };
 
 /** Who else may touch the outside world, and why. main.ts and libs/runtime need no line. */

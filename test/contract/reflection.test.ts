@@ -7,7 +7,7 @@ import { createFileRegistry, fromBinary } from '@bufbuild/protobuf';
 import { type FileDescriptorProto, FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { loadSync, type MethodDefinition, type ServiceDefinition } from '@grpc/proto-loader';
 import { afterEach, describe, expect, test } from 'vitest';
-import { admin, engine, generation, health, node, reflectionV1, reflectionV1alpha } from '#contracts';
+import { admin, engine, generation, health, jobs, node, reflectionV1, reflectionV1alpha } from '#contracts';
 import { Channel } from '#grpc';
 import { packageRoot, systemClock } from '#runtime';
 import { only, useMesh } from '../support/test-mesh.js';
@@ -18,6 +18,7 @@ type Question = NonNullable<reflectionV1.ServerReflectionRequest['messageRequest
 const GENERATED: Readonly<Record<string, object>> = {
   'diffusionmesh.v1.ImageGenerationService': generation.ImageGenerationServiceService,
   'diffusionmesh.v1.MeshAdminService': admin.MeshAdminServiceService,
+  'diffusionmesh.v1.JobsService': jobs.JobsServiceService,
   'diffusionmesh.v1.InferenceNodeService': node.InferenceNodeServiceService,
   'diffusionmesh.v1.EngineService': engine.EngineServiceService,
   'grpc.health.v1.Health': health.HealthService,
@@ -66,11 +67,11 @@ const methodsOf = (definition: object) =>
     .sort();
 
 describe.each([
-  ['router', 'diffusionmesh.v1.MeshAdminService', () => mesh().local.address],
-  ['node', 'diffusionmesh.v1.InferenceNodeService', () => mesh().node('node-1').grpc],
-] as const)('the %s', (_, ownService, address) => {
+  ['router', ['diffusionmesh.v1.MeshAdminService', 'diffusionmesh.v1.JobsService'], () => mesh().local.address],
+  ['node', ['diffusionmesh.v1.InferenceNodeService'], () => mesh().node('node-1').grpc],
+] as const)('the %s', (_, ownServices, address) => {
   test.each(['v1', 'v1alpha'] as const)('reflection %s lists what it serves', async (version) => {
-    expect(await servicesOf(address(), version)).toEqual([...COMMON, ownService].sort());
+    expect(await servicesOf(address(), version)).toEqual([...COMMON, ...ownServices].sort());
   });
 
   test.each(['v1', 'v1alpha'] as const)(
@@ -125,6 +126,7 @@ describe('proto/ as proto-loader reads it', () => {
     'diffusionmesh/v1/admin.proto',
     'diffusionmesh/v1/node.proto',
     'diffusionmesh/v1/engine.proto',
+    'diffusionmesh/v1/jobs.proto',
   ];
   const loaded = loadSync(files, { includeDirs: [protoDir], longs: String, defaults: true, oneofs: true });
   const isService = (definition: object): definition is ServiceDefinition => !('format' in definition);

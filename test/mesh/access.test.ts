@@ -19,7 +19,7 @@ const CLI = path.join(packageRoot, 'dist/services/cli/main.js');
 
 async function issue(fields: Partial<Token>): Promise<{ text: string; token: Token }> {
   const made = makeToken();
-  const defaults = { tenant: 'acme', ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false } as const;
+  const defaults = { tenant: 'acme', ...DEFAULT_LIMITS, maxPriority: 'normal', models: undefined, admin: false, actsFor: false } as const;
   return { text: made.text, token: { id: made.id, hash: await hashSecret(made.secret), ...defaults, ...fields } };
 }
 

@@ -19,6 +19,7 @@ dmesh token revoke ID --file F
       --gpu-seconds N     GPU-seconds a minute; default no limit, or what the tenant has
       --model NAME        may ask for this model alone; repeatable; default all
       --admin             may list, drain and resume nodes, and set routes
+      --acts-for-all      may ask in the name of any tenant, who then pays: for the jobs service
       --json              list: one object a token, without hashes
 `;
 
@@ -33,6 +34,7 @@ const OPTIONS = {
   'gpu-seconds': { type: 'string' },
   model: { type: 'string', multiple: true },
   admin: { type: 'boolean' },
+  'acts-for-all': { type: 'boolean' },
   json: { type: 'boolean' },
 } as const;
 
@@ -84,6 +86,7 @@ async function add(read: Arguments, file: string, { terminal }: Context): Promis
       ...limits,
       models: models.length > 0 ? models : undefined,
       admin: read.flag('admin'),
+      actsFor: read.flag('acts-for-all'),
     };
     return [...tokens.map((other) => (other.tenant === tenant ? { ...other, ...limits } : other)), entry];
   };
@@ -122,7 +125,7 @@ async function revoke(read: Arguments, file: string, { terminal }: Context): Pro
 }
 
 function describe(tokens: readonly Token[]): string {
-  const head = ['ID', 'TENANT', 'PRIORITY', 'REQUESTS/S', 'BURST', 'GPU-S/MIN', 'MODELS', 'ADMIN'];
+  const head = ['ID', 'TENANT', 'PRIORITY', 'REQUESTS/S', 'BURST', 'GPU-S/MIN', 'MODELS', 'ADMIN', 'ACTS FOR ALL'];
   const rows = tokens.map((one) => [
     one.id,
     one.tenant,
@@ -132,6 +135,7 @@ function describe(tokens: readonly Token[]): string {
     one.gpuSecondsPerMinute === undefined ? '-' : String(one.gpuSecondsPerMinute),
     one.models?.join(' ') ?? 'all',
     one.admin ? 'yes' : '-',
+    one.actsFor ? 'yes' : '-',
   ]);
   return table(head, rows);
 }

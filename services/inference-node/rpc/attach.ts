@@ -20,8 +20,14 @@ export interface AttachParts {
 interface Attachment {
   readonly routerId: string;
   readonly tellSlots: () => void;
-  readonly tellServed: (service: Service) => void;
+  readonly tellServed: (served: Served) => void;
   readonly end: (reason: StatusError) => void;
+}
+
+/** GPU time that a request was given. */
+export interface Served extends Service {
+  /** Somebody asked in the tenant's name: no request of its own. */
+  readonly actedFor: boolean;
 }
 
 /** Everyone who wants to hear about the slot. */
@@ -43,8 +49,8 @@ export class AttachedRouters {
   }
 
   /** GPU time goes to a request of one router; the others count it too. */
-  served(byRouterId: string, service: Service): void {
-    for (const attachment of this.#attachments) if (attachment.routerId !== byRouterId) attachment.tellServed(service);
+  served(byRouterId: string, served: Served): void {
+    for (const attachment of this.#attachments) if (attachment.routerId !== byRouterId) attachment.tellServed(served);
   }
 
   /** Changes of one turn of the event loop become one message. */
@@ -75,8 +81,8 @@ export function attach({ slot, clock, emit, routers }: AttachParts): DuplexHandl
     const attachment: Attachment = {
       routerId,
       tellSlots: () => write({ message: { $case: 'slots', value: slot.snapshot } }),
-      tellServed: ({ priority, tenant, costMs }) =>
-        write({ message: { $case: 'served', value: { priority: PRIORITY_MESSAGES[priority], tenant, costMs } } }),
+      tellServed: ({ priority, ...served }) =>
+        write({ message: { $case: 'served', value: { priority: PRIORITY_MESSAGES[priority], ...served } } }),
       end: (reason) => replaced.abort(reason),
     };
     routers.add(attachment);

@@ -17,6 +17,7 @@ import type { Loader } from '../engine/loader.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { NodeEvent } from '../events.js';
 import { admit } from './admit.js';
+import type { Served } from './attach.js';
 
 export interface GenerationParts {
   readonly nodeId: string;
@@ -30,7 +31,7 @@ export interface GenerationParts {
   readonly executor: Executor;
   readonly estimate: CostEstimate;
   /** A router's request has begun: the other routers hear what it counts as. */
-  readonly onServed: (routerId: string, service: Service) => void;
+  readonly onServed: (routerId: string, served: Served) => void;
 }
 
 export interface Observer {
@@ -67,7 +68,7 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   if (wanted.loaded) parts.executor.prepare(drawable, call.signal);
   const lease = await parts.slot.take(leaseId, call.signal, wanted.loaded);
   const service = serviceOf(call.metadata);
-  if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', service);
+  if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', { ...service, actedFor: call.metadata['x-mesh-acted-for'] === '1' });
   call.trailers['x-mesh-queue-ms'] = lease.waitedMs.toFixed(0);
   try {
     const loadMs = wanted.loaded ? 0 : wanted.loadMs;

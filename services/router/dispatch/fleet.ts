@@ -7,10 +7,10 @@ import type { BreakerPool } from '#breaker';
 import type { Member, MembershipEvent } from '#bus';
 import type { Clock, Emit, Random } from '#core';
 import type { ModelInfo } from '#model-package';
-import type { CostModel, Preemption, Service } from '#scheduling';
+import type { CostModel, Preemption } from '#scheduling';
 import type { RouterEvent } from '../events.js';
 import { FleetNode, loadMsOf } from './fleet-node.js';
-import { NodeLink, type NodeLinkOptions } from './node-link.js';
+import { NodeLink, type NodeLinkOptions, type Served } from './node-link.js';
 import type { Ticket } from './ticket.js';
 
 export interface FleetOptions {
@@ -28,7 +28,7 @@ export interface FleetOptions {
   /** Something changed that may let waiting work start. */
   readonly onChange: () => void;
   readonly onGrant: (node: FleetNode, leaseId: bigint, preemption: Preemption | undefined) => void;
-  readonly onServed: (service: Service) => void;
+  readonly onServed: (served: Served) => void;
 }
 
 export interface ServedModel {

@@ -31,7 +31,13 @@ export interface NodeLinkOptions {
   readonly onUnreached: (reason: string) => void;
   readonly onGrant: (leaseId: bigint, preemption: Preemption | undefined) => void;
   /** GPU time of this node went to another router's request. */
-  readonly onServed: (service: Service) => void;
+  readonly onServed: (served: Served) => void;
+}
+
+/** GPU time that a node gave. */
+export interface Served extends Service {
+  /** Somebody asked in the tenant's name: no request of its own. */
+  readonly actedFor: boolean;
 }
 
 /** First pause before the stream is opened again; doubles to the maximum. */
@@ -190,9 +196,9 @@ export class NodeLink {
         this.#standingBid = undefined;
         return this.#options.onGrant(message.value.leaseId, preemptionOf(message.value.preemption));
       case 'served': {
-        const { priority, tenant, costMs } = message.value;
+        const { priority, tenant, costMs, actedFor } = message.value;
         const known = priorityName(priority);
-        if (known && costMs > 0) this.#options.onServed({ priority: known, tenant, costMs: within(costMs, MAX_SERVED_MS) });
+        if (known && costMs > 0) this.#options.onServed({ priority: known, tenant, costMs: within(costMs, MAX_SERVED_MS), actedFor });
         return;
       }
       case undefined:

@@ -9,6 +9,8 @@ export interface Ticket extends Waiting {
   readonly request: generation.GenerateRequest;
   /** What the caller chose itself: '' and undefined when it did not. */
   readonly asked: { readonly requestId: string; readonly seed: bigint | undefined };
+  /** Somebody asks in the tenant's name: no request of its own. */
+  readonly actedFor: boolean;
   readonly work: Work;
   /** Against the model's defaults; what may take longer than these. */
   readonly sizeRatio: number;

@@ -94,6 +94,8 @@ export interface Served {
   priority: Priority;
   tenant: string;
   costMs: number;
+  /** Asked for in the tenant's name, by the jobs service: no request of the tenant's own. */
+  actedFor: boolean;
 }
 
 /** "The next slot is yours." */
@@ -818,7 +820,7 @@ export const SlotState: MessageFns<SlotState> = {
 };
 
 function createBaseServed(): Served {
-  return { priority: 0, tenant: "", costMs: 0 };
+  return { priority: 0, tenant: "", costMs: 0, actedFor: false };
 }
 
 export const Served: MessageFns<Served> = {
@@ -831,6 +833,9 @@ export const Served: MessageFns<Served> = {
     }
     if (message.costMs !== 0) {
       writer.uint32(25).double(message.costMs);
+    }
+    if (message.actedFor !== false) {
+      writer.uint32(32).bool(message.actedFor);
     }
     return writer;
   },
@@ -872,6 +877,14 @@ export const Served: MessageFns<Served> = {
             message.costMs = reader.double();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.actedFor = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -893,6 +906,11 @@ export const Served: MessageFns<Served> = {
         : isSet(object.cost_ms)
         ? globalThis.Number(object.cost_ms)
         : 0,
+      actedFor: isSet(object.actedFor)
+        ? globalThis.Boolean(object.actedFor)
+        : isSet(object.acted_for)
+        ? globalThis.Boolean(object.acted_for)
+        : false,
     };
   },
 
@@ -907,6 +925,9 @@ export const Served: MessageFns<Served> = {
     if (message.costMs !== 0) {
       obj.costMs = floatToJson(message.costMs);
     }
+    if (message.actedFor !== false) {
+      obj.actedFor = message.actedFor;
+    }
     return obj;
   },
 
@@ -918,6 +939,7 @@ export const Served: MessageFns<Served> = {
     message.priority = object.priority ?? 0;
     message.tenant = object.tenant ?? "";
     message.costMs = object.costMs ?? 0;
+    message.actedFor = object.actedFor ?? false;
     return message;
   },
 };

@@ -1,0 +1,30 @@
+/** What KeptValue and KeptRecords make of JetStream's answers. */
+import { NatsError } from 'nats';
+import { Code, Reason, StatusError } from '#core';
+
+const JETSTREAM_OFF = 'this NATS server runs without JetStream; start it with --jetstream and --store_dir';
+/** JetStream's own numbers. */
+export const ApiError = { STREAM_NOT_FOUND: 10059, WRONG_LAST_SEQUENCE: 10071, NO_MESSAGE: 10037, MESSAGE_TOO_LARGE: 10054 } as const;
+
+export function isApiError(reason: unknown, number: (typeof ApiError)[keyof typeof ApiError]): boolean {
+  return reason instanceof NatsError && reason.api_error?.err_code === number;
+}
+
+export function causeOf(reason: unknown): string {
+  if (reason instanceof NatsError && reason.code === '503') return JETSTREAM_OFF;
+  return reason instanceof Error ? reason.message : String(reason);
+}
+
+export function storeUnavailable(cause: string, reason?: unknown): StatusError {
+  return new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: cause, cause: reason });
+}
+
+export function changedMeanwhile(expected: number, reason: unknown): StatusError {
+  return new StatusError({
+    code: Code.ABORTED,
+    reason: Reason.CHANGED_MEANWHILE,
+    message: `expected revision ${expected} to be the newest, somebody has written since; read again`,
+    metadata: { expected_revision: String(expected) },
+    cause: reason,
+  });
+}

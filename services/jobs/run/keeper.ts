@@ -1,0 +1,113 @@
+/**
+ * What becomes of a job with time? One that was not drawn expires; one that has ended is forgotten, with its pictures,
+ * when its tenant's days are over; one of a batch that was never committed goes after a while. Each replica looks
+ * after its own.
+ */
+import type { Clock, Emit } from '#core';
+import type { Blobs } from '../blobs/blobs.js';
+import type { Job } from '../domain/job.js';
+import type { JobsEvent } from '../events.js';
+import type { JobEntry } from '../index/job-entry.js';
+import type { JobIndex } from '../index/job-index.js';
+import type { JobRecords } from '../store/job-records.js';
+import { Agenda } from './agenda.js';
+import type { ShareListener } from './share.js';
+
+export interface KeeperOptions {
+  readonly clock: Clock;
+  readonly wallNow: () => number;
+  readonly emit: Emit<JobsEvent>;
+  readonly records: Pick<JobRecords, 'readJob' | 'changeJob' | 'removeJob'>;
+  readonly pictures: Pick<Blobs, 'delete'>;
+  readonly index: Pick<JobIndex, 'get' | 'isHeld'>;
+  readonly isMine: (key: string) => boolean;
+  /** How long a job of this tenant is kept after its end. */
+  readonly retentionMs: (tenant: string) => number;
+}
+
+/** A batch of a thousand is written within seconds. */
+const UNCOMMITTED_MS = 10 * 60_000;
+const RETRY_MS = 5000;
+
+export class Keeper implements ShareListener {
+  readonly #options: KeeperOptions;
+  readonly #agenda: Agenda;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+    this.#agenda = new Agenda({ ...options, onDue: (key) => void this.#attend(key) });
+  }
+
+  job(entry: JobEntry, mine: boolean): void {
+    this.#agenda.set(entry.key, mine ? this.#dueAtMs(entry) : undefined);
+  }
+
+  removed(key: string): void {
+    this.#agenda.set(key, undefined);
+  }
+
+  close(): void {
+    this.#agenda.close();
+  }
+
+  #dueAtMs(entry: JobEntry): number {
+    const { endedAtMs, expiresAtMs, submittedAtMs, tenant } = entry;
+    if (this.#options.index.isHeld(entry)) return submittedAtMs + UNCOMMITTED_MS;
+    return endedAtMs > 0 ? endedAtMs + this.#options.retentionMs(tenant) : expiresAtMs;
+  }
+
+  async #attend(key: string): Promise<void> {
+    const { emit, index, isMine, wallNow } = this.#options;
+    const entry = index.get(key);
+    if (!entry || !isMine(key)) return;
+    const { jobId, tenant } = entry;
+    try {
+      await this.#do(entry);
+    } catch (error) {
+      emit({ type: 'chorePostponed', tenant, jobId, error });
+    }
+    // What changed has put itself on the agenda anew; what did not is tried again.
+    const now = index.get(key);
+    if (now && isMine(key) && this.#dueAtMs(now) <= wallNow()) this.#agenda.set(key, wallNow() + RETRY_MS);
+  }
+
+  async #do(entry: JobEntry): Promise<void> {
+    const { emit, index, records, wallNow } = this.#options;
+    const { endedAtMs, jobId, key, tenant } = entry;
+    if (index.isHeld(entry)) {
+      const removed = await this.#remove(entry, () => isHeldNow(index, key));
+      if (removed) emit({ type: 'jobForgotten', tenant, jobId, why: 'uncommitted' });
+    } else if (endedAtMs > 0) {
+      const removed = await this.#remove(entry, (job) => this.#isStale(job));
+      if (removed) await this.#forget(removed);
+    } else {
+      const nowMs = wallNow();
+      await records.changeJob(tenant, jobId, ({ expiresAtMs }) => (expiresAtMs <= nowMs ? { kind: 'expired', atMs: nowMs } : undefined));
+    }
+  }
+
+  /** Resolves with what was removed. */
+  async #remove({ jobId, tenant }: JobEntry, isRight: (job: Job) => boolean): Promise<Job | undefined> {
+    const { records } = this.#options;
+    const stored = await records.readJob(tenant, jobId);
+    if (!stored || !isRight(stored.job)) return undefined;
+    return (await records.removeJob(tenant, jobId, stored.revision)) ? stored.job : undefined;
+  }
+
+  #isStale({ state, tenant }: Job): boolean {
+    const { retentionMs, wallNow } = this.#options;
+    return 'endedAtMs' in state && state.endedAtMs + retentionMs(tenant) <= wallNow();
+  }
+
+  /** The record is gone: a picture that stays now is an orphan, and swept as such. */
+  async #forget({ jobId, state, tenant }: Job): Promise<void> {
+    const { emit, pictures } = this.#options;
+    emit({ type: 'jobForgotten', tenant, jobId, why: 'retention' });
+    if (state.kind === 'succeeded') for (const { blob } of state.result.images) await pictures.delete(blob);
+  }
+}
+
+function isHeldNow(index: KeeperOptions['index'], key: string): boolean {
+  const entry = index.get(key);
+  return entry !== undefined && index.isHeld(entry);
+}

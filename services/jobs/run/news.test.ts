@@ -1,0 +1,79 @@
+import { expect, test } from 'vitest';
+import type { BusMessage } from '#bus';
+import { ManualClock } from '../../../test/support/manual-clock.js';
+import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
+import { JobNews } from './news.js';
+
+/** A NATS that gives everything back to whoever published it. */
+function world() {
+  const clock = new ManualClock();
+  const jobs = new MemoryJobs();
+  const published: { subject: string; text: string }[] = [];
+  let deliver: (message: BusMessage) => void = () => {};
+  const bus = {
+    publish: (subject: string, payload: string | Uint8Array) => {
+      const text = String(payload);
+      published.push({ subject, text });
+      deliver({ subject, data: Buffer.from(text), respond: () => false });
+      return true;
+    },
+    subscribe: (_: string, handler: (message: BusMessage) => void) => {
+      deliver = handler;
+      return () => {
+        deliver = () => {};
+      };
+    },
+  };
+  const news = new JobNews({ bus, clock, isRunning: (key) => jobs.get(key)?.kind === 'running' });
+  news.start();
+  const say = (text: string) => deliver({ subject: 'dmesh.v1.job.j1.event', data: Buffer.from(text), respond: () => false });
+  return { clock, jobs, news, published, say };
+}
+const running = { kind: 'running', worker: 'w', nodeId: 'n1', startedAtMs: 1 } as const;
+const of = { tenant: 'acme', jobId: 'j1' };
+const step = (number: number) => ({ attempt: 1, nodeId: 'n1', step: number, totalSteps: 8 });
+
+test('a change is told on the subject of its job, by its owner alone', () => {
+  const { jobs, news, published } = world();
+  const entry = jobs.add(sampleJob({ attempt: 1, state: running }));
+  news.changed(entry, false);
+  expect(published).toEqual([]);
+  news.changed(entry, true);
+  expect(published[0]?.subject).toBe('dmesh.v1.job.j1.event');
+  const told = { job_id: 'j1', tenant: 'acme', batch_id: '', state: 'RUNNING', revision: 1, attempt: 1, node_id: 'n1' };
+  expect(JSON.parse(published[0]?.text ?? '')).toEqual(told);
+});
+
+test('steps are told a few times a second, and known everywhere until the job runs no more', async () => {
+  const { clock, jobs, news, published } = world();
+  const entry = jobs.add(sampleJob({ attempt: 1, state: running }));
+  const heard: number[] = [];
+  const forget = news.onStep(entry.key, ({ step }) => heard.push(step));
+  for (let number = 1; number <= 8; number++) {
+    news.stepped(of, step(number));
+    await clock.advance(100);
+  }
+  expect(published).toHaveLength(3);
+  expect(heard).toEqual([1, 4, 7]);
+  expect(news.stepOf(entry.key)).toEqual(step(7));
+  forget();
+  jobs.force('j1', { kind: 'cancelled', atMs: 5 });
+  news.changed(jobs.entryOf('j1'), true);
+  expect(news.stepOf(entry.key)).toBeUndefined();
+});
+
+test('late steps and what is no step are passed over', () => {
+  const { jobs, news, say } = world();
+  const entry = jobs.add(sampleJob());
+  say('{"job_id":"j1","tenant":"acme","attempt":1,"node_id":"n","step":3,"total_steps":8}');
+  expect(news.stepOf(entry.key)).toBeUndefined();
+  jobs.force('j1', { kind: 'begun', worker: 'w', nodeId: 'n', atMs: 1 });
+  for (const text of [
+    '"step": garbage',
+    '{"step": 3}',
+    '{"job_id":"j1","tenant":"acme","attempt":1,"node_id":5,"step":3,"total_steps":8}',
+    'null',
+  ])
+    say(text);
+  expect(news.stepOf(entry.key)).toBeUndefined();
+});

@@ -1,0 +1,188 @@
+/**
+ * The jobs service, put together. A job's way, top to bottom:
+ *
+ *   rpc        who asks, what exactly, is there room; then a record is created
+ *   store      one record for each job, changed by compare and set
+ *   index      every job in short, in memory, at every replica
+ *   Share      which of them are this replica's, by who lives
+ *   Runner     whose turn it is, as many as the mesh will soon have slots for
+ *     Attempt  a router draws it; the picture is stored, then the record names it
+ *   Keeper     expiry, retention, what was never committed; Sweeper: pictures that no record names
+ *   JobNews    what NATS users and other replicas are told meanwhile
+ *
+ * NATS, servers and the process around it are build.ts.
+ */
+import type { Bus } from '#bus';
+import type { Clock, Emit, Random } from '#core';
+import type { Blobs } from './blobs/blobs.js';
+import type { JobsConfig } from './config.js';
+import type { JobsEvent } from './events.js';
+import { type JobChange, JobIndex } from './index/job-index.js';
+import { Attempt, type Step } from './run/attempt.js';
+import { Keeper } from './run/keeper.js';
+import { JobNews } from './run/news.js';
+import { ownerOf } from './run/ownership.js';
+import type { Routers } from './run/routers.js';
+import { Runner } from './run/runner.js';
+import { type LivingReplica, Share, workerName } from './run/share.js';
+import { Sweeper } from './run/sweeper.js';
+import { JobRecords } from './store/job-records.js';
+
+export interface JobsOptions {
+  readonly config: Pick<JobsConfig, 'replicaId' | 'records' | 'retry' | 'retention' | 'blobs'>;
+  readonly clock: Clock;
+  readonly wallNow: () => number;
+  readonly random: Random;
+  readonly emit: Emit<JobsEvent>;
+  readonly bus: Bus;
+  readonly incarnation: string;
+  readonly blobs: Blobs;
+  readonly routers: Pick<Routers, 'draw'>;
+  /** Those that live; undefined: not known yet. */
+  readonly replicas: () => readonly LivingReplica[] | undefined;
+  /** Requests the mesh can draw at once. */
+  readonly slotCount: () => number;
+  /** Passes at once, but in tests of crashes: they have the process stand still there. */
+  readonly reached: (step: Step, jobId: string) => Promise<void>;
+}
+
+export interface Jobs {
+  readonly records: JobRecords;
+  readonly index: JobIndex;
+  readonly share: Share;
+  readonly runner: Runner;
+  readonly news: JobNews;
+  /** The records are followed, and NATS takes changes. */
+  isFollowing(): boolean;
+  start(): void;
+  /** Ends what is left; the records are still written to. */
+  close(): Promise<void>;
+}
+
+/** A record is mostly the prompt: 8 KiB at most, and twice that as JSON. NATS takes no more than this by itself. */
+const MAX_RECORD_BYTES = 1024 * 1024;
+/** As the router has them: what waits here comes into the same order. */
+const SHARES = { high: 0.6, normal: 0.3, low: 0.1 };
+
+export function createJobs(options: JobsOptions): Jobs {
+  const { blobs, bus, clock, config, emit, random, reached, replicas, routers, slotCount, wallNow } = options;
+  const { replicaId } = config;
+  const worker = workerName({ id: replicaId, incarnation: options.incarnation });
+  const index: JobIndex = new JobIndex({ clock, onUnreadable: (key, error) => emit({ type: 'recordUnreadable', key, error }) });
+  const records: JobRecords = new JobRecords({
+    bus,
+    clock,
+    settings: {
+      bucket: 'dmesh_jobs',
+      description: 'Diffusion Mesh: durable jobs',
+      maxRecordBytes: MAX_RECORD_BYTES,
+      ...config.records,
+    },
+    listener: index.listener,
+  });
+  const isFollowing = () => bus.connected && records.state.kind === 'following';
+  const attempt = (entry: Attempt['entry'], onPhase: () => void) =>
+    new Attempt(entry, {
+      clock,
+      wallNow,
+      random,
+      emit,
+      records,
+      pictures: blobs,
+      routers,
+      worker,
+      retry: config.retry,
+      whenLinked: (signal) => whenLinked(bus, signal),
+      onPhase,
+      reached,
+    });
+  const common = { clock, wallNow, random, emit, records, index, isMine: (key: string) => share.isMine(key) };
+  const runner: Runner = new Runner({
+    ...common,
+    worker,
+    isAlive: (name) => share.isAlive(name),
+    attempt,
+    mayStart: () => isFollowing() && index.complete,
+    slotCount,
+    shares: SHARES,
+  });
+  const retentionMs = (tenant: string) => config.retention.byTenant.get(tenant) ?? config.retention.defaultMs;
+  const keeper = new Keeper({ ...common, pictures: blobs, retentionMs });
+  const share: Share = new Share({ replicaId, replicas, entries: () => index.entries(), listeners: [runner, keeper] });
+  const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
+  const sweeper = new Sweeper({
+    ...common,
+    blobs,
+    everyMs: config.blobs.sweepEveryMs,
+    maySweep: () => isFollowing() && replicas() !== undefined,
+    isMine: (jobId) =>
+      ownerOf(
+        jobId,
+        (replicas() ?? []).map(({ id }) => id),
+      ) === replicaId,
+  });
+  const follow = (what: JobChange) => {
+    const { entry } = what;
+    if (what.kind === 'removed') {
+      share.removed(entry.key);
+      return news.removed(entry.key);
+    }
+    share.job(entry);
+    const told = index.complete && share.isMine(entry.key) && !index.isHeld(entry);
+    news.changed(entry, told);
+    if (told) emit({ type: 'jobChanged', ...changeOf(what, wallNow()) });
+  };
+  return {
+    records,
+    index,
+    share,
+    runner,
+    news,
+    isFollowing,
+    start() {
+      index.onChange(follow);
+      index.onState((state) => {
+        emit({ type: 'recordsState', state: state.kind, cause: state.kind === 'unavailable' ? state.cause : '' });
+        if (state.kind === 'following') runner.wake();
+      });
+      news.start();
+      records.start();
+      sweeper.start();
+    },
+    async close() {
+      sweeper.stop();
+      keeper.close();
+      await runner.close();
+      news.stop();
+      records.stop();
+    },
+  };
+}
+
+function changeOf({ before, entry }: Extract<JobChange, { kind: 'changed' }>, nowMs: number) {
+  const { attempt, endedAtMs, jobId, kind, nodeId, startedAtMs, submittedAtMs, tenant } = entry;
+  const since = before === 'running' ? startedAtMs : submittedAtMs;
+  const tookMs = since > 0 ? Math.max(0, (endedAtMs > 0 ? endedAtMs : nowMs) - since) : undefined;
+  return { tenant, jobId, before, state: kind, attempt, nodeId, tookMs };
+}
+
+/** Resolves when NATS is connected; rejects with the signal's reason. */
+function whenLinked(bus: Bus, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    let forget = () => {};
+    const onAbort = () => {
+      forget();
+      reject(signal.reason);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    forget = bus.onLink((connected) => {
+      if (!connected) return;
+      signal.removeEventListener('abort', onAbort);
+      forget();
+      resolve();
+    });
+    // Told at once, before there was anything to forget.
+    if (bus.connected) forget();
+  });
+}

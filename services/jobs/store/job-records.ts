@@ -1,0 +1,147 @@
+/**
+ * Jobs and batches on disk: typed access to the one bucket in which each of them is a record, changed by
+ * compare and set. Nothing here decides what may happen to a job; domain/job.ts does.
+ */
+import { type BucketSettings, type Bus, type KeptRecord, KeptRecords, type KeptState } from '#bus';
+import { type Clock, Reason, StatusError } from '#core';
+import { type Change, change, type Job } from '../domain/job.js';
+import { type Batch, batchKey, formatBatch, formatJob, jobKey, parseRecord } from '../domain/record.js';
+
+export interface StoredJob {
+  readonly job: Job;
+  readonly revision: number;
+}
+
+export interface StoredBatch {
+  readonly batch: Batch;
+  readonly revision: number;
+}
+
+/** `refused`: the job as it is, to which this cannot happen. */
+export type Changed = ({ readonly kind: 'changed' | 'refused' } & StoredJob) | { readonly kind: 'missing' };
+
+/** Told of every record, in the order of each record's changes. */
+export interface RecordsListener {
+  readonly onJob: (stored: StoredJob, sizeBytes: number) => void;
+  readonly onBatch: (stored: StoredBatch, sizeBytes: number) => void;
+  readonly onRemoved: (key: string) => void;
+  /** `following`: all that is there has been told, and every change will be. */
+  readonly onState: (state: KeptState) => void;
+  /** Something in the bucket is no record of ours; it is passed over. */
+  readonly onUnreadable: (key: string, cause: unknown) => void;
+}
+
+export interface JobRecordsOptions {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly settings: BucketSettings;
+  readonly listener: RecordsListener;
+}
+
+/** Every method throws as KeptRecords does: UNAVAILABLE while NATS is away, or when it did not confirm. */
+export class JobRecords {
+  readonly #records: KeptRecords;
+  readonly #listener: RecordsListener;
+
+  constructor({ bus, clock, settings, listener }: JobRecordsOptions) {
+    this.#listener = listener;
+    const { onRemoved, onState } = listener;
+    this.#records = new KeptRecords({ bus, clock, settings, onRecord: (record) => this.#tell(record), onRemoved, onState });
+  }
+
+  get state(): KeptState {
+    return this.#records.state;
+  }
+
+  start(): void {
+    this.#records.start();
+  }
+
+  stop(): void {
+    this.#records.stop();
+  }
+
+  /** Resolves with the revision; undefined when there is a record of this name already. */
+  async createJob(job: Job): Promise<number | undefined> {
+    return unlessChanged(this.#records.create(jobKey(job.tenant, job.jobId), Buffer.from(formatJob(job))));
+  }
+
+  async readJob(tenant: string, jobId: string): Promise<StoredJob | undefined> {
+    const read = await this.#read(jobKey(tenant, jobId));
+    return read?.kind === 'job' ? { job: read.job, revision: read.revision } : undefined;
+  }
+
+  /** Resolves with the new revision; undefined when `revision` is not the newest. */
+  async replaceJob(job: Job, revision: number): Promise<number | undefined> {
+    return unlessChanged(this.#records.replace(jobKey(job.tenant, job.jobId), Buffer.from(formatJob(job)), revision));
+  }
+
+  /** False when `revision` is not the newest. */
+  async removeJob(tenant: string, jobId: string, revision: number): Promise<boolean> {
+    return this.#remove(jobKey(tenant, jobId), revision);
+  }
+
+  /**
+   * What `decide` wants to happen to the job as it is, and again to what it has become when somebody was
+   * faster. `from`, when it was read just now, saves reading it.
+   */
+  async changeJob(tenant: string, jobId: string, decide: (job: Job) => Change | undefined, from?: StoredJob): Promise<Changed> {
+    for (let stored = from ?? (await this.readJob(tenant, jobId)); stored; stored = await this.readJob(tenant, jobId)) {
+      const what = decide(stored.job);
+      const job = what && change(stored.job, what);
+      if (!job) return { kind: 'refused', ...stored };
+      const revision = await this.replaceJob(job, stored.revision);
+      if (revision !== undefined) return { kind: 'changed', job, revision };
+    }
+    return { kind: 'missing' };
+  }
+
+  /** Commits the jobs it names. Resolves with the revision; undefined when there is a batch of this name already. */
+  async createBatch(batch: Batch): Promise<number | undefined> {
+    return unlessChanged(this.#records.create(batchKey(batch.tenant, batch.batchId), Buffer.from(formatBatch(batch))));
+  }
+
+  async readBatch(tenant: string, batchId: string): Promise<StoredBatch | undefined> {
+    const read = await this.#read(batchKey(tenant, batchId));
+    return read?.kind === 'batch' ? { batch: read.batch, revision: read.revision } : undefined;
+  }
+
+  /** False when `revision` is not the newest. */
+  async removeBatch(tenant: string, batchId: string, revision: number): Promise<boolean> {
+    return this.#remove(batchKey(tenant, batchId), revision);
+  }
+
+  async #read(key: string): Promise<({ kind: 'job' } & StoredJob) | ({ kind: 'batch' } & StoredBatch) | undefined> {
+    const record = await this.#records.read(key);
+    return record && { ...parseRecord(key, textOf(record)), revision: record.revision };
+  }
+
+  async #remove(key: string, revision: number): Promise<boolean> {
+    const removed = this.#records.remove(key, revision).then(() => revision);
+    return (await unlessChanged(removed)) !== undefined;
+  }
+
+  #tell(record: KeptRecord): void {
+    const { key, data, revision } = record;
+    try {
+      const stored = parseRecord(key, textOf(record));
+      if (stored.kind === 'job') this.#listener.onJob({ job: stored.job, revision }, data.length);
+      else this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+    } catch (cause) {
+      this.#listener.onUnreadable(key, cause);
+    }
+  }
+}
+
+function textOf({ data }: KeptRecord): string {
+  return Buffer.from(data.buffer, data.byteOffset, data.length).toString('utf8');
+}
+
+async function unlessChanged(written: Promise<number>): Promise<number | undefined> {
+  try {
+    return await written;
+  } catch (thrown) {
+    if (thrown instanceof StatusError && thrown.reason === Reason.CHANGED_MEANWHILE) return undefined;
+    throw thrown;
+  }
+}

@@ -122,6 +122,11 @@ export class Channel {
     });
   }
 
+  /** A raw call is about to be made: its connection is opened now. */
+  prepareRaw(): void {
+    this.#raw.prepare();
+  }
+
   /** The answer as the bytes that came. */
   unaryRaw<Req>(method: Outgoing<Req>, request: Req, options: CallOptions = {}): Promise<Answer<Pieces>> {
     return this.#raw.unary(method.path, method.requestSerialize(request), options);

@@ -89,6 +89,26 @@ const frame = (message: Uint8Array, flag = 0) => {
 const picture = Buffer.from(Uint8Array.from({ length: 1_500_000 }, (_, i) => i % 251));
 const answer = GenerateResponse.fromPartial({ images: [{ data: picture }], requestId: 'r' });
 
+test('a call that was prepared for finds its connection open, and there is one for both', async () => {
+  const { port, sessions } = await misbehave((stream) => {
+    stream.respond({ ':status': 200, 'grpc-status': '5' }, { endStream: true });
+  });
+  const channel = connect(port);
+  channel.prepareRaw();
+  channel.prepareRaw();
+  await expect.poll(() => sessions.length).toBe(1);
+  await expect(channel.unaryRaw(Service.generate, request)).rejects.toMatchObject({ code: Code.NOT_FOUND });
+  expect(sessions.length).toBe(1);
+});
+
+test('what was prepared in vain is told to the call', async () => {
+  const { port, stop } = await misbehave(() => {});
+  await stop();
+  const channel = connect(port);
+  channel.prepareRaw();
+  await expect(channel.unaryRaw(Service.generate, request)).rejects.toMatchObject({ reason: Reason.CONNECT_FAILED });
+});
+
 test('a large answer comes as it was sent, with its trailers', async () => {
   const { port } = await serve({
     generate: async (call) => {

@@ -119,6 +119,11 @@ export class RawLeg {
     }
   }
 
+  /** Connects now, so that the next call need not. A failure is told to that call. */
+  prepare(): void {
+    this.#connect();
+  }
+
   /** Calls in flight end first. */
   close(): void {
     this.#connection?.session.close();

@@ -115,8 +115,10 @@ export class Fleet {
     const isEnough = () => counts.loaded.idle >= SAMPLE_COUNT && counts.loaded.busy >= SAMPLE_COUNT;
     for (let i = 0; i < this.#list.length && !isEnough(); i++) {
       const node = this.#list[(from + i) % this.#list.length] as FleetNode;
-      const count = counts[node.loadMs(ticket) > 0 ? 'unloaded' : 'loaded'];
       const state = node.link.freeCount > 0 ? 'idle' : 'busy';
+      // Enough that have it loaded: nobody needs to be asked who would have to load it. Most of an idle mesh is passed over here.
+      if (counts.loaded[state] >= SAMPLE_COUNT || !node.usable) continue;
+      const count = counts[node.loadMs(ticket) > 0 ? 'unloaded' : 'loaded'];
       if (count[state] >= SAMPLE_COUNT || !node.canTake(ticket)) continue;
       chosen.push(node);
       count[state]++;

@@ -122,6 +122,7 @@ export class NodeLink {
     const slackMs = dueAt - this.#options.clock.now();
     const value = { backlogCount, rank, leadMs, slackMs, priority: PRIORITY_MESSAGES[priority], costMs };
     this.#stream?.send({ message: { $case: 'bid', value } });
+    this.channel.prepareRaw(); // in a large mesh most calls are the first to their node: the grant must not wait for a connection
   }
 
   withdraw(): void {

@@ -4,38 +4,22 @@
  * calls at once.
  */
 import { admin, generation } from '#contracts';
-import { type Clock, Code, type Random, Reason, StatusError } from '#core';
-import { type CallOptions, Channel } from '#grpc';
-import { systemClock, systemRandom } from '#runtime';
-import { type ClientTlsPaths, clientTlsFromFiles } from '#tls';
+import { Code, Reason, StatusError } from '#core';
+import type { CallOptions } from '#grpc';
 import { ImageAssembler, type MeshImage } from './assemble.js';
+import {
+  Caller,
+  type CallSettings,
+  type ClientCall,
+  type ConnectOptions,
+  guarded,
+  OTHER_TIMEOUT_MS,
+  PICTURE_TIMEOUT_MS,
+} from './caller.js';
+import { JobsClient } from './jobs.js';
 import type { Progress } from './progress.js';
 import { type PictureRequest, wireRequest } from './request.js';
-import { retryDelayMs } from './retry.js';
 import type { MeshSnapshot, Model, NodeInfo, Route, UsedParameters } from './types.js';
-import { inPlainWords } from './unanswered.js';
-
-export interface ConnectOptions {
-  /** host:port of a router or of a single node. */
-  readonly address: string;
-  /** How long a call may take when it does not say; default 60 s for pictures, 10 s for the rest. */
-  readonly timeoutMs?: number;
-  /** Says who asks, where the mesh wants to know: what `dmesh token add` printed. */
-  readonly token?: string | undefined;
-  /** Speaks TLS: whom to trust, and what to show where the mesh asks for certificates. The files may be replaced at any time. */
-  readonly tls?: ClientTlsPaths | undefined;
-  /** Sent with every call. */
-  readonly metadata?: Readonly<Record<string, string>>;
-  readonly clock?: Clock;
-  readonly random?: Random;
-}
-
-export interface CallSettings {
-  /** Aborting it cancels the call; a picture in work frees its GPU within one step. */
-  readonly signal?: AbortSignal | undefined;
-  /** From now until the answer, retries included. */
-  readonly timeoutMs?: number | undefined;
-}
 
 export interface GenerateOptions extends CallSettings {
   /** Asks for the answer as a stream and tells how it comes along. What it throws ends the call and is what the caller gets. */
@@ -57,64 +41,50 @@ export interface Generated {
 const Pictures = generation.ImageGenerationServiceService;
 const Admin = admin.MeshAdminServiceService;
 
-/** Deadlines are fixed when the caller calls: every attempt and every wait between them shares one. */
-type Call = CallOptions & { readonly deadlineAt: number; readonly timeoutMs: number };
-
-const PICTURE_TIMEOUT_MS = 60_000;
-const OTHER_TIMEOUT_MS = 10_000;
-
 /** Connects with the first call; `close()` when done. Throws a RangeError when the files named in `tls` cannot be used. */
 export function connectMesh(options: ConnectOptions): MeshClient {
   return new MeshClient(options);
 }
 
 export class MeshClient {
-  readonly #options: ConnectOptions;
-  readonly #clock: Clock;
-  readonly #random: Random;
-  readonly #channel: Channel;
-  readonly #metadata: Readonly<Record<string, string>>;
-  /** The mesh has answered before; when it is away now, it is expected back. */
-  #known = false;
+  /** Submit now, collect later. */
+  readonly jobs: JobsClient;
+  readonly #caller: Caller;
 
   constructor(options: ConnectOptions) {
-    this.#options = options;
-    this.#clock = options.clock ?? systemClock;
-    this.#random = options.random ?? systemRandom;
-    this.#metadata = { ...options.metadata, ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }) };
-    const tls = options.tls && clientTlsFromFiles(options.tls);
-    this.#channel = new Channel(options.address, { clock: this.#clock, keepaliveMs: 30_000, tls });
+    this.#caller = new Caller(options);
+    this.jobs = new JobsClient(this.#caller);
   }
 
   get address(): string {
-    return this.#channel.address;
+    return this.#caller.channel.address;
   }
 
   /** Draws. Rejects with a StatusError (exported as MeshError) whose `reason` says why. */
   generate(request: PictureRequest, options: GenerateOptions = {}): Promise<Generated> {
-    const message = wireRequest(request, this.#random);
+    const message = wireRequest(request, this.#caller.random);
     const { onProgress } = options;
-    return this.#withRetries(this.#call(options, PICTURE_TIMEOUT_MS), onProgress, (call) =>
-      onProgress ? this.#generateStream(message, call, guarded(onProgress)) : this.#generate(message, call),
-    );
+    const call = this.#caller.call(options, PICTURE_TIMEOUT_MS);
+    const send = () => (onProgress ? this.#generateStream(message, call, guarded(onProgress)) : this.#generate(message, call));
+    return this.#caller.withRetries(call, send, { onRetry: onProgress && ((retry) => onProgress({ kind: 'retrying', ...retry })) });
   }
 
   /** What can be asked for here, with each model's defaults and limits. */
   async listModels(options: CallSettings = {}): Promise<Model[]> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
-    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Pictures.listModels, {}, call))).response.models;
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
+    return (await this.#caller.withRetries(call, () => this.#caller.channel.unary(Pictures.listModels, {}, call))).response.models;
   }
 
   /** Every node the router knows. */
   async listNodes(options: CallSettings = {}): Promise<NodeInfo[]> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
-    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Admin.listNodes, {}, call))).response.nodes;
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
+    return (await this.#caller.withRetries(call, () => this.#caller.channel.unary(Admin.listNodes, {}, call))).response.nodes;
   }
 
   /** The mesh as it is now and again whenever it changes; leaving the loop ends the call. */
   watchMesh(options: CallSettings = {}): AsyncIterable<MeshSnapshot> {
-    const call = this.#call(options, Number.POSITIVE_INFINITY);
-    return this.#told(this.#channel.serverStream(Admin.watchMesh, {}, call), call);
+    const call = this.#caller.call(options, Number.POSITIVE_INFINITY);
+    return this.#told(this.#caller.channel.serverStream(Admin.watchMesh, {}, call), call);
   }
 
   /** Resolves when the router sees at least `count` nodes that are alive, connected and able to draw. */
@@ -128,20 +98,20 @@ export class MeshClient {
 
   /** Asks a node to take no more work; what runs is finished. */
   async drain(nodeId: string, options: CallSettings = {}): Promise<void> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
-    await this.#channel.unary(Admin.drain, { nodeId }, call).catch((thrown) => Promise.reject(this.#plain(thrown, call)));
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
+    await this.#caller.channel.unary(Admin.drain, { nodeId }, call).catch((thrown) => Promise.reject(this.#caller.plain(thrown, call)));
   }
 
   /** Takes a drain back. */
   async resume(nodeId: string, options: CallSettings = {}): Promise<void> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
-    await this.#channel.unary(Admin.resume, { nodeId }, call).catch((thrown) => Promise.reject(this.#plain(thrown, call)));
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
+    await this.#caller.channel.unary(Admin.resume, { nodeId }, call).catch((thrown) => Promise.reject(this.#caller.plain(thrown, call)));
   }
 
   /** Public model names and where they lead, with the revision that a change must name. */
   async getRoutes(options: CallSettings = {}): Promise<{ routes: Route[]; revision: bigint }> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
-    return (await this.#withRetries(call, undefined, () => this.#channel.unary(Admin.getRoutes, {}, call))).response;
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
+    return (await this.#caller.withRetries(call, () => this.#caller.channel.unary(Admin.getRoutes, {}, call))).response;
   }
 
   /** Replaces all routes; rejects with CHANGED_MEANWHILE when they are not as read any more. Resolves with their revision. */
@@ -149,19 +119,19 @@ export class MeshClient {
     routes: readonly Route[],
     options: CallSettings & { readonly expectedRevision: bigint; readonly force?: boolean },
   ): Promise<bigint> {
-    const call = this.#call(options, OTHER_TIMEOUT_MS);
+    const call = this.#caller.call(options, OTHER_TIMEOUT_MS);
     const request = { routes: [...routes], expectedRevision: options.expectedRevision, force: options.force ?? false };
-    const sent = this.#channel.unary(Admin.setRoutes, request, call);
-    return (await sent.catch((thrown) => Promise.reject(this.#plain(thrown, call)))).response.revision;
+    const sent = this.#caller.channel.unary(Admin.setRoutes, request, call);
+    return (await sent.catch((thrown) => Promise.reject(this.#caller.plain(thrown, call)))).response.revision;
   }
 
   /** Ends the connection. Calls in flight fail. */
   close(): void {
-    this.#channel.close();
+    this.#caller.channel.close();
   }
 
   async #generate(message: generation.GenerateRequest, call: CallOptions): Promise<Generated> {
-    const { response } = await this.#channel.unary(Pictures.generate, message, call);
+    const { response } = await this.#caller.channel.unary(Pictures.generate, message, call);
     return generated(response, response.images);
   }
 
@@ -171,7 +141,7 @@ export class MeshClient {
     onProgress: (progress: Progress) => void,
   ): Promise<Generated> {
     const assembler = new ImageAssembler();
-    for await (const { event } of this.#channel.serverStream(Pictures.generateStream, message, call)) {
+    for await (const { event } of this.#caller.channel.serverStream(Pictures.generateStream, message, call)) {
       if (!event) continue; // a newer mesh may say more than this client knows
       switch (event.$case) {
         case 'started':
@@ -193,63 +163,13 @@ export class MeshClient {
     throw streamEnded();
   }
 
-  #call(options: CallSettings, defaultTimeoutMs: number): Call {
-    const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? defaultTimeoutMs;
-    return {
-      timeoutMs,
-      deadlineAt: this.#clock.now() + timeoutMs,
-      ...(options.signal ? { signal: options.signal } : {}),
-      metadata: this.#metadata,
-    };
-  }
-
-  async #withRetries<T>(
-    call: Call,
-    onProgress: ((progress: Progress) => void) | undefined,
-    send: (call: CallOptions) => Promise<T>,
-  ): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const answer = await send(call);
-        this.#known = true;
-        return answer;
-      } catch (thrown) {
-        if (thrown instanceof ListenerFailed) throw thrown.cause;
-        const error = this.#plain(thrown, call);
-        const delayMs = retryDelayMs(error, { attempt, random: this.#random, known: this.#known });
-        if (delayMs === undefined || this.#clock.now() + delayMs >= call.deadlineAt) throw error;
-        onProgress?.({ kind: 'retrying', attempt: attempt + 1, delayMs, reason: error.reason });
-        await this.#clock.sleep(delayMs, call.signal).catch((reason) => Promise.reject(StatusError.from(reason)));
-      }
-    }
-  }
-
-  async *#told<T>(messages: AsyncIterable<T>, call: Call): AsyncGenerator<T, void> {
+  async *#told<T>(messages: AsyncIterable<T>, call: ClientCall): AsyncGenerator<T, void> {
     try {
       yield* messages;
     } catch (thrown) {
-      throw this.#plain(thrown, call);
+      throw this.#caller.plain(thrown, call);
     }
   }
-
-  #plain(thrown: unknown, { timeoutMs }: Call): StatusError {
-    return inPlainWords(StatusError.from(thrown), { address: this.address, timeoutMs });
-  }
-}
-
-/** The caller's own code failed, not the mesh: its error is no status of a call. */
-class ListenerFailed extends Error {
-  override readonly name = 'ListenerFailed';
-}
-
-function guarded(onProgress: (progress: Progress) => void): (progress: Progress) => void {
-  return (progress) => {
-    try {
-      onProgress(progress);
-    } catch (cause) {
-      throw new ListenerFailed('onProgress threw', { cause });
-    }
-  };
 }
 
 /** Alive, connected to the router that says so, and able to draw. */

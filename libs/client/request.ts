@@ -36,7 +36,7 @@ const PRIORITIES = { high: Priority.HIGH, normal: Priority.NORMAL, low: Priority
 
 export function wireRequest(request: PictureRequest, random: Random): generation.GenerateRequest {
   return generation.GenerateRequest.fromPartial({
-    requestId: request.requestId ?? madeUpId(random),
+    requestId: request.requestId ?? madeUpId('c', random),
     model: request.model ?? '',
     prompt: request.prompt,
     negativePrompt: request.negativePrompt ?? '',
@@ -57,7 +57,8 @@ function random32(random: Random): bigint {
   return BigInt(Math.floor(random() * 2 ** 32));
 }
 
-function madeUpId(random: Random): string {
+/** `kind`: c of a call, j of a job, b of a batch. */
+export function madeUpId(kind: 'c' | 'j' | 'b', random: Random): string {
   const part = () => random32(random).toString(36).padStart(7, '0');
-  return `c-${part()}${part()}`;
+  return `${kind}-${part()}${part()}`;
 }

@@ -1,7 +1,8 @@
 /**
  * When may a failed call be sent once more by itself? Only when nothing was drawn and the mesh is
  * expected to do better soon: nobody was reached, the router was stopping, or it named a time to
- * come back. A connection lost half-way is not among them; that call may still be drawing.
+ * come back. A connection lost half-way is not among them; that call may still be drawing. A call that does
+ * the same however often it comes, such as a job submitted under an id, may be repeated then as well.
  *
  * Retries on other nodes are the router's business; this is the little that only a caller can do.
  */
@@ -19,16 +20,24 @@ export interface RetryState {
   readonly random: Random;
   /** This client has had an answer before. */
   readonly known: boolean;
+  /** Doing it twice is doing it once. Default false. */
+  readonly repeatable?: boolean;
 }
 
+/** Somebody who should be there is not: it is perhaps starting again. */
+const UNREACHED: ReadonlySet<string> = new Set([Reason.CONNECT_FAILED, Reason.CONNECTION_LOST, Reason.DRAINING, Reason.NO_JOBS_SERVICE]);
+
 /** Milliseconds to wait before the next attempt; undefined: do not repeat. */
-export function retryDelayMs(error: StatusError, { attempt, random, known }: RetryState): number | undefined {
-  const unreached = error.reason === Reason.CONNECT_FAILED || error.reason === Reason.DRAINING;
+export function retryDelayMs(error: StatusError, { attempt, random, known, repeatable = false }: RetryState): number | undefined {
+  if (error.reason === Reason.CONNECTION_LOST && !repeatable) return undefined;
+  const unreached = UNREACHED.has(error.reason);
   if (attempt >= (known && unreached ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;
   switch (error.reason) {
     case Reason.CONNECT_FAILED:
     case Reason.DRAINING:
+    case Reason.CONNECTION_LOST:
+    case Reason.NO_JOBS_SERVICE:
       if (error.code !== Code.UNAVAILABLE) return undefined;
       // Half of the wait is fixed, so that a restarting router has time to come back.
       return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));

@@ -10,9 +10,9 @@ import { LocalMesh, type LocalMeshOptions } from './local-mesh.js';
 const WELL_BEHAVED = `
   const { env } = process;
   process.on('SIGTERM', () => { console.log('left'); process.exit(0); });
-  const listen = env.DMESH_ROUTER_LISTEN ?? env.DMESH_NODE_LISTEN;
+  const listen = env.DMESH_ROUTER_LISTEN ?? env.DMESH_NODE_LISTEN ?? env.DMESH_JOBS_LISTEN;
   const grpc = listen === '127.0.0.1:0' ? '127.0.0.1:' + process.pid : listen;
-  console.log(JSON.stringify({ msg: 'ready', grpc, http: '127.0.0.1:1', stateDir: env.DMESH_NODE_STATE_DIR, nats: env.NATS_URL }));
+  console.log(JSON.stringify({ msg: 'ready', grpc, http: '127.0.0.1:1', stateDir: env.DMESH_NODE_STATE_DIR, storeDir: env.DMESH_JOBS_STORE_DIR, nats: env.NATS_URL }));
   setInterval(() => {}, 1000);
 `;
 const DEAF = WELL_BEHAVED.replace("console.log('left'); process.exit(0);", '');
@@ -33,7 +33,7 @@ afterEach(async () => {
 
 async function start(options: Partial<LocalMeshOptions> = {}) {
   const lines: Line[] = [];
-  const programs = { router: program('good'), node: program('good') };
+  const programs = { router: program('good'), node: program('good'), jobs: program('good') };
   const mesh = await LocalMesh.start({ nodes: 0, programs, onLine: (line) => lines.push(line), ...options });
   meshes.push(mesh);
   return { mesh, lines };
@@ -61,6 +61,29 @@ test('stop() ends routers before nodes, and removes what the mesh kept on disk',
   await mesh.stop();
   expect(lines.filter((line) => line.text === 'left').map((line) => line.process)).toEqual(['router-1', 'node-1']);
   expect([node.running, mesh.routers[0]?.running, existsSync(stateDir)]).toEqual([false, false, false]);
+});
+
+test('jobs replicas stop first; with a folder to keep, their store and that of NATS outlive the mesh', async () => {
+  const keepDir = await mkdtemp(path.join(tmpdir(), 'dmesh-test-'));
+  try {
+    const { mesh, lines } = await start({ jobsCount: 2, keepDir });
+    expect(mesh.jobs.map(({ id }) => id).sort()).toEqual(['jobs-1', 'jobs-2']);
+    expect(JSON.parse(mesh.jobs[0]?.lines[0] ?? '').storeDir).toBe(path.join(keepDir, 'jobs'));
+    const [first] = mesh.jobs;
+    first?.kill('SIGKILL');
+    await first?.exited;
+    if (first) expect((await mesh.restart(first)).grpc).toBe(first.grpc);
+    await mesh.stop();
+    expect(lines.filter((line) => line.text === 'left').map((line) => line.process)[2]).toBe('router-1');
+    expect(existsSync(path.join(keepDir, 'nats', 'jetstream'))).toBe(true);
+  } finally {
+    await rm(keepDir, { recursive: true, force: true });
+  }
+});
+
+test('beside a NATS that is not its own, a jobs replica keeps pictures where it would in production', async () => {
+  const { mesh } = await start({ natsUrl: 'nats://127.0.0.1:1', jobsCount: 1 });
+  expect(JSON.parse(mesh.jobs[0]?.lines[0] ?? '').storeDir).toBeUndefined();
 });
 
 test('a child that does not hear SIGTERM is killed when the grace is over', async () => {

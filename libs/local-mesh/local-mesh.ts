@@ -1,5 +1,5 @@
 /**
- * A whole mesh on one machine: NATS, routers and nodes as the processes they are in production, on
+ * A whole mesh on one machine: NATS, routers, nodes and jobs replicas as the processes they are in production, on
  * free loopback ports, started from the built files. `dmesh up`, `dmesh demo` and the tests use it.
  *
  * It is about real processes and runs on the real clock; what can be tested without processes does
@@ -22,6 +22,10 @@ export interface LocalMeshOptions {
   readonly nodes: number | readonly LocalGpu[];
   /** Default 1. */
   readonly routerCount?: number;
+  /** Replicas of the jobs service; default 0. */
+  readonly jobsCount?: number;
+  /** Folder that outlives the mesh and is found again by the next one: NATS's store and the pictures of jobs. Default: none. */
+  readonly keepDir?: string | undefined;
   /** host:port of the first router; default a free port. Further routers get free ports. */
   readonly routerListen?: string;
   /** Shown to routers where they want a token, of an administrator, to be asked who is ready. */
@@ -33,7 +37,7 @@ export interface LocalMeshOptions {
   /** DMESH_NODE_ENGINE of every node; default the node's own. */
   readonly engine?: string;
   /** Settings on top of this process's environment and of what the mesh sets itself. */
-  readonly env?: { readonly router?: Env; readonly node?: Env };
+  readonly env?: { readonly router?: Env; readonly node?: Env; readonly jobs?: Env };
   /** Hears every line of every process. */
   readonly onLine?: ((line: Line) => void) | undefined;
   /** How long a process may take to be ready; default 60 s. */
@@ -43,28 +47,34 @@ export interface LocalMeshOptions {
   /** Gives up starting; a mesh that runs is stopped with stop(). */
   readonly signal?: AbortSignal;
   /** The main files to run; default the built services. */
-  readonly programs?: { readonly router: string; readonly node: string };
+  readonly programs?: Partial<Programs>;
 }
+
+type Kind = 'router' | 'node' | 'jobs';
+type Programs = Readonly<Record<Kind, string>>;
+
+const ENV_PREFIX: Readonly<Record<Kind, string>> = { router: 'DMESH_ROUTER_', node: 'DMESH_NODE_', jobs: 'DMESH_JOBS_' };
 
 /** A child that can be started again as it was, under the same id and on the same ports. */
 interface Launch {
-  readonly kind: 'router' | 'node';
+  readonly kind: Kind;
   readonly id: string;
   readonly command: readonly [string, ...string[]];
   readonly env: Env;
 }
 
 export class LocalMesh {
-  /** Every router and node ever started here, in order; ask `running` for those that live. */
+  /** Every router, node and jobs replica ever started here, in order; ask `running` for those that live. */
   readonly routers: Child[] = [];
   readonly nodes: Child[] = [];
+  readonly jobs: Child[] = [];
   /** Undefined when NATS was given. */
   nats: NatsServer | undefined;
 
   readonly #options: LocalMeshOptions;
   readonly #launches = new Map<Child, Launch>();
   readonly #dir: string;
-  readonly #programs: { readonly router: string; readonly node: string };
+  readonly #programs: Programs;
   #natsPath = '';
   #natsUrl = '';
   #stopped: Promise<void> | undefined;
@@ -73,9 +83,11 @@ export class LocalMesh {
     this.#options = options;
     this.#dir = dir;
     const services = path.join(packageRoot, 'dist', 'services');
-    this.#programs = options.programs ?? {
+    this.#programs = {
       router: path.join(services, 'router', 'main.js'),
       node: path.join(services, 'inference-node', 'main.js'),
+      jobs: path.join(services, 'jobs', 'main.js'),
+      ...options.programs,
     };
   }
 
@@ -142,11 +154,32 @@ export class LocalMesh {
     return node;
   }
 
+  async addJobs(options: { id?: string; env?: Env } = {}): Promise<Child> {
+    const id = options.id ?? `jobs-${this.jobs.length + 1}`;
+    const dir = this.#storeDir;
+    const jobs = this.#spawn({
+      kind: 'jobs',
+      id,
+      command: [thisProcess.nodePath, this.#programs.jobs],
+      env: {
+        NATS_URL: this.#natsUrl,
+        DMESH_JOBS_ID: id,
+        DMESH_JOBS_LISTEN: '127.0.0.1:0',
+        DMESH_JOBS_HTTP_LISTEN: '127.0.0.1:0',
+        ...(dir === undefined ? {} : { DMESH_JOBS_STORE_DIR: dir }),
+        ...this.#options.env?.jobs,
+        ...options.env,
+      },
+    });
+    await jobs.waitReady(this.#readyTimeoutMs);
+    return jobs;
+  }
+
   /** Starts a child that is gone once more, with the same id, settings and addresses. */
   async restart(gone: Child): Promise<Child> {
     const launch = this.#launches.get(gone);
     if (!launch || gone.running) throw new Error(`expected a child of this mesh that has ended, got ${gone.id}`);
-    const prefix = launch.kind === 'router' ? 'DMESH_ROUTER_' : 'DMESH_NODE_';
+    const prefix = ENV_PREFIX[launch.kind];
     const sameAddresses = gone.grpc ? { [`${prefix}LISTEN`]: gone.grpc, [`${prefix}HTTP_LISTEN`]: gone.http } : {};
     const child = this.#spawn({ ...launch, env: { ...launch.env, ...sameAddresses } });
     await child.waitReady(this.#readyTimeoutMs);
@@ -183,7 +216,10 @@ export class LocalMesh {
     }
   }
 
-  /** Routers drain first, since their callers wait; then nodes; then NATS. One promise for all callers. */
+  /**
+   * Jobs replicas first, whose requests routers would wait for; then routers, since their callers wait; then nodes;
+   * then NATS. One promise for all callers.
+   */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
@@ -196,7 +232,7 @@ export class LocalMesh {
   }
 
   async #startAll(): Promise<void> {
-    const { nodes, natsUrl, routerListen, routerCount = 1 } = this.#options;
+    const { nodes, natsUrl, routerListen, routerCount = 1, jobsCount = 0 } = this.#options;
     if (natsUrl === undefined) {
       const log = (text: string) => this.#options.onLine?.({ process: 'setup', text });
       this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log })).path;
@@ -208,13 +244,14 @@ export class LocalMesh {
     await Promise.all([
       ...Array.from({ length: routerCount }, (_, index) => this.addRouter(index === 0 && routerListen ? { listen: routerListen } : {})),
       ...gpus.map((gpu) => this.addNode({ gpu })),
+      ...Array.from({ length: jobsCount }, () => this.addJobs()),
     ]);
     if (gpus.length > 0) await this.waitForNodes(gpus.length);
   }
 
   async #stop(): Promise<void> {
     const graceMs = this.#options.graceMs ?? 40_000;
-    for (const group of [this.routers, this.nodes]) await Promise.all(group.map((child) => child.stop(graceMs)));
+    for (const group of [this.jobs, this.routers, this.nodes]) await Promise.all(group.map((child) => child.stop(graceMs)));
     await this.nats?.stop();
     await rm(this.#dir, { recursive: true, force: true });
   }
@@ -230,13 +267,28 @@ export class LocalMesh {
     const env = { ...thisProcess.env, DMESH_LOG_FORMAT: 'json', ...launch.env };
     const child = new Child({ id: launch.id, command: launch.command, env, onLine: this.#options.onLine });
     this.#launches.set(child, launch);
-    (launch.kind === 'router' ? this.routers : this.nodes).push(child);
+    const started: Readonly<Record<Kind, Child[]>> = { router: this.routers, node: this.nodes, jobs: this.jobs };
+    started[launch.kind].push(child);
     return child;
   }
 
   #startNats(port: number): Promise<NatsServer> {
     const onLine = (text: string) => this.#options.onLine?.({ process: 'nats', text });
-    return startNatsServer({ path: this.#natsPath, port, jetstream: true, dir: path.join(this.#dir, 'nats'), onLine });
+    return startNatsServer({
+      path: this.#natsPath,
+      port,
+      jetstream: true,
+      dir: path.join(this.#options.keepDir ?? this.#dir, 'nats'),
+      onLine,
+    });
+  }
+
+  /** Where the pictures of jobs lie: as long as their records. Undefined: the service's own choice, beside a NATS that is not ours. */
+  get #storeDir(): string | undefined {
+    const { keepDir, natsUrl } = this.#options;
+    if (thisProcess.env.DMESH_JOBS_STORE_DIR !== undefined) return undefined; // somebody has chosen
+    if (keepDir === undefined && natsUrl !== undefined) return undefined;
+    return path.join(keepDir ?? this.#dir, 'jobs');
   }
 
   get #readyTimeoutMs(): number {

@@ -16,7 +16,10 @@ import type { Context } from './command.js';
 import { createLogView } from './log-view.js';
 
 export interface SessionOptions
-  extends Pick<LocalMeshOptions, 'routerListen' | 'routerCount' | 'natsUrl' | 'tls' | 'onLine' | 'engine' | 'env'> {
+  extends Pick<
+    LocalMeshOptions,
+    'routerListen' | 'routerCount' | 'jobsCount' | 'keepDir' | 'natsUrl' | 'tls' | 'onLine' | 'engine' | 'env'
+  > {
   /** CPU nodes; default one node per GPU, or `cpuNodeCount` where there is none. */
   readonly nodeCount: number | undefined;
   readonly cpuNodeCount: number;
@@ -28,7 +31,8 @@ export async function withMesh<T>(context: Context, options: SessionOptions, use
   const nodes = await nodesToStart(options);
   const count = typeof nodes === 'number' ? nodes : nodes.length;
   const slots = typeof nodes === 'number' ? 'the CPU' : nodes.map((gpu) => gpu.name).join(', ');
-  err(paint('dim', `starting NATS, ${options.routerCount ?? 1} router(s) and ${count} node(s) on ${slots}\n`));
+  const jobs = options.jobsCount ? `, ${options.jobsCount} jobs replica(s)` : '';
+  err(paint('dim', `starting NATS, ${options.routerCount ?? 1} router(s)${jobs} and ${count} node(s) on ${slots}\n`));
 
   const mesh = await LocalMesh.start({ ...options, nodes, token: context.env.DMESH_TOKEN, signal: context.signal });
   const kill = () => mesh.kill();
@@ -72,7 +76,7 @@ export function keepAlive(mesh: LocalMesh, { signal, terminal }: Context, sleep:
       watch(await mesh.restart(child), deathCount + 1);
     } catch (error) {
       if (signal.aborted) return;
-      const last = [...mesh.routers, ...mesh.nodes].filter((other) => other.id === child.id).at(-1) ?? child;
+      const last = [...mesh.routers, ...mesh.nodes, ...mesh.jobs].filter((other) => other.id === child.id).at(-1) ?? child;
       complain(error);
       if (last !== child) watch(last, deathCount + 1);
     }
@@ -89,7 +93,7 @@ export function keepAlive(mesh: LocalMesh, { signal, terminal }: Context, sleep:
       watchNats(nats, deathCount + 1);
     }
   };
-  for (const child of [...mesh.routers, ...mesh.nodes]) watch(child, 0);
+  for (const child of [...mesh.routers, ...mesh.nodes, ...mesh.jobs]) watch(child, 0);
   if (mesh.nats) watchNats(mesh.nats, 0);
 }
 

@@ -26,6 +26,7 @@ import { observe } from './observe.js';
 import type { Step } from './run/attempt.js';
 import { Routers } from './run/routers.js';
 import { createJobs, type Jobs } from './service.js';
+import { observeWebhooks } from './webhook/observe.js';
 
 export interface BuiltJobs {
   readonly lifecycle: Lifecycle;
@@ -71,6 +72,14 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     tellOthers(service, event as JobsEvent);
     observed(event);
   };
+  const emitWebhook = observeWebhooks({
+    logger,
+    metrics,
+    sources: {
+      waitingCount: () => service.webhooks.teller.waitingCount,
+      sendingCount: () => service.webhooks.teller.sendingCount,
+    },
+  });
   const certificates = new TlsSource({ paths: config.tls, clock, emit: observeTls({ metrics, logger }) });
   await certificates.start();
   const { cert, ca, callerCa, routerName: serverName } = config.tls;
@@ -111,6 +120,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     wallNow,
     random,
     emit,
+    emitWebhook,
     bus,
     incarnation,
     blobs,
@@ -155,11 +165,11 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     unregister = registerService(bus, { name: 'dmesh-jobs', version: VERSION, description: 'Keeps and runs durable jobs', metadata }, emit);
   };
   /** What waits is the others' from now on; what a node draws for us may finish. */
-  let drained = Promise.resolve();
+  let drained: Promise<unknown> = Promise.resolve();
   const handOver = async () => {
     draining = true;
     announcer.changed();
-    drained = service.runner.drain();
+    drained = Promise.all([service.runner.drain(), service.webhooks.teller.drain()]);
   };
   const leave = async () => {
     unregister();
@@ -179,7 +189,8 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
       http,
       lag,
       part('blobs', { start: () => blobs.start() }),
-      part('jobs', { start: follow, drain: () => drained, close: leave }),
+      part('webhooks', { start: async () => service.webhooks.source?.start(), close: async () => service.webhooks.source?.close() }),
+      part('jobs', { start: follow, drain: async () => void (await drained), close: leave }),
       part('grpc', { start: listen, drain: () => server.drain(), close: () => server.close() }),
       part('join', { start: join, drain: handOver }),
     ],

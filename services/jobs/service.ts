@@ -8,6 +8,7 @@
  *   Runner     whose turn it is, as many as the mesh will soon have slots for
  *     Attempt  a router draws it; the picture is stored, then the record names it
  *   Keeper     expiry, retention, what was never committed; Sweeper: pictures that no record names
+ *   Teller     receivers of webhooks are told what has ended
  *   JobNews    what NATS users and other replicas are told meanwhile
  *
  * NATS, servers and the process around it are build.ts.
@@ -27,13 +28,16 @@ import { Runner } from './run/runner.js';
 import { type LivingReplica, Share, workerName } from './run/share.js';
 import { Sweeper } from './run/sweeper.js';
 import { JobRecords } from './store/job-records.js';
+import type { WebhookEvent } from './webhook/events.js';
+import { createWebhooks, type Webhooks } from './webhook/webhooks.js';
 
 export interface JobsOptions {
-  readonly config: Pick<JobsConfig, 'replicaId' | 'records' | 'retry' | 'retention' | 'blobs'>;
+  readonly config: Pick<JobsConfig, 'replicaId' | 'records' | 'retry' | 'retention' | 'blobs' | 'webhook'>;
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
+  readonly emitWebhook: Emit<WebhookEvent>;
   readonly bus: Bus;
   readonly incarnation: string;
   readonly blobs: Blobs;
@@ -51,6 +55,7 @@ export interface Jobs {
   readonly index: JobIndex;
   readonly share: Share;
   readonly runner: Runner;
+  readonly webhooks: Webhooks;
   readonly news: JobNews;
   /** The records are followed, and NATS takes changes. */
   isFollowing(): boolean;
@@ -108,7 +113,9 @@ export function createJobs(options: JobsOptions): Jobs {
   });
   const retentionMs = (tenant: string) => config.retention.byTenant.get(tenant) ?? config.retention.defaultMs;
   const keeper = new Keeper({ ...common, pictures: blobs, retentionMs });
-  const share: Share = new Share({ replicaId, replicas, entries: () => index.entries(), listeners: [runner, keeper] });
+  const webhooks = createWebhooks({ ...common, config: config.webhook, emit: options.emitWebhook });
+  const listeners = [runner, keeper, webhooks.teller];
+  const share: Share = new Share({ replicaId, replicas, entries: () => index.entries(), listeners });
   const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
   const sweeper = new Sweeper({
     ...common,
@@ -137,6 +144,7 @@ export function createJobs(options: JobsOptions): Jobs {
     index,
     share,
     runner,
+    webhooks,
     news,
     isFollowing,
     start() {
@@ -152,6 +160,7 @@ export function createJobs(options: JobsOptions): Jobs {
     async close() {
       sweeper.stop();
       keeper.close();
+      webhooks.teller.close();
       await runner.close();
       news.stop();
       records.stop();

@@ -5,7 +5,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Code, Reason } from '#core';
-import { ConfigError, systemClock } from '#runtime';
+import { ConfigError, EnvReader, systemClock } from '#runtime';
+import { openBlobs } from '../../services/jobs/blobs/blobs.js';
+import { readBlobConfig } from '../../services/jobs/blobs/config.js';
 import { S3Store, type S3StoreOptions } from '../../services/jobs/blobs/s3-store.js';
 import { findS3Server, S3_BUCKET, S3_CREDENTIALS, type S3Server, startS3Server } from '../support/s3-server.js';
 import { describeBlobStore, PAGE_COUNT, picture } from './blob-store-conformance.js';
@@ -94,6 +96,26 @@ describe.skipIf('missing' in program)('S3', () => {
       const { name } = picture();
       await expect(open(server.endpoint).put(name, Buffer.from('others'))).rejects.toMatchObject({ reason: Reason.STORE_UNAVAILABLE });
       await expect(open(server.endpoint).read(name)).rejects.toMatchObject({ reason: Reason.RESULT_MISSING });
+    });
+
+    test('serves pictures and links from the archive as before', async () => {
+      const env = { DMESH_JOBS_STORE: 's3', DMESH_JOBS_S3_ENDPOINT: server.endpoint, DMESH_JOBS_S3_BUCKET: S3_BUCKET };
+      const config = readBlobConfig(new EnvReader({ ...env, DMESH_JOBS_ARCHIVE_AFTER: '48h' }, 'DMESH_JOBS_'));
+      const inThreeDays = () => Date.now() + 72 * 3_600_000;
+      const blobs = await openBlobs({ config, clock: systemClock, wallNow: inThreeDays, emit: () => {} });
+      onTestFinished(() => blobs.close());
+      await blobs.start();
+      const { name, bytes } = picture();
+      await blobs.put(name, bytes);
+      const { signal } = new AbortController();
+      const figures = await blobs.sweep({ isNamed: async () => true, isMine: (jobId) => name.includes(jobId), signal });
+      expect(figures).toMatchObject({ movedCount: 1, archivedCount: 1 });
+      const answer = await fetch((await blobs.link(name)) ?? expect.fail('no link'));
+      expect(Buffer.compare(Buffer.from(await answer.arrayBuffer()), bytes)).toBe(0);
+      for await (const { data } of blobs.readFrom(name, 0, signal)) expect(Buffer.compare(data, bytes)).toBe(0);
+      await blobs.delete(name);
+      expect(await blobs.link(name)).toBeUndefined();
+      await blobs.refuseWhenFull(Number.MAX_SAFE_INTEGER); // a bucket tells nothing of its room
     });
 
     test('that does not answer is waited for no longer than was said', async () => {

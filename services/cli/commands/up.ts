@@ -11,21 +11,26 @@ import { FIRST_PICTURE } from '../first-picture.js';
 import { keepAlive, logTo, withMesh } from '../mesh-session.js';
 import { describePictures, fileNameOf, savePictures } from '../pictures.js';
 
+/** Nobody needs it before the service is there. */
+const DEFAULT_JOBS_COUNT = 0;
+
 const usage = `dmesh up [options]
 
-  Starts NATS, a router and inference nodes on this machine, shows one log, and drains everything on
+  Starts NATS, a router, inference nodes and the jobs service on this machine, shows one log, and drains everything on
   Ctrl-C (a second Ctrl-C does not wait). What dies is started again.
 
       --nodes N        nodes on the CPU; default one node for each GPU, or 1 without any
       --engine ENGINE  onnx, diffusers (npm run setup:diffusers), or a command line; default DMESH_NODE_ENGINE or onnx
       --model FOLDER   model folder to serve; default DMESH_NODE_MODEL_DIR or the embedded model
       --routers N      routers; the first gets --router-port, the others free ports; default 1
+      --jobs N         replicas of the jobs service ("dmesh submit"); default ${DEFAULT_JOBS_COUNT}
+      --keep FOLDER    jobs, their pictures and routes outlive Ctrl-C in there; default: they go with the mesh
       --router-port N  default 50051; 0 takes a free one
       --draw           draw one picture into images/ when the mesh is ready, with seed ${FIRST_PICTURE.seed}
       --prompt TEXT    what to draw then; default "${FIRST_PICTURE.prompt}"
 
   NATS_URL names a NATS to use instead of a new one. Settings of the services pass through:
-  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
+  DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_JOBS_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
   differ between the processes of one machine is chosen for you: …_ID, …_LISTEN, …_HTTP_LISTEN, and for
   nodes on the CPU DMESH_NODE_STATE_DIR. With
   DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator. With DMESH_TLS_CERT, …_KEY
@@ -40,6 +45,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     engine: { type: 'string' },
     model: { type: 'string' },
     routers: { type: 'string' },
+    jobs: { type: 'string' },
+    keep: { type: 'string' },
     'router-port': { type: 'string' },
     draw: { type: 'boolean' },
     prompt: { type: 'string' },
@@ -47,6 +54,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   read.expectPositionals([]);
   const nodeCount = read.integer('nodes', { min: 0, max: 256 });
   const routerCount = read.integer('routers', { min: 1, max: 16 }) ?? 1;
+  const jobsCount = read.integer('jobs', { min: 0, max: 16 }) ?? DEFAULT_JOBS_COUNT;
+  const keep = read.text('keep');
   const port = read.integer('router-port', { min: 0, max: 65_535 }) ?? 50_051;
   if (port !== 0 && !(await isFree(port))) {
     read.fault(`--router-port: expected a free port, ${port} is taken (by another mesh?); --router-port 0 takes any that is free`);
@@ -64,6 +73,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     ...(engine === undefined ? {} : { engine }),
     ...(model === undefined ? {} : { env: { node: { DMESH_NODE_MODEL_DIR: path.resolve(model) } } }),
     routerCount,
+    jobsCount,
+    keepDir: keep === undefined ? undefined : path.resolve(keep),
     routerListen: `127.0.0.1:${port}`,
     natsUrl: context.env.NATS_URL,
     tls,
@@ -102,7 +113,7 @@ function describeMesh(mesh: LocalMesh, tookSeconds: number, { env, terminal: { p
   const router = mesh.address === DEFAULT_ROUTER ? '' : ` --router ${mesh.address}`;
   return [
     `\n${paint('green', 'The mesh is ready')} after ${tookSeconds.toFixed(1)} s.\n\n`,
-    ...[...mesh.routers, ...mesh.nodes].map((child) => row(child.id, child.grpc, child.http)),
+    ...[...mesh.routers, ...mesh.jobs, ...mesh.nodes].map((child) => row(child.id, child.grpc, child.http)),
     row('nats', mesh.natsUrl),
     `\nIn another terminal:\n\n`,
     `  ${token}npx dmesh generate "a small green star on a white background"${router}\n`,

@@ -1,7 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { Reason } from '#core';
 import { EnvReader, systemClock } from '#runtime';
 import { picture } from '../../../test/contract/blob-store-conformance.js';
@@ -62,6 +62,26 @@ test('the archive is read also where nothing moves there any more', async () => 
   const later = await open({ DMESH_JOBS_ARCHIVE_AFTER: '0s' });
   await later.start();
   expect(Buffer.compare(await read(name, later), bytes)).toBe(0);
+});
+
+test.each([
+  ['.', false],
+  ['old', false],
+  ['..', false],
+  ['.old', true],
+  ['../old', true],
+])('an archive in %s, seen from the store: %s', async (place, isApart) => {
+  const two = await open({ DMESH_JOBS_STORE_DIR: path.join(dir, 'store'), DMESH_JOBS_STORE_ARCHIVE_DIR: path.join(dir, 'store', place) });
+  const started = two.start();
+  if (isApart) await started;
+  else await expect(started).rejects.toThrow('DMESH_JOBS_STORE_ARCHIVE_DIR: expected a folder apart from');
+});
+
+test('an archive that is the store by another name is refused', async () => {
+  await symlink(dir, `${dir}-link`);
+  onTestFinished(() => rm(`${dir}-link`));
+  const two = await open({ DMESH_JOBS_STORE_ARCHIVE_DIR: `${dir}-link` });
+  await expect(two.start()).rejects.toThrow('DMESH_JOBS_STORE_ARCHIVE_DIR: expected a folder apart from');
 });
 
 test('delete() reaches the archive', async () => {

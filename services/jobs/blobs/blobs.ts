@@ -45,7 +45,7 @@ export interface BlobsOptions {
 
 export async function openBlobs(options: BlobsOptions): Promise<Blobs> {
   const { config, clock, wallNow, emit } = options;
-  const silent = await placesOf(options);
+  const { checkApart, ...silent } = await placesOf(options);
   const live = toldStore(silent.live, { place: 'live', clock, emit });
   const archive = toldStore(silent.archive, { place: 'archive', clock, emit });
   const places = { live, archive };
@@ -55,6 +55,7 @@ export async function openBlobs(options: BlobsOptions): Promise<Blobs> {
     async start() {
       await live.start();
       await archive.start();
+      await checkApart();
     },
     refuseWhenFull: roomCheck({ store: live, reserveBytes: config.file.reserveBytes, clock }),
     put: (name, bytes) => live.put(name, bytes),
@@ -76,14 +77,18 @@ export async function openBlobs(options: BlobsOptions): Promise<Blobs> {
   };
 }
 
-async function placesOf({ config, clock, wallNow }: BlobsOptions): Promise<Places> {
+interface NewPlaces extends Places {
+  /** That one is not the other, or in it; once both have started. */
+  readonly checkApart: () => Promise<void>;
+}
+
+async function placesOf({ config, clock, wallNow }: BlobsOptions): Promise<NewPlaces> {
   const { kind, file, s3 } = config;
   if (kind === 'file') {
     const archiveDir = file.archiveDir ?? path.join(file.dir, '.archive');
-    return {
-      live: new FileStore({ dir: file.dir, setting: 'DMESH_JOBS_STORE_DIR', wallNow }),
-      archive: new FileStore({ dir: archiveDir, setting: 'DMESH_JOBS_STORE_ARCHIVE_DIR', wallNow }),
-    };
+    const live = new FileStore({ dir: file.dir, setting: 'DMESH_JOBS_STORE_DIR', wallNow });
+    const archive = new FileStore({ dir: archiveDir, setting: 'DMESH_JOBS_STORE_ARCHIVE_DIR', wallNow });
+    return { live, archive, checkApart: () => live.checkApart(archive) };
   }
   // The SDK is half a second and 20 MB that a folder does not need.
   const { S3Store } = await import('./s3-store.js');
@@ -93,6 +98,7 @@ async function placesOf({ config, clock, wallNow }: BlobsOptions): Promise<Place
   return {
     live: new S3Store({ ...common, prefix: s3.prefix, storageClass: 'STANDARD' }),
     archive: new S3Store({ ...common, prefix: s3.archivePrefix, storageClass: s3.archiveClass }),
+    checkApart: async () => {}, // by their prefixes, when the settings were read
   };
 }
 

@@ -61,6 +61,7 @@ export function readBlobConfig(read: EnvReader) {
   };
   checkS3(read, config.kind, config.s3);
   for (const [name, gotMs] of [
+    ['DMESH_JOBS_S3_TIMEOUT', config.s3.timeoutMs],
     ['DMESH_JOBS_SWEEP_EVERY', config.sweepEveryMs],
     // A picture is there before the record that names it.
     ['DMESH_JOBS_ORPHAN_AFTER', config.orphanAfterMs],

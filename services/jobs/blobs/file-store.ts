@@ -9,7 +9,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { mkdir, open, opendir, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, open, opendir, readdir, readFile, realpath, rename, rm, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { ConfigError } from '#runtime';
 import { parseBlobName, TENANT_FORM } from './blob-name.js';
@@ -51,6 +51,13 @@ export class FileStore implements BlobStore {
       const { setting } = this.#options;
       throw new ConfigError([`${setting}: expected a folder that can be written, got ${codeOf(error) ?? error} for ${this.#dir}`]);
     }
+  }
+
+  /** Rejects with a ConfigError where two started stores are one, or one lists what is in the other: moves would lose pictures. */
+  async checkApart(other: FileStore): Promise<void> {
+    const [ours, theirs] = await Promise.all([realpath(this.#dir), realpath(other.#dir)]);
+    if (!lists(ours, theirs) && !lists(theirs, ours)) return;
+    throw new ConfigError([`${other.#options.setting}: expected a folder apart from ${this.#dir}, got ${other.#dir}`]);
   }
 
   async put(name: string, bytes: Uint8Array): Promise<void> {
@@ -213,6 +220,14 @@ async function makeRoot(dir: string): Promise<void> {
   const parent = path.dirname(dir);
   if ((await statOf(parent)) === undefined && parent !== dir) await makeRoot(parent);
   await makeFolder(dir);
+  await keep(parent).catch((error: unknown) => {
+    if (codeOf(error) !== 'EACCES') throw error; // whoever made it for us has seen to that
+  });
+}
+
+/** Folders that begin with a dot are not looked into. */
+function lists(outer: string, inner: string): boolean {
+  return !path.relative(outer, inner).startsWith('.');
 }
 
 async function foldersIn(dir: string): Promise<string[]> {

@@ -16,7 +16,7 @@ import {
   type StorageClass,
 } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
-import type { Clock, StatusError } from '#core';
+import { type Clock, StatusError } from '#core';
 import { ConfigError } from '#runtime';
 import { parseBlobName } from './blob-name.js';
 import { type BlobStore, checked, type ListedBlob, partsOf } from './blob-store.js';
@@ -44,7 +44,9 @@ const MAX_ATTEMPTS = 3;
 const CONNECT_TIMEOUT_MS = 3000;
 /** Of a try in which nothing comes or goes. */
 const IDLE_TIMEOUT_MS = 15_000;
-const FULL = new Set(['InsufficientStorage', 'QuotaExceeded', 'XMinioStorageFull', 'XMinioAdminBucketQuotaExceeded']);
+/** No such bucket, none of ours, in another region, or signed with the wrong key. */
+const REFUSALS: ReadonlySet<number> = new Set([301, 400, 401, 403, 404]);
+const FULL: ReadonlySet<string> = new Set(['InsufficientStorage', 'QuotaExceeded', 'XMinioStorageFull', 'XMinioAdminBucketQuotaExceeded']);
 
 export class S3Store implements BlobStore {
   readonly #options: S3StoreOptions;
@@ -190,14 +192,14 @@ function isMissing(error: unknown): boolean {
 function refusal(error: unknown): string | undefined {
   if (error instanceof S3ServiceException) {
     const status = error.$metadata.httpStatusCode ?? 0;
-    return status >= 300 && status < 500 ? `${status} ${error.name}` : undefined;
+    return REFUSALS.has(status) ? `${status} ${error.name}` : undefined;
   }
   return error instanceof Error && error.name === 'CredentialsProviderError' ? error.message : undefined;
 }
 
 /** The one table from the vendor's errors to ours: all but a full store may be better later. */
-function statusOf(error: unknown, doing: string): StatusError | unknown {
-  if (!(error instanceof Error) || error.name === 'StatusError') return error;
+function statusOf(error: unknown, doing: string): unknown {
+  if (!(error instanceof Error) || error instanceof StatusError) return error;
   if (error instanceof S3ServiceException && (error.$metadata.httpStatusCode === 507 || FULL.has(error.name))) {
     return storeFull(error.name, error);
   }

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob, sampleResult } from '../../../test/support/memory-jobs.js';
+import { UNTOLD } from '../domain/job.js';
 import { Keeper } from './keeper.js';
 
 const RETENTION_MS = 3_600_000;
@@ -48,6 +49,17 @@ test('one that has ended is forgotten after its tenant’s time, with its pictur
   expect([has(jobs), blobs.size]).toEqual([['j1'], 1]);
   await clock.advance(1);
   expect([has(jobs), blobs.size]).toEqual([[], 0]);
+});
+
+test('one whose webhook is still to be told is kept until it was', async () => {
+  const { clock, jobs } = world();
+  const webhook = { url: 'https://receiver.example/', ...UNTOLD, state: 'pending', eventId: 'e' } as const;
+  jobs.add(sampleJob({ state: { kind: 'cancelled', endedAtMs: 5000 }, webhook }));
+  await clock.advance(2 * RETENTION_MS);
+  expect(has(jobs)).toEqual(['j1']);
+  jobs.force('j1', { kind: 'told', eventId: 'e', webhook: { ...webhook, state: 'givenUp' } });
+  await clock.advance(0);
+  expect(has(jobs)).toEqual([]);
 });
 
 test('a job retried meanwhile is not forgotten', async () => {

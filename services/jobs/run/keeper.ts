@@ -50,10 +50,12 @@ export class Keeper implements ShareListener {
     this.#agenda.close();
   }
 
-  #dueAtMs(entry: JobEntry): number {
-    const { endedAtMs, expiresAtMs, submittedAtMs, tenant } = entry;
+  /** Undefined: not before its webhook was told, or given up. */
+  #dueAtMs(entry: JobEntry): number | undefined {
+    const { endedAtMs, expiresAtMs, submittedAtMs, tenant, webhook } = entry;
     if (this.#options.index.isHeld(entry)) return submittedAtMs + UNCOMMITTED_MS;
-    return endedAtMs > 0 ? endedAtMs + this.#options.retentionMs(tenant) : expiresAtMs;
+    if (endedAtMs === 0) return expiresAtMs;
+    return webhook ? undefined : endedAtMs + this.#options.retentionMs(tenant);
   }
 
   async #attend(key: string): Promise<void> {
@@ -68,7 +70,8 @@ export class Keeper implements ShareListener {
     }
     // What changed has put itself on the agenda anew; what did not is tried again.
     const now = index.get(key);
-    if (now && isMine(key) && this.#dueAtMs(now) <= wallNow()) this.#agenda.set(key, wallNow() + RETRY_MS);
+    const dueAtMs = now && isMine(key) ? this.#dueAtMs(now) : undefined;
+    if (dueAtMs !== undefined && dueAtMs <= wallNow()) this.#agenda.set(key, wallNow() + RETRY_MS);
   }
 
   async #do(entry: JobEntry): Promise<void> {
@@ -94,8 +97,9 @@ export class Keeper implements ShareListener {
     return (await records.removeJob(tenant, jobId, stored.revision)) ? stored.job : undefined;
   }
 
-  #isStale({ state, tenant }: Job): boolean {
+  #isStale({ state, tenant, webhook }: Job): boolean {
     const { retentionMs, wallNow } = this.#options;
+    if (webhook?.state === 'pending') return false;
     return 'endedAtMs' in state && state.endedAtMs + retentionMs(tenant) <= wallNow();
   }
 

@@ -3,29 +3,20 @@
  * told otherwise. Prints each round with its seed; `--seed N` begins with that one. Exit code 1 when anything was
  * lost, doubled, wrong, orphaned or stuck, or never accepted.
  */
-import { writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { systemRandom } from '#runtime';
-import { machine, printTable } from '../bench/support/report.js';
+import { finish, printTable, readFlags } from '../bench/support/report.js';
 import { type Round, runRound } from './round.js';
 import type { Figures } from './verdict.js';
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '20' },
-    jobs: { type: 'string', default: '200' },
-    seconds: { type: 'string', default: '60' },
-    seed: { type: 'string' },
-    json: { type: 'string' },
-  },
-});
+/** Seed '': any. */
+const flags = readFlags({ rounds: '20', jobs: '200', seconds: '60', seed: '' });
 const FIGURES = ['accepted', 'lost', 'doubled', 'wrong', 'orphaned', 'stuck'] as const;
-const jobCount = Number(values.jobs);
-const firstSeed = values.seed === undefined ? Math.floor(systemRandom() * 1e6) : Number(values.seed);
+const jobCount = Number(flags.jobs);
+const firstSeed = flags.seed === '' ? Math.floor(systemRandom() * 1e6) : Number(flags.seed);
 
 const rounds: Round[] = [];
-for (let index = 0; index < Number(values.rounds); index++) {
-  const round = await runRound({ seed: firstSeed + index, jobCount, killMs: 1000 * Number(values.seconds) });
+for (let index = 0; index < Number(flags.rounds); index++) {
+  const round = await runRound({ seed: firstSeed + index, jobCount, killMs: 1000 * Number(flags.seconds) });
   rounds.push(round);
   const { attempts, complaints, dir, failedAttempts, faults, figures, killed, seed, settledMs } = round;
   console.log(`\nround ${index + 1}, --seed ${seed}: ${FIGURES.map((name) => `${name} ${figures[name]}`).join(', ')}`);
@@ -39,10 +30,7 @@ const figures = Object.fromEntries(
   FIGURES.map((name) => [name, rounds.reduce((sum, round) => sum + round.figures[name], 0)]),
 ) as unknown as Figures;
 printTable(`${rounds.length} rounds of ${jobCount} jobs`, [...FIGURES], [FIGURES.map((name) => String(figures[name]))]);
-if (values.json !== undefined) {
-  const told = { ...figures, rounds: rounds.map(({ dir: _dir, ...round }) => round), machine: machine() };
-  writeFileSync(values.json, `${JSON.stringify(told, undefined, 2)}\n`);
-}
+finish({ ...figures, rounds: rounds.map(({ dir: _dir, ...round }) => round) });
 if (!rounds.every(isClean)) process.exitCode = 1;
 
 function isClean({ faults, figures }: Round): boolean {

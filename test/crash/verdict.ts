@@ -49,19 +49,19 @@ const POLL_MS = 250;
 export async function judge({ addresses, jobs, storeDir, sweepMs }: VerdictOptions): Promise<Verdict> {
   const clients = addresses.map((address) => connectMesh({ address }));
   const faults: { readonly kind: Fault; readonly text: string }[] = [];
-  const names = new Set<string>();
   let attempts = 0;
   let failedAttempts = 0;
   try {
     const accepted = jobs.filter((job) => job.accepted);
-    const listed = await Promise.all(clients.map(listedTimes));
+    const listed = await Promise.all(clients.map(allOf));
+    const times = listed.map(timesOf);
     for (const job of accepted) {
-      const found = await fateOf(job, clients, listed);
+      const found = await fateOf(job, clients, times);
       if (found.fault) faults.push({ kind: found.fault.kind, text: `${found.fault.kind}: ${job.jobId}: ${found.fault.why}` });
-      for (const name of found.names) names.add(name);
       attempts += found.attempts;
       failedAttempts += found.failedAttempts;
     }
+    const names = new Set(listed.flat().flatMap(namesOf));
     for (const name of await leftOver(storeDir, names, sweepMs)) faults.push({ kind: 'orphaned', text: `orphaned: ${name}` });
     const count = (kind: Fault) => faults.filter((fault) => fault.kind === kind).length;
     return {
@@ -84,15 +84,13 @@ export async function judge({ addresses, jobs, storeDir, sweepMs }: VerdictOptio
 
 interface Fate {
   readonly fault?: { readonly kind: Fault; readonly why: string };
-  /** Of its pictures, as far as a result tells them. */
-  readonly names: readonly string[];
   readonly attempts: number;
   readonly failedAttempts: number;
 }
 
-async function fateOf(job: SubmittedJob, clients: readonly MeshClient[], listed: readonly ReadonlyMap<string, number>[]): Promise<Fate> {
+async function fateOf(job: SubmittedJob, clients: readonly MeshClient[], times: readonly Times[]): Promise<Fate> {
   const { asked, jobId, successes } = job;
-  const nothing = { names: [], attempts: 0, failedAttempts: 0 };
+  const nothing = { attempts: 0, failedAttempts: 0 };
   const seen: Job[] = [];
   const files: Uint8Array[] = [];
   try {
@@ -109,27 +107,36 @@ async function fateOf(job: SubmittedJob, clients: readonly MeshClient[], listed:
   }
   const [first] = seen;
   if (!first) throw new Error('expected a jobs replica to ask');
-  const told = {
-    names: (first.result?.images ?? []).map(({ sha256 }) => nameOf({ jobId, attempt: first.attempt, sha256 })),
-    attempts: first.attempt,
-    failedAttempts: first.failedAttempts,
-  };
+  const told = { attempts: first.attempt, failedAttempts: first.failedAttempts };
   const fault = (kind: Fault, why: string): Fate => ({ ...told, fault: { kind, why } });
   const about = `state ${first.state}, attempt ${first.attempt}, ${first.failure?.reason ?? 'no failure'} ${first.failure?.message ?? ''}`;
   if (seen.some((now) => !hasEnded(now))) return fault('stuck', about);
   if (seen.some(({ state }) => state !== JobState.SUCCEEDED)) return fault('lost', about);
   if (successes.size !== 1) return fault('doubled', `revisions ${[...successes].join(', ')}`);
-  if (listed.some((times) => times.get(jobId) !== 1)) {
-    return fault('doubled', `listed ${listed.map((times) => times.get(jobId) ?? 0).join(', ')} times`);
-  }
+  const listed = times.map((of) => of.get(jobId) ?? 0);
+  if (listed.some((count) => count !== 1)) return fault(listed.includes(0) ? 'lost' : 'doubled', `listed ${listed.join(', ')} times`);
   for (const file of files) if (!(await shows(file, asked))) return fault('wrong', about);
   return told;
 }
 
-async function listedTimes({ jobs }: MeshClient): Promise<ReadonlyMap<string, number>> {
+type Times = ReadonlyMap<string, number>;
+
+async function allOf({ jobs }: MeshClient): Promise<readonly Job[]> {
+  const all: Job[] = [];
+  for await (const job of jobs.list()) all.push(job);
+  return all;
+}
+
+/** How often each id is listed. */
+function timesOf(all: readonly Job[]): Times {
   const times = new Map<string, number>();
-  for await (const { jobId } of jobs.list()) times.set(jobId, (times.get(jobId) ?? 0) + 1);
+  for (const { jobId } of all) times.set(jobId, (times.get(jobId) ?? 0) + 1);
   return times;
+}
+
+/** Of its pictures. */
+function namesOf({ attempt, jobId, result }: Job): string[] {
+  return (result?.images ?? []).map(({ sha256 }) => nameOf({ attempt, jobId, sha256 }));
 }
 
 function nameOf({ attempt, jobId, sha256 }: { readonly jobId: string; readonly attempt: number; readonly sha256: string }): string {

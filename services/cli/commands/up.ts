@@ -11,8 +11,8 @@ import { FIRST_PICTURE } from '../first-picture.js';
 import { keepAlive, logTo, withMesh } from '../mesh-session.js';
 import { describePictures, fileNameOf, savePictures } from '../pictures.js';
 
-/** Nobody needs it before the service is there. */
-const DEFAULT_JOBS_COUNT = 0;
+/** One is enough until it has to outlive a kill. */
+const DEFAULT_JOBS_COUNT = 1;
 
 const usage = `dmesh up [options]
 

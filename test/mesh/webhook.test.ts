@@ -88,7 +88,7 @@ test('a job tells its receiver how it ended, though another hangs', async () => 
   await expect.poll(() => webhookOf('told')).toMatchObject({ state: WebhookState.DELIVERED, attempts: 1, lastError: '' });
 });
 
-test('what a killed replica had to tell is told by another, under the same id', async () => {
+test('what killed replicas had to tell is told after a restart, under the same id', async () => {
   let taking = false;
   const { url, messages } = await receiver(() => (taking ? 200 : 503));
   await mesh.client.jobs.submit(request, { jobId: 'retold', webhookUrl: url });

@@ -1,5 +1,5 @@
 /** Webhooks as series and lines. */
-import type { Emit } from '#core';
+import { Code, type Emit, StatusError } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { WebhookEvent } from './events.js';
 

@@ -63,6 +63,8 @@ export interface GpuReport {
   readonly name: string;
   readonly memoryTotalBytes: number;
   readonly memoryUsedBytes: number;
+  /** The most seen in use since the node started. Absent: not known. */
+  readonly memoryPeakBytes?: number;
   /** 0..1 */
   readonly utilisationRatio: number;
   readonly temperatureCelsius: number;

@@ -74,6 +74,7 @@ describe('parseBeat()', () => {
     ['running.0.total', 0.5, /total/],
     ['gpu.memoryTotalBytes', 1.5, /memoryTotalBytes/],
     ['gpu.memoryUsedBytes', -1, /memoryUsedBytes/],
+    ['gpu.memoryPeakBytes', 0.5, /memoryPeakBytes/],
     ['gpu.utilisationRatio', 1e300, /utilisationRatio/],
     ['gpu.utilisationRatio', -0.1, /utilisationRatio/],
     ['models.0.limits.maxWidth', 1.5, /limits\.maxWidth/],

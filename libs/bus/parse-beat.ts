@@ -156,6 +156,7 @@ function isGpu(value: unknown): boolean {
     text(value, 'name') &&
     count(value, 'memoryTotalBytes') &&
     count(value, 'memoryUsedBytes') &&
+    (value.memoryPeakBytes === undefined || count(value, 'memoryPeakBytes')) &&
     ratio(value, 'utilisationRatio') &&
     number(value, 'temperatureCelsius')
   );

@@ -5,9 +5,11 @@ import { demo } from './commands/demo.js';
 import { drain, resume } from './commands/drain.js';
 import { generate } from './commands/generate.js';
 import { helpCommand } from './commands/help.js';
+import { jobs } from './commands/jobs.js';
 import { models } from './commands/models.js';
 import { nodes } from './commands/nodes.js';
 import { routes } from './commands/routes.js';
+import { submit } from './commands/submit.js';
 import { token } from './commands/token.js';
 import { top } from './commands/top.js';
 import { up } from './commands/up.js';
@@ -15,7 +17,7 @@ import { version } from './commands/version.js';
 import { describeFailure, exitCodeOf } from './failure.js';
 
 const help = helpCommand(() => COMMANDS);
-const COMMANDS: readonly Command[] = [generate, models, nodes, top, drain, resume, routes, token, up, demo, help, version];
+const COMMANDS: readonly Command[] = [generate, submit, jobs, models, nodes, top, drain, resume, routes, token, up, demo, help, version];
 const ALIASES: Readonly<Record<string, string>> = { '--help': 'help', '-h': 'help', '--version': 'version', '-v': 'version' };
 
 export async function dispatch(argv: readonly string[], context: Context): Promise<ExitCode> {

@@ -20,6 +20,7 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
   [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
   [Reason.BAD_REQUEST]: '"dmesh models" shows what each option may be',
+  [Reason.NO_JOBS_SERVICE]: '"dmesh up --jobs 1" starts a mesh with one; on other machines a replica of the jobs service has to run',
   [Reason.NO_NODES]: '"dmesh nodes" shows which nodes the router knows and how they feel',
   [Reason.QUEUE_FULL]: 'the mesh is busy; try again later',
   [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',

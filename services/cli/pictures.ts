@@ -30,11 +30,21 @@ export function formatOfFile(file: string): Format | undefined {
 
 /** "a big red circle" becomes a-big-red-circle.png; Chinese stays as it is. */
 export function fileNameOf(prompt: string, format: Format): string {
+  return `${wordsOf(prompt)}${EXTENSION_OF_FORMAT[format]}`;
+}
+
+/** A prompt as a part of file names, without an ending. */
+export function wordsOf(prompt: string): string {
   const words = prompt
     .toLowerCase()
     .replace(/[^\p{L}\p{N}]+/gu, '-')
     .replace(/^-+|-+$/g, '');
-  return `${[...words].slice(0, 60).join('') || 'picture'}${EXTENSION_OF_FORMAT[format]}`;
+  return [...words].slice(0, 60).join('') || 'picture';
+}
+
+/** The ending of a file of this type. */
+export function extensionOf(mimeType: string): string {
+  return mimeType === 'image/jpeg' ? '.jpg' : mimeType === 'image/webp' ? '.webp' : '.png';
 }
 
 /** Several pictures are called out-1.png, out-2.png and so on. */

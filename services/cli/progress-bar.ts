@@ -50,8 +50,12 @@ export class ProgressBar {
   }
 
   #bar(ratio: number, text: string): string {
-    const full = Math.round(Math.min(1, ratio) * BAR_COLUMN_COUNT);
     const attempt = this.#attempt > 1 ? ` (attempt ${this.#attempt})` : '';
-    return `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)} ${text} on ${this.#nodeId}${attempt}`;
+    return `${bar(ratio)} ${text} on ${this.#nodeId}${attempt}`;
   }
+}
+
+export function bar(ratio: number): string {
+  const full = Math.round(Math.min(1, ratio) * BAR_COLUMN_COUNT);
+  return `${'█'.repeat(full)}${'░'.repeat(BAR_COLUMN_COUNT - full)}`;
 }

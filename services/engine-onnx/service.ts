@@ -63,6 +63,7 @@ export class EngineService {
     generate: (call, out) => this.#generate(call, out),
     pause: async (call) => ({ paused: await this.#pause(call.request.requestId) }),
     continue: async (call) => ({ continued: this.#continue(call.request.requestId) }),
+    prepare: async () => ({ prepared: false }),
     status: async () => this.#status(),
   };
 
@@ -231,6 +232,10 @@ export class EngineService {
       lastRequestId: this.#lastRequestId,
       pausedRequestId: this.#paused?.requestId ?? '',
       canPause: true,
+      memoryPeakBytes: 0n,
+      utilisationRatio: 0,
+      temperatureCelsius: 0,
+      canPrepare: false,
     };
   }
 }

@@ -120,7 +120,7 @@ export function parseConfig(read: EnvReader, defaults: ConfigDefaults) {
       memoryLimitBytes: read.bytes(
         'DMESH_NODE_ENGINE_MEMORY_LIMIT',
         0,
-        'An engine older than 10 minutes that says it uses more is replaced as soon as nothing runs; 0: never.',
+        'An engine older than 10 minutes that says it uses more is replaced between two requests; 0: never.',
       ),
       restart: {
         quickDelayMs: read.durationMs('DMESH_NODE_RESTART_QUICK', 100, 'Delay of the second of three quick restarts.'),

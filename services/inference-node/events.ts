@@ -19,7 +19,7 @@ export type NodeEvent =
   | { readonly type: 'engineKilled'; readonly why: string }
   /** A request failed in a way that makes the engine doubtful; a canary follows. */
   | { readonly type: 'engineSuspected'; readonly why: string }
-  /** It uses more memory than it may; a fresh one comes as soon as nothing runs. */
+  /** It uses more memory than it may; a fresh one comes between two requests. */
   | { readonly type: 'engineOutgrown'; readonly usedBytes: number; readonly limitBytes: number }
   | { readonly type: 'engineStopped' }
   /** One line of the engine's own log. */

@@ -56,9 +56,10 @@ export class Intake {
     this.#setDraining(false, by);
   }
 
-  /** A fresh engine as soon as nothing runs. */
+  /** A fresh engine as soon as what runs or was granted has left; nothing new is let in until then, or a busy node would never get to it. */
   reload(): void {
     this.#reloadWanted = true;
+    this.#options.slot.setDraining(true);
     this.settle();
   }
 
@@ -69,6 +70,7 @@ export class Intake {
     if (!this.#reloadWanted || this.#options.slot.snapshot.busyCount > 0) return;
     this.#reloadWanted = false;
     this.#options.supervisor.reload();
+    this.#options.slot.setDraining(this.#draining);
   }
 
   /** A cancelled request may hold the engine after its call is over. */
@@ -79,6 +81,6 @@ export class Intake {
   #setDraining(draining: boolean, by: string): void {
     if (draining !== this.#draining) this.#options.emit({ type: 'drainChanged', draining, by });
     this.#draining = draining;
-    this.#options.slot.setDraining(draining);
+    this.#options.slot.setDraining(draining || this.#reloadWanted);
   }
 }

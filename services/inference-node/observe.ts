@@ -1,5 +1,5 @@
 /** Node events as log lines and series. New figure: new event, new case here. */
-import type { BusEvent } from '#bus';
+import type { BusEvent, GpuReport } from '#bus';
 import type { Emit } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { NodeEvent } from './events.js';
@@ -10,6 +10,7 @@ export interface Sources {
   readonly routerCount: () => number;
   readonly models: () => readonly { readonly loaded: boolean }[];
   readonly unusableModelCount: () => number;
+  readonly gpu: () => GpuReport | null;
 }
 
 const PHASES = ['starting', 'checking', 'ready', 'restarting', 'failed', 'stopped'] as const;
@@ -185,6 +186,27 @@ function series({ metrics, sources }: { metrics: Metrics; sources: () => Sources
       gauge.with({ state: 'offered' }).set(models.length - loadedCount);
       gauge.with({ state: 'unusable' }).set(sources()?.unusableModelCount() ?? 0);
     },
+  });
+  const gpu = () => sources()?.gpu();
+  metrics.gauge({
+    name: 'dmesh_node_gpu_memory_bytes',
+    help: "The GPU's memory: used, total, and peak: the most seen in use since the node started. 0 without a GPU.",
+    labels: ['kind'],
+    collect: (gauge) => {
+      gauge.with({ kind: 'used' }).set(gpu()?.memoryUsedBytes ?? 0);
+      gauge.with({ kind: 'total' }).set(gpu()?.memoryTotalBytes ?? 0);
+      gauge.with({ kind: 'peak' }).set(gpu()?.memoryPeakBytes ?? 0);
+    },
+  });
+  metrics.gauge({
+    name: 'dmesh_node_gpu_utilisation_ratio',
+    help: 'Part of the time that the GPU was at work, as its driver says.',
+    collect: (gauge) => gauge.with().set(gpu()?.utilisationRatio ?? 0),
+  });
+  metrics.gauge({
+    name: 'dmesh_node_gpu_temperature_celsius',
+    help: 'Temperature of the GPU.',
+    collect: (gauge) => gauge.with().set(gpu()?.temperatureCelsius ?? 0),
   });
   metrics.gauge({
     name: 'dmesh_node_slot_busy',

@@ -156,6 +156,7 @@ export async function buildNode(options: NodeOptions): Promise<InferenceNode> {
     models: () => catalogue.models,
     unusableModelCount: () => catalogue.unusableCount,
     routerCount: () => routers.count,
+    gpu: () => gpu?.latest ?? null,
   };
 
   let unlock = async () => {};

@@ -6,10 +6,11 @@
  *
  * What an engine cannot do is said in `can`; the tests of it are then skipped, not passed.
  */
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { engine, type generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { latentShape } from '#model-package';
@@ -36,6 +37,8 @@ export interface Capabilities {
   readonly countTokens: boolean;
   /** Pause and Continue are there. */
   readonly pause: boolean;
+  /** Prepare is there. */
+  readonly prepare: boolean;
   /** Name of an adapter of the model whose effect grows with its strength; undefined: none. */
   readonly lora: string | undefined;
 }
@@ -46,16 +49,15 @@ const PROMPT = 'a red circle on a blue background';
 
 export function describeEngine(name: string, under: EngineUnderTest): void {
   const { can } = under;
+  const living = new Living(under);
+  afterAll(() => living.close());
 
   describe(`${name}: contract`, () => {
     let running: EngineProcess;
     let model: generation.Model;
     beforeAll(async () => {
-      running = await startEngine(under);
-      const loaded = await running.load(under.modelDir);
-      model = loaded.model ?? expect.fail('Load answered without a model');
+      ({ process: running, model } = await living.loaded());
     });
-    afterAll(() => running.close());
     const request = (changes: Partial<engine.EngineGenerateRequest> = {}) => requestFor(model, changes);
     const slow = (changes: Partial<engine.EngineGenerateRequest> = {}) => slowRequestFor(model, { ...under.slowRequest, ...changes });
     const failureOf = (changes: Partial<engine.EngineGenerateRequest>) =>
@@ -261,6 +263,28 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
       });
     });
 
+    test('Prepare reads a text ahead beside a drawing, changes no byte, and what is no good is left for Generate to say', async () => {
+      expect((await running.status()).canPrepare).toBe(can.prepare);
+      const prepare = async (changes: Partial<engine.PrepareRequest>) =>
+        (await running.channel.unary(Service.prepare, { model: model.name, revision: '', prompt: PROMPT, negativePrompt: '', ...changes }))
+          .response.prepared;
+      const leave = new AbortController();
+      const call = collect(running.generate(slow({ requestId: 'before' }), leave.signal), () => {});
+      call.catch(() => {}); // read below
+      const prompt = 'a green square';
+      await expect.poll(async () => (await running.status()).step, POLL).toBeGreaterThan(0);
+      expect(await prepare({ prompt })).toBe(can.prepare);
+      expect(await running.status()).toMatchObject({ state: engine.EngineState.BUSY, requestId: 'before' });
+      leave.abort();
+      await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
+      await expect.poll(() => running.status(), POLL).toMatchObject({ state: engine.EngineState.IDLE });
+      const [prepared] = await pictures(running, request({ prompt }));
+      const [again] = await pictures(running, request({ prompt }));
+      expect(digest(prepared)).toBe(digest(again));
+      expect(await prepare({ model: 'no-such-model' })).toBe(false);
+      if (can.countTokens) expect(await prepare({ prompt: 'circle '.repeat(model.limits?.maxPromptTokens ?? 0) })).toBe(false);
+    });
+
     test.each([
       ['an unknown model', { model: 'no-such-model' }, Code.NOT_FOUND, Reason.UNKNOWN_MODEL],
       ['an unknown LoRA', { loras: [{ name: 'no-such-lora', strength: 1 }] }, Code.NOT_FOUND, Reason.UNKNOWN_LORA],
@@ -291,7 +315,7 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     });
 
     test.skipIf(!can.detectNaN)('latents that are not finite are never a picture', async () => {
-      const noise = new Float32Array(latentShape(model.defaults?.width ?? 0, model.defaults?.height ?? 0).elementCount).fill(Number.NaN);
+      const noise = new Float32Array(latentShape(request().width, request().height).elementCount).fill(Number.NaN);
       const error = await failureOf({ items: [{ seed: 1n, latents: Buffer.from(noise.buffer) }] });
       expect(error).toMatchObject({ code: Code.INTERNAL, reason: Reason.NAN_OUTPUT });
     });
@@ -324,23 +348,8 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
   });
 
   describe(`${name}: life`, () => {
-    const started: EngineProcess[] = [];
-    afterEach(async () => {
-      for (const process of started.splice(0)) await process.close();
-    });
-    const start = async (options: Partial<EngineStart> = {}) => {
-      const process = await startEngine({ ...under, ...options, env: { ...under.env, ...options.env } });
-      started.push(process);
-      return process;
-    };
-    const startLoaded = async (options: Partial<EngineStart> = {}) => {
-      const process = await start(options);
-      const { model = expect.fail('Load answered without a model') } = await process.load(under.modelDir);
-      return { process, model };
-    };
-
     test('before Load and after Unload it is empty and says so', async () => {
-      const { process, model } = await startLoaded();
+      const { process, model } = await living.loaded();
       await process.channel.unary(Service.unload, { model: model.name, revision: '' });
       expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY, models: [] });
       await expect(collect(process.generate(requestFor(model, {})))).rejects.toMatchObject({
@@ -353,7 +362,7 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     });
 
     test('two models and two revisions of one are loaded at once, drawn by name and revision, and unloaded one by one', async () => {
-      const { process, model } = await startLoaded();
+      const { process, model } = await living.loaded();
       const dirs = [
         await copyOfModel(under.modelDir, { name: 'other', revision: '1' }),
         await copyOfModel(under.modelDir, { revision: 'next' }),
@@ -379,32 +388,33 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     });
 
     test('a folder that is no model is MODEL_UNUSABLE, and a good one is taken after it', async () => {
-      const process = await start();
+      const { process, model } = await living.loaded();
+      await process.channel.unary(Service.unload, { model: model.name, revision: '' });
       await expect(process.load(tmpdir())).rejects.toMatchObject({ code: Code.FAILED_PRECONDITION, reason: Reason.MODEL_UNUSABLE });
       expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY });
       await process.load(under.modelDir);
     });
 
     test('killed in the middle and started again on the same socket, it draws the same bytes', async () => {
-      const { process, model } = await startLoaded();
+      const { process, model } = await living.takeLoaded();
       const [before] = await pictures(process, requestFor(model, {}));
       const call = collect(process.generate(slowRequestFor(model, { ...under.slowRequest })), () => process.kill('SIGKILL'));
       await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE });
       expect(await process.exited).toMatchObject({ signal: 'SIGKILL' });
-      const again = await startLoaded({ socketPath: process.socketPath });
+      const again = await living.loaded({ socketPath: process.socketPath });
       const [after] = await pictures(again.process, requestFor(model, {}));
       expect(digest(after)).toBe(digest(before));
     });
 
     test('SIGTERM in the middle of a request ends it cleanly', async () => {
-      const { process, model } = await startLoaded();
+      const { process, model } = await living.takeLoaded();
       const call = collect(process.generate(slowRequestFor(model, { ...under.slowRequest })), () => process.kill('SIGTERM'));
       await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE });
       expect(await process.exited).toEqual({ code: 0, signal: null });
     });
 
     test.skipIf(!can.pause)('SIGTERM while one is paused ends it cleanly', async () => {
-      const { process, model } = await startLoaded();
+      const { process, model } = await living.takeLoaded();
       const order = slowRequestFor(model, { ...under.slowRequest, requestId: 'paused' });
       const call = collect(process.generate(order), () => {
         void process.pause('paused').then(() => process.kill('SIGTERM'));
@@ -414,16 +424,68 @@ export function describeEngine(name: string, under: EngineUnderTest): void {
     });
 
     test('it does not outlive its parent', async () => {
-      const parent = await start(); // any process of ours will do
-      const { process } = await startLoaded({ env: { DMESH_ENGINE_PARENT_PID: String(parent.pid) } });
+      const parent = spawn(process.execPath, ['--eval', 'process.stdin.resume()']); // any process of ours will do
+      onTestFinished(() => void parent.kill('SIGKILL'));
+      const orphan = await living.start({ env: { DMESH_ENGINE_PARENT_PID: String(parent.pid) } });
       parent.kill('SIGKILL');
-      await process.exited;
+      await orphan.exited;
     });
   });
 }
 
+/** The processes of one engine: a start takes seconds of a core, so what leaves one as it was shares it. */
+class Living {
+  readonly #under: EngineUnderTest;
+  readonly #started: EngineProcess[] = [];
+  #shared: Promise<LoadedEngine> | undefined;
+
+  constructor(under: EngineUnderTest) {
+    this.#under = under;
+  }
+
+  /** Ready to draw, for many tests. */
+  async loaded(options: Partial<EngineStart> = {}): Promise<LoadedEngine> {
+    this.#shared ??= this.#startLoaded(options);
+    const { process, model } = await this.#shared;
+    const { models } = await process.status();
+    if (models.length === 0) await process.load(this.#under.modelDir); // a test failed half-way
+    return { process, model };
+  }
+
+  /** For a test after which nobody can use it. */
+  async takeLoaded(): Promise<LoadedEngine> {
+    const loaded = await this.loaded();
+    this.#shared = undefined;
+    return loaded;
+  }
+
+  async start(options: Partial<EngineStart> = {}): Promise<EngineProcess> {
+    const process = await startEngine({ ...this.#under, ...options, env: { ...this.#under.env, ...options.env } });
+    this.#started.push(process);
+    return process;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#started.map((process) => process.close()));
+  }
+
+  async #startLoaded(options: Partial<EngineStart>): Promise<LoadedEngine> {
+    const process = await this.start(options);
+    expect(await process.status()).toMatchObject({ state: engine.EngineState.EMPTY, models: [] });
+    const { model = expect.fail('Load answered without a model') } = await process.load(this.#under.modelDir);
+    return { process, model };
+  }
+}
+
+interface LoadedEngine {
+  readonly process: EngineProcess;
+  readonly model: generation.Model;
+}
+
+/** As small as the model allows, with as many steps as it likes. */
 function requestFor(model: generation.Model, changes: Partial<engine.EngineGenerateRequest>): engine.EngineGenerateRequest {
-  const { width = 0, height = 0, steps = 0, guidanceScale = 0 } = model.defaults ?? {};
+  const { steps = 0, guidanceScale = 0 } = model.defaults ?? {};
+  const { width, height } = smallest(model);
   return {
     requestId: 'conformance',
     model: model.name,
@@ -445,12 +507,12 @@ function slowRequestFor(model: generation.Model, changes: Partial<engine.EngineG
   return requestFor(model, { ...sides, steps: model.limits?.maxSteps ?? 0, items: [item(model, 1n, sides)], ...changes });
 }
 
-function item(
-  model: generation.Model,
-  seed: bigint,
-  sides: { width: number; height: number } | undefined = model.defaults,
-): engine.EngineItem {
-  const { elementCount } = latentShape(sides?.width ?? 0, sides?.height ?? 0);
+function smallest({ limits }: generation.Model): { width: number; height: number } {
+  return { width: limits?.minWidth ?? 0, height: limits?.minHeight ?? 0 };
+}
+
+function item(model: generation.Model, seed: bigint, sides: { width: number; height: number } = smallest(model)): engine.EngineItem {
+  const { elementCount } = latentShape(sides.width, sides.height);
   return { seed, latents: Buffer.from(torchNoise(seed, elementCount).buffer) };
 }
 

@@ -15,6 +15,7 @@ describe.skipIf(sayIfAbsent('the conformance of engine-diffusers'))('with PyTorc
     command: diffusersCommand,
     modelDir,
     env: diffusersEnv,
-    can: { draw: true, detectNaN: true, countTokens: true, pause: true, lora: manifest.loras[0]?.name },
+    slowRequest: { steps: 30 }, // at 256², about two seconds of a core
+    can: { draw: true, detectNaN: true, countTokens: true, pause: true, prepare: true, lora: manifest.loras[0]?.name },
   });
 });

@@ -9,5 +9,5 @@ const manifest: { loras: { name: string }[] } = JSON.parse(readFileSync(path.joi
 describeEngine('engine-onnx', {
   command: [process.execPath, main],
   modelDir,
-  can: { draw: true, detectNaN: true, countTokens: true, pause: true, lora: manifest.loras[0]?.name },
+  can: { draw: true, detectNaN: true, countTokens: true, pause: true, prepare: false, lora: manifest.loras[0]?.name },
 });

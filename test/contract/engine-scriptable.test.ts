@@ -8,5 +8,5 @@ describeEngine('scriptable', {
   command: [process.execPath, main],
   modelDir: '/no/folder/means/its/own/model',
   env: { SCRIPT_STEP: '5ms' },
-  can: { draw: true, detectNaN: false, countTokens: true, pause: true, lora: undefined },
+  can: { draw: true, detectNaN: false, countTokens: true, pause: true, prepare: true, lora: undefined },
 });

@@ -53,7 +53,7 @@ describe.skipIf(sayIfAbsent('engine-diffusers beside engine-onnx'))('engine-diff
 
 test.skipIf(sayIfAbsent('the Python tests of engine-diffusers'))(
   'the Python tests of engine-diffusers pass',
-  { timeout: 120_000 },
+  { timeout: 300_000 }, // half a minute of one core
   async () => {
     const env = { ...process.env, ...diffusersEnv, OMP_NUM_THREADS: '1' };
     const args = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider'];

@@ -19,6 +19,7 @@ export function sampleBeat(changes: Partial<Beat> = {}): Beat {
       name: 'NVIDIA H200',
       memoryTotalBytes: 150_754_820_096,
       memoryUsedBytes: 23_622_320_128,
+      memoryPeakBytes: 31_138_512_896,
       utilisationRatio: 0.97,
       temperatureCelsius: 61,
     },

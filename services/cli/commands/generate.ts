@@ -1,10 +1,11 @@
 /** dmesh generate: one prompt becomes one or more files. */
-import { connectMesh, type PictureRequest } from '#client';
+import { connectMesh } from '#client';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { readOutput } from '../output-file.js';
 import { describePictures, picturesAsJson, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
+import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
 
 const usage = `dmesh generate "PROMPT" [options]
 
@@ -33,16 +34,7 @@ What is left out takes the model's default. A progress bar is shown on a termina
 
 const OPTIONS = {
   out: { type: 'string', short: 'o' },
-  seed: { type: 'string' },
-  steps: { type: 'string' },
-  size: { type: 'string' },
-  lora: { type: 'string', multiple: true },
-  format: { type: 'string' },
-  count: { type: 'string' },
-  model: { type: 'string' },
-  negative: { type: 'string' },
-  guidance: { type: 'string' },
-  priority: { type: 'string' },
+  ...REQUEST_OPTIONS,
   ...MESH_OPTIONS,
   timeout: { type: 'string' },
   json: { type: 'boolean' },
@@ -54,7 +46,7 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
   const read = new Arguments(args, OPTIONS);
   const [prompt = ''] = read.expectPositionals(['a "PROMPT" in quotes']);
   const { file, format } = await readOutput(read, prompt);
-  const request = { ...requestOf(read, prompt), format };
+  const request = { ...readRequest(read), prompt, format };
   const timeoutMs = read.durationMs('timeout') ?? 60_000;
   const at = read.mesh(env);
   read.check();
@@ -73,28 +65,4 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
     bar.clear();
     mesh.close();
   }
-}
-
-/** Only what cannot be said to the mesh is refused here; ranges are the mesh's own to judge. */
-function requestOf(read: Arguments, prompt: string): PictureRequest {
-  const size = read.parsed('size', 'WIDTHxHEIGHT such as 128x128', (text) => {
-    const match = /^(\d{1,5})[x×](\d{1,5})$/.exec(text);
-    return match ? { width: Number(match[1]), height: Number(match[2]) } : undefined;
-  });
-  return {
-    prompt,
-    ...size,
-    model: read.text('model'),
-    negativePrompt: read.text('negative'),
-    seed: read.seed(),
-    steps: read.integer('steps', { min: 1, max: 10_000 }),
-    imageCount: read.integer('count', { min: 1, max: 10_000 }),
-    guidanceScale: read.parsed('guidance', 'a number such as 0 or 4.5', (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined)),
-    priority: read.choice('priority', ['high', 'normal', 'low']),
-    loras: read.list('lora').flatMap((text) => {
-      const match = /^([^=]+)(?:=(-?\d+(?:\.\d+)?))?$/.exec(text);
-      if (!match?.[1]) read.fault(`--lora: expected NAME or NAME=STRENGTH such as neon=0.8, got ${JSON.stringify(text)}`);
-      return match?.[1] ? [{ name: match[1], ...(match[2] === undefined ? {} : { strength: Number(match[2]) }) }] : [];
-    }),
-  };
 }

@@ -138,5 +138,6 @@ def _pair(name: str, layer: str, linear: nn.Linear, parts: Mapping[str, Tensor])
     scale = float(parts["alpha"]) / rank if "alpha" in parts else 1.0
     if not all(torch.isfinite(tensor).all() for tensor in (down, up)):
         raise lora_unusable(name, f"{layer} holds values that are not finite")
-    to = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+    # Weights in 8 bits are stored so, not computed with.
+    to = {"dtype": getattr(linear, "compute_dtype", linear.weight.dtype), "device": linear.weight.device}
     return down.to(**to), (up.float() * scale).to(**to)

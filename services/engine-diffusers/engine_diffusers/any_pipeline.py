@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from .config import Options
 from .device import Placement, determinism_class, free_cached
 from .drawing import Checkpoint, Drawn, Event, Picture, Step, now_ms
 from .errors import model_unusable, prompt_too_long
+from .faults import Attempts
 from .folder import ModelFolder
 from .order import LATENT_CHANNELS, PIXELS_PER_LATENT, Drawing
 from .pixels import expect_finite, to_rgb
@@ -55,34 +57,42 @@ class PipelineModel:
         denoise_ms = rest_ms = 0.0
         forward_count = 0
         for image_index, noise in enumerate(drawing.noises):
-            yield Checkpoint(may_pause=True)
-            self._adapters.use(drawing.loras)
-            started_at_ms = now_ms()
-            ticks = suspended(lambda tell, noise=noise: self._run(drawing, noise, tell))
+            tiled = drawing.width * drawing.height > self._options.tile_past_pixels
+            attempts = Attempts(self._make_room)
             done = 0
-            try:
-                while True:
-                    try:
-                        tick = next(ticks)
-                    except StopIteration as ended:
-                        image = ended.value
-                        break
-                    forward_count += 1
-                    denoise_ms += tick.took_ms
-                    expect_finite(tick.latents, "the latents hold")
-                    # Some schedulers take more steps than they were told; the caller is told of as many as were ordered.
-                    if (tick.index + 1) * drawing.steps // tick.count > done:
-                        done += 1
-                        yield Step(done, drawing.steps, image_index, tick.took_ms)
-                    yield Checkpoint(may_pause=done < drawing.steps)
-                    self._adapters.use(drawing.loras)
-                    started_at_ms = now_ms()
-            finally:
-                ticks.close()
-            rgb = to_rgb(image * 2 - 1)
-            rest_ms += now_ms() - started_at_ms
+            while attempts.more:
+                yield Checkpoint(may_pause=True)
+                self._adapters.use(drawing.loras)
+                self._tile(tiled or attempts.failed)
+                started_at_ms = now_ms()
+                ticks = suspended(lambda tell, noise=noise: self._run(drawing, noise, tell))
+                with attempts.one(), closing(ticks):
+                    while True:
+                        try:
+                            tick = next(ticks)
+                        except StopIteration as ended:
+                            image = ended.value
+                            break
+                        forward_count += 1
+                        denoise_ms += tick.took_ms
+                        expect_finite(tick.latents, "the latents hold")
+                        # Some schedulers take more steps than they were told; the caller is told of as many as were ordered, and
+                        # of none twice when all begins anew.
+                        if (tick.index + 1) * drawing.steps // tick.count > done:
+                            done += 1
+                            yield Step(done, drawing.steps, image_index, tick.took_ms)
+                        yield Checkpoint(may_pause=done < drawing.steps)
+                        self._adapters.use(drawing.loras)
+                        self._tile(tiled or attempts.failed)
+                        started_at_ms = now_ms()
+                    rgb = to_rgb(image * 2 - 1)
+                rest_ms += now_ms() - started_at_ms
             yield Picture(image_index, drawing.width, drawing.height, rgb, None)
         yield Drawn(0.0, denoise_ms, rest_ms, prompt_tokens, forward_count)
+
+    def prepare(self, prompt: str, negative_prompt: str) -> bool:
+        """Pipelines read the text themselves."""
+        return False
 
     def release(self) -> None:
         self._adapters.forget()
@@ -119,6 +129,15 @@ class PipelineModel:
             **{name: value for name, value in optional.items() if name in self._accepts},
         )
         return result.images
+
+    def _tile(self, tiled: bool) -> None:
+        """The decoder belongs to all requests: set again whenever one goes on."""
+        for part in ("enable_tiling", "enable_slicing") if tiled else ("disable_tiling", "disable_slicing"):
+            getattr(self._pipe.vae, part, lambda: None)()
+
+    def _make_room(self) -> None:
+        self._adapters.forget()
+        free_cached(self._placement.device)
 
     def _latents(self, noise: np.ndarray) -> Tensor:
         """As many channels as this family has, of the node's 16; packed where the pipeline wants tokens."""

@@ -1,5 +1,5 @@
-"""The one thread that touches the GPU. It takes work in order; a drawing can be stopped or put aside between two forward passes while
-the event loop answers whoever asks. Everything here but `_advance` runs on the event loop."""
+"""The one thread that draws. It takes work in order; a drawing can be stopped or put aside between two forward passes while the event
+loop answers whoever asks. Everything here but `_advance` runs on the event loop. A second one like it reads the next prompt ahead."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ T = TypeVar("T")
 class ComputeThread:
     """`translate` makes of any exception what the caller is told; it runs on the thread, where the exception is fresh."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, translate: Callable[[BaseException], Exception]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, translate: Callable[[BaseException], Exception], name: str = "compute") -> None:
         self._loop = loop
         self._translate = translate
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="compute", daemon=True).start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def run(self, action: Callable[[], T]) -> "asyncio.Future[T]":
         """Its result, or what `translate` says of its failure."""

@@ -4,7 +4,10 @@ import hashlib
 import json
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import diffusers
 import torch
@@ -44,7 +47,7 @@ def place(options: Options) -> Placement:
     return Placement(
         device=device,
         dtype=dtype,
-        text_encoder_device=torch.device("cpu") if options.text_encoder_device == "cpu" else device,
+        text_encoder_device=torch.device("cpu") if options.text_encoder == "cpu" else device,
         name=torch.cuda.get_device_name(device) if has_gpu else " ".join(_processor_features()),
     )
 
@@ -62,6 +65,8 @@ def determinism_class(folder: ModelFolder, placement: Placement, options: Option
         placement.name,
         str(placement.dtype),
         placement.text_encoder_device.type,
+        options.weights,
+        options.text_encoder,
         options.attention,
         "compiled" if options.compile != "off" else "",
         str(options.tile_past_pixels),
@@ -86,6 +91,22 @@ def synchronize(device: torch.device) -> None:
     """Until the GPU has done what it was told: a step is over when it is, and a cancel then holds before the next."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def on_stream(stream: Any) -> Iterator[None]:
+    """What is told to the GPU meanwhile goes its own way beside what else runs there, and is done at the end. None: nothing of the kind."""
+    if stream is None:
+        yield
+        return
+    with torch.cuda.stream(stream):
+        yield
+        stream.synchronize()
+
+
+def new_stream(device: torch.device) -> Any:
+    """None without a GPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def free_cached(device: torch.device) -> None:

@@ -58,6 +58,10 @@ class Model(Protocol):
 
     def draw(self, drawing: Drawing) -> Iterator[Event]: ...
 
+    def prepare(self, prompt: str, negative_prompt: str) -> bool:
+        """Reads the text of a request that comes next, on another thread than the one that draws; False when it cannot."""
+        ...
+
     def release(self) -> None:
         """Frees its memory."""
         ...

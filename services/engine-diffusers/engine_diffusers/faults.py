@@ -3,7 +3,8 @@
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .errors import Code, StatusError, clip
@@ -56,19 +57,49 @@ def out_of_memory(error: BaseException) -> StatusError:
     )
 
 
+class Attempts:
+    """Once more after an out-of-memory, when `relieve` has made room:
+
+    while attempts.more:
+        with attempts.one():
+            …
+    """
+
+    def __init__(self, relieve: Callable[[], None]) -> None:
+        self._relieve = relieve
+        self._ended = self._short = False
+        self.failed = False
+        """The first attempt did."""
+
+    @property
+    def more(self) -> bool:
+        # Out here the first exception is gone, and with it its frames, which hold tensors.
+        if self._short:
+            self._short = False
+            self._relieve()
+        return not self._ended
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.failed:
+                raise out_of_memory(error) from None
+            self.failed = self._short = True
+        else:
+            self._ended = True
+
+
 def with_retry(action: Callable[[], T], relieve: Callable[[], None]) -> T:
-    """Once more after an out-of-memory, when `relieve` has made room."""
-    try:
-        return action()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    # Out here the first exception is gone, and with it its frames, which hold tensors.
-    relieve()
-    try:
-        return action()
-    except Exception as error:
-        raise (out_of_memory(error) if is_out_of_memory(error) else error) from None
+    """The same for what is one call."""
+    attempts = Attempts(relieve)
+    while attempts.more:
+        with attempts.one():
+            result = action()
+    return result
 
 
 def translate(error: BaseException, log: Log) -> Exception:

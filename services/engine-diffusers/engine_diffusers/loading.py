@@ -12,6 +12,7 @@ from .any_pipeline import PipelineModel
 from .config import Options, compile_sizes
 from .device import Placement, free_cached, place
 from .drawing import Model, now_ms
+from .eight_bit import shrink
 from .errors import StatusError, listed, model_unusable
 from .faults import is_out_of_memory
 from .folder import Component, ModelFolder, read_folder
@@ -57,11 +58,16 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
         raise model_unusable(f"model_index.json of {folder.info.name} lacks {listed(missing)}")
     parts: dict[str, Any] = {}
     loaded_bytes = 0
+    shrunk = {"transformer": options.weights, "text_encoder": options.text_encoder}
     for name in _Z_IMAGE_PARTS:
         component = folder.components[name]
         started_at_ms = now_ms()
         device = placement.text_encoder_device if name == "text_encoder" else placement.device
         parts[name] = _load_component(folder, component, placement.dtype, device)
+        if shrunk.get(name) == "fp8":
+            freed_bytes = shrink(parts[name], device)
+            free_cached(device)
+            log("info", "weights in 8 bits", component=name, freed_bytes=freed_bytes)
         loaded_bytes += component.weight_bytes
         log(
             "info" if component.weight_bytes > 0 else "debug",
@@ -89,6 +95,8 @@ def _load_pipeline(folder: ModelFolder, placement: Placement, options: Options, 
         raise model_unusable(
             f"model_index.json of {folder.info.name}: diffusers has no {folder.pipeline_class or 'pipeline without a name'}"
         )
+    if "fp8" in (options.weights, options.text_encoder):
+        raise model_unusable(f"model {folder.info.name}: weights in fp8 are for models of the Z-Image family, this is a {folder.pipeline_class}")
     started_at_ms = now_ms()
     pipe = _or_unusable(
         f"model {folder.info.name}",

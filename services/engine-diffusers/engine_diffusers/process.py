@@ -88,6 +88,7 @@ async def _serve(config: Config, log: Log) -> None:
     compute = ComputeThread(loop, on_fault)
     service = EngineService(
         compute=compute,
+        reading=ComputeThread(loop, on_fault, "reading"),
         load_model=load_model,
         memory=memory_reader(config.options.device),
         log=log,  # type: ignore[arg-type]

@@ -42,12 +42,14 @@ class EngineService:
         self,
         *,
         compute: ComputeThread,
+        reading: ComputeThread,
         load_model: Callable[[str], Model],
         memory: Callable[[], MemoryReport],
         log: Log,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._compute = compute
+        self._reading = reading
         self._load_model = load_model
         self._memory = memory
         self._log = log
@@ -67,6 +69,7 @@ class EngineService:
             "Unload": ("UnloadRequest", self._unload),
             "Pause": ("PauseRequest", self._pause),
             "Continue": ("ContinueRequest", self._continue),
+            "Prepare": ("PrepareRequest", self._prepare),
             "Status": ("StatusRequest", self._status),
         }
         methods = {
@@ -114,7 +117,7 @@ class EngineService:
             replaced = self._models.pop(name, None)  # loaded again, it is the last one
             self._models[name] = model
             if replaced is not None:
-                await self._to_its_end(self._compute.run(replaced.release))
+                await self._release(replaced)
         finally:
             self._loading = False
         load_ms = now_ms() - started_at_ms
@@ -128,11 +131,15 @@ class EngineService:
         try:
             while (leaving := self._find(request)) is not None:
                 del self._models[leaving.folder.info.full_name]
-                await self._to_its_end(self._compute.run(leaving.release))
+                await self._release(leaving)
                 self._log("info", "model unloaded", model=leaving.folder.info.full_name)
         finally:
             self._loading = False
         return message("UnloadResponse")()
+
+    async def _release(self, model: Model) -> None:
+        await self._to_its_end(self._reading.run(lambda: None))  # when it reads no prompt for it any more
+        await self._to_its_end(self._compute.run(model.release))
 
     async def _to_its_end(self, work: "asyncio.Future[Any]") -> Any:
         """Also when the caller has left meanwhile: the state must not say idle before it is."""
@@ -223,6 +230,16 @@ class EngineService:
         paused.job.go_on()
         return message("ContinueResponse")(continued=True)
 
+    async def _prepare(self, request: Any, _context: object) -> Any:
+        model = None if self._loading else self._find(request)
+        prepared = False
+        if model is not None:
+            try:
+                prepared = await self._reading.run(lambda: model.prepare(request.prompt, request.negative_prompt))
+            except StatusError as error:
+                self._log("debug", "could not prepare", error=error.text)  # the request itself will say so
+        return message("PrepareResponse")(prepared=prepared)
+
     @property
     def _at_work(self) -> bool:
         return self._loading or self._running is not None or self._paused is not None
@@ -265,4 +282,8 @@ class EngineService:
             last_request_id=self._last_request_id,
             paused_request_id=self._paused.request_id if self._paused else "",
             can_pause=True,
+            memory_peak_bytes=memory.peak_bytes,
+            utilisation_ratio=memory.utilisation_ratio,
+            temperature_celsius=memory.temperature_celsius,
+            can_prepare=True,
         )

@@ -75,6 +75,12 @@ class ZImageModel:
         forward_count = len(drawing.noises) * drawing.steps * len(captions)
         yield Drawn(encode_ms, denoise_ms, decode_ms, caption.token_count, forward_count)
 
+    def prepare(self, prompt: str, negative_prompt: str) -> bool:
+        for text in (prompt, negative_prompt):
+            if text:
+                self._captions.read_ahead(text)
+        return True
+
     def release(self) -> None:
         self._adapters.forget()
         self._captions.forget()

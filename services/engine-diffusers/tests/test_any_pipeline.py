@@ -177,11 +177,59 @@ def test_closed_in_the_middle_it_leaves_nothing_behind(other: Model) -> None:
     assert draw(other, order())[0].rgb == alone.rgb
 
 
+@pytest.mark.parametrize("where", ["backbone", "vae"])
+def test_out_of_memory_once_costs_no_step_twice_and_decodes_in_tiles(other: Model, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    expected, _ = draw(other, order())
+    pipe = other._pipe
+    part, method = (pipe.vae, "decode") if where == "vae" else (other._backbone, "forward")
+    tiled: list[bool] = []
+    decode = pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "decode", lambda *args, **named: (tiled.append(pipe.vae.use_tiling), decode(*args, **named))[1])
+    monkeypatch.setattr(part, method, failing_at(2 if where == "backbone" else 1, getattr(part, method)))
+    assert told(other, order()) == ["step 1/3", "step 2/3", "step 3/3", "Picture", "Drawn"]
+    assert tiled[-1]
+    monkeypatch.undo()
+    assert draw(other, order())[0].rgb == expected.rgb  # whole again, and to the byte
+    assert not pipe.vae.use_tiling
+
+
+def failing_at(call: int, real: Any) -> Any:
+    count = 0
+
+    def failing(*args: object, **named: object) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
+        return real(*args, **named)
+
+    return failing
+
+
+def test_out_of_memory_twice_is_told(other: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_args: object, **_named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other._backbone, "forward", short)
+        with pytest.raises(StatusError) as caught:
+            draw(other, order())
+    assert (caught.value.reason, caught.value.metadata) == ("OUT_OF_MEMORY", {"needed_bytes": str(3 * 2**29)})
+    draw(other, order())
+
+
 def test_lora(other: Model) -> None:
     bare, _ = draw(other, order())
     nothing, _ = draw(other, order(loras=(LoraUse("mine", 0.0),)))
     full, _ = draw(other, order(loras=(LoraUse("mine", 1.0),)))
     assert nothing.rgb == bare.rgb != full.rgb
+
+
+def test_weights_of_8_bits_are_refused(other: Model) -> None:
+    with pytest.raises(StatusError, match="Z-Image family") as caught:
+        load(str(other.folder.dir), Options(weights="fp8"), quiet)
+    assert caught.value.reason == "MODEL_UNUSABLE"
+    assert not other.prepare("a cat", "")
 
 
 def test_too_long_a_prompt_and_noise_that_is_none(other: Model) -> None:

@@ -3,6 +3,7 @@ import { engine } from '#contracts';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import { Channel } from '#grpc';
 import type { ModelInfo } from '#model-package';
+import type { Drawable } from './engine-request.js';
 
 const Service = engine.EngineServiceService;
 const IDLE_POLL_MS = { first: 1, max: 20 };
@@ -37,6 +38,12 @@ export class EngineConnection {
 
   generate(request: engine.EngineGenerateRequest, signal: AbortSignal): AsyncIterable<engine.EngineGenerateEvent> {
     return this.#channel.serverStream(Service.generate, request, { signal });
+  }
+
+  /** Reads its text ahead, beside what runs. */
+  async prepare({ model, revision, prompt, negativePrompt, guidanceScale }: Drawable, signal: AbortSignal): Promise<void> {
+    const request = { model, revision, prompt, negativePrompt: guidanceScale > 0 ? negativePrompt : '' };
+    await this.#channel.unary(Service.prepare, request, { signal });
   }
 
   /** True when the running request is off the engine; false when it goes on. */

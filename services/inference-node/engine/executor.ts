@@ -101,6 +101,16 @@ export class Executor {
     return this.#failedCount;
   }
 
+  /**
+   * A request is here and waits for the one that runs: its text is read meanwhile, which would keep the GPU waiting
+   * later on. Only saves time, so whatever becomes of it is of no interest.
+   */
+  prepare(drawable: Drawable, signal: AbortSignal): void {
+    const { engine } = this.#options.supervisor;
+    if (!engine?.canPrepare || this.#progress.size === 0) return;
+    engine.connection.prepare(drawable, AbortSignal.any([signal, engine.gone])).catch(() => {});
+  }
+
   /** Uses up the lease in every case. */
   async run({ drawable, order, sizeRatio }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
     const { clock, emit, estimate, limits, supervisor } = this.#options;

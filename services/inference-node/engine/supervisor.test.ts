@@ -82,6 +82,7 @@ function quietEngine(canaryGate: () => Promise<void>): HandlersOf<typeof engine.
     },
     pause: async () => ({ paused: false }),
     continue: async () => ({ continued: false }),
+    prepare: async () => ({ prepared: false }),
   };
 }
 

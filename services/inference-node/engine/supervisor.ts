@@ -52,6 +52,8 @@ export interface LiveEngine {
   readonly version: string;
   /** Takes a running request aside and goes on with it later. */
   readonly canPause: boolean;
+  /** Reads the text of the next request beside the one that runs. */
+  readonly canPrepare: boolean;
   /** Aborts with ENGINE_CRASHED when the process is gone. */
   readonly gone: AbortSignal;
 }
@@ -242,8 +244,8 @@ export class Supervisor {
     }
     if (!catalogue.newest) throw failure;
     catalogue.report();
-    const { engine: name, version, canPause } = await connection.status(signal);
-    return { connection, name, version, canPause, gone };
+    const { engine: name, version, canPause, canPrepare } = await connection.status(signal);
+    return { connection, name, version, canPause, canPrepare, gone };
   }
 
   async #load(engine: Pick<LiveEngine, 'connection' | 'gone'>, folder: ModelFolder, signal: AbortSignal): Promise<CatalogueModel['info']> {

@@ -103,21 +103,21 @@ test('parseGpuReport puts 0 for what a driver does not know, and null for what i
   expect(parseGpuReport('')).toBeNull();
 });
 
-test('GpuWatch asks again after its interval, until stopped', async () => {
+test('GpuWatch asks again after its interval, until stopped, and keeps the most memory it saw', async () => {
   const clock = new ManualClock();
-  const report = parseGpuReport('GPU-1, H200, 1, 1, 1, 50');
+  const MiB = 1024 ** 2;
+  const lines = ['GPU-1, H200, 9, 4, 1, 50', '', 'GPU-1, H200, 9, 2, 1, 50'];
   let asked = 0;
-  const query = async () => {
-    asked++;
-    return asked === 2 ? null : report;
-  };
+  const query = async () => parseGpuReport(lines[asked++] ?? '');
   const watch = new GpuWatch('0', { clock, intervalMs: 5000, query });
   await watch.start();
-  expect(watch.latest).toEqual(report);
+  expect(watch.latest).toMatchObject({ memoryUsedBytes: 4 * MiB, memoryPeakBytes: 4 * MiB });
   await clock.advance(5000);
   expect(watch.latest).toBeNull();
+  await clock.advance(5000);
+  expect(watch.latest).toMatchObject({ memoryUsedBytes: 2 * MiB, memoryPeakBytes: 4 * MiB });
   watch.stop();
   await clock.advance(50_000);
-  expect(asked).toBe(2);
+  expect(asked).toBe(3);
   expect(clock.pendingCount).toBe(0);
 });

@@ -38,9 +38,10 @@ function figure(text: string | undefined): number {
   return Number.isFinite(value) ? value : 0;
 }
 
-/** Keeps the latest report of one GPU. */
+/** Keeps the latest report of one GPU, and the most memory seen in use. */
 export class GpuWatch {
   #latest: GpuReport | null = null;
+  #peakBytes = 0;
   #cancel = () => {};
   #stopped = false;
 
@@ -55,7 +56,9 @@ export class GpuWatch {
 
   /** Resolves after the first answer. */
   async start(): Promise<void> {
-    this.#latest = await this.options.query(this.gpu);
+    const report = await this.options.query(this.gpu);
+    this.#peakBytes = Math.max(this.#peakBytes, report?.memoryUsedBytes ?? 0);
+    this.#latest = report && { ...report, memoryPeakBytes: this.#peakBytes };
     if (!this.#stopped) this.#cancel = this.options.clock.schedule(this.options.intervalMs, () => void this.start());
   }
 

@@ -46,7 +46,7 @@ const parts = (changes: Partial<GenerationParts> = {}): GenerationParts => ({
   supervisor: { known: {} } as never,
   catalogue: { find: () => ({ info: MODEL }) } as never,
   loader: {} as never,
-  executor: {} as never,
+  executor: { prepare: () => {} } as never,
   ...changes,
 });
 
@@ -71,6 +71,7 @@ test('a model that is withdrawn once its request has the slot leaves the slot fr
     latest: () => undefined,
   };
   const executor = {
+    prepare: () => {},
     run: async (_work: unknown, lease: Lease) => {
       lease.release();
       throw new Error('no engine');
@@ -79,4 +80,14 @@ test('a model that is withdrawn once its request has the slot leaves the slot fr
   const changes = { catalogue: catalogue as never, executor: executor as never, loader: { load: async () => {} } as never };
   await expect(perform(call(), parts(changes))).rejects.toThrow('no engine');
   expect(slot.snapshot.busyCount).toBe(0);
+});
+
+test('the text of a request that waits for its turn is read ahead, of one whose model is not loaded it is not', async () => {
+  const prepared: string[] = [];
+  const executor = { prepare: ({ prompt }: { prompt: string }) => prepared.push(`${prompt}, ${slot.snapshot.busyCount}`) } as never;
+  const gone = { ...call(), signal: AbortSignal.abort(new Error('gone')) };
+  const of = (loaded: boolean) => perform(gone, parts({ executor, catalogue: { find: () => ({ info: MODEL, loaded }) } as never }));
+  await expect(of(true)).rejects.toThrow('gone');
+  await expect(of(false)).rejects.toThrow('gone');
+  expect(prepared).toEqual(['a red circle, 0']);
 });

@@ -65,6 +65,7 @@ export async function perform(call: Call<generation.GenerateRequest>, parts: Gen
   parts.slot.check(leaseId);
   // Noise takes milliseconds a megapixel: made before the slot is ours, while another request may run.
   const order = engineRequest(drawable);
+  if (wanted.loaded) parts.executor.prepare(drawable, call.signal);
   const lease = await parts.slot.take(leaseId, call.signal, wanted.loaded);
   const service = serviceOf(call.metadata);
   if (service) parts.onServed(call.metadata['x-mesh-router'] ?? '', { ...service, actedFor: call.metadata['x-mesh-acted-for'] === '1' });

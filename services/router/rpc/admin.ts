@@ -101,7 +101,12 @@ function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInf
     engine: beat.engine.name,
     models: beat.models.map((info) => modelMessage(info, 1, { loadedCount: (info.loaded ?? true) ? 1 : 0, loadMs: info.loadMs ?? 0 })),
     gpu: beat.gpu
-      ? { ...beat.gpu, memoryTotalBytes: BigInt(beat.gpu.memoryTotalBytes), memoryUsedBytes: BigInt(beat.gpu.memoryUsedBytes) }
+      ? {
+          ...beat.gpu,
+          memoryTotalBytes: BigInt(beat.gpu.memoryTotalBytes),
+          memoryUsedBytes: BigInt(beat.gpu.memoryUsedBytes),
+          memoryPeakBytes: BigInt(beat.gpu.memoryPeakBytes ?? 0),
+        }
       : undefined,
     sinceBeatMs: clock.now() - node.member.heardAt,
     runningRequestId: running?.requestId ?? '',

@@ -89,6 +89,10 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
       lastRequestId,
       pausedRequestId: paused?.requestId ?? '',
       canPause: true,
+      memoryPeakBytes: 0n,
+      utilisationRatio: 0,
+      temperatureCelsius: 0,
+      canPrepare: true,
     };
   }
 
@@ -203,6 +207,7 @@ export function scriptableEngine(options: ScriptableEngineOptions): HandlersOf<S
     generate,
     pause,
     continue: goOn,
+    prepare: async ({ request }) => ({ prepared: tokenCount(request.prompt) <= (find(request)?.limits.maxPromptTokens ?? 0) }),
     status,
   };
 }

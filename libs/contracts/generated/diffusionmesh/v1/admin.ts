@@ -213,6 +213,8 @@ export interface Gpu {
   memoryUsedBytes: bigint;
   utilisationRatio: number;
   temperatureCelsius: number;
+  /** The most seen in use since the node started. */
+  memoryPeakBytes: bigint;
 }
 
 export interface DrainRequest {
@@ -1631,7 +1633,15 @@ export const NodeInfo: MessageFns<NodeInfo> = {
 };
 
 function createBaseGpu(): Gpu {
-  return { uuid: "", name: "", memoryTotalBytes: 0n, memoryUsedBytes: 0n, utilisationRatio: 0, temperatureCelsius: 0 };
+  return {
+    uuid: "",
+    name: "",
+    memoryTotalBytes: 0n,
+    memoryUsedBytes: 0n,
+    utilisationRatio: 0,
+    temperatureCelsius: 0,
+    memoryPeakBytes: 0n,
+  };
 }
 
 export const Gpu: MessageFns<Gpu> = {
@@ -1659,6 +1669,12 @@ export const Gpu: MessageFns<Gpu> = {
     }
     if (message.temperatureCelsius !== 0) {
       writer.uint32(49).double(message.temperatureCelsius);
+    }
+    if (message.memoryPeakBytes !== 0n) {
+      if (BigInt.asUintN(64, message.memoryPeakBytes) !== message.memoryPeakBytes) {
+        throw new globalThis.Error("value provided for field message.memoryPeakBytes of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.memoryPeakBytes);
     }
     return writer;
   },
@@ -1724,6 +1740,14 @@ export const Gpu: MessageFns<Gpu> = {
             message.temperatureCelsius = reader.double();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.memoryPeakBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1760,6 +1784,11 @@ export const Gpu: MessageFns<Gpu> = {
         : isSet(object.temperature_celsius)
         ? globalThis.Number(object.temperature_celsius)
         : 0,
+      memoryPeakBytes: isSet(object.memoryPeakBytes)
+        ? BigInt(object.memoryPeakBytes)
+        : isSet(object.memory_peak_bytes)
+        ? BigInt(object.memory_peak_bytes)
+        : 0n,
     };
   },
 
@@ -1783,6 +1812,9 @@ export const Gpu: MessageFns<Gpu> = {
     if (message.temperatureCelsius !== 0) {
       obj.temperatureCelsius = floatToJson(message.temperatureCelsius);
     }
+    if (message.memoryPeakBytes !== 0n) {
+      obj.memoryPeakBytes = message.memoryPeakBytes.toString();
+    }
     return obj;
   },
 
@@ -1801,6 +1833,9 @@ export const Gpu: MessageFns<Gpu> = {
       : 0n;
     message.utilisationRatio = object.utilisationRatio ?? 0;
     message.temperatureCelsius = object.temperatureCelsius ?? 0;
+    message.memoryPeakBytes = (object.memoryPeakBytes !== undefined && object.memoryPeakBytes !== null)
+      ? BigInt(object.memoryPeakBytes)
+      : 0n;
     return message;
   },
 };

@@ -176,6 +176,20 @@ export interface ContinueResponse {
   continued: boolean;
 }
 
+export interface PrepareRequest {
+  model: string;
+  /** Of the model; empty takes the one loaded last. */
+  revision: string;
+  prompt: string;
+  /** Empty for a request without guidance. */
+  negativePrompt: string;
+}
+
+export interface PrepareResponse {
+  /** False when it was given up, for whatever reason. */
+  prepared: boolean;
+}
+
 export interface StatusRequest {
 }
 
@@ -204,6 +218,13 @@ export interface StatusResponse {
   pausedRequestId: string;
   /** Pause and Continue are there. */
   canPause: boolean;
+  /** The most memory that this process has held so far; 0 where it is not known. */
+  memoryPeakBytes: bigint;
+  /** Of the GPU, 0 to 1, and its temperature; 0 without one. */
+  utilisationRatio: number;
+  temperatureCelsius: number;
+  /** Prepare is there. */
+  canPrepare: boolean;
 }
 
 function createBaseLoadRequest(): LoadRequest {
@@ -1651,6 +1672,194 @@ export const ContinueResponse: MessageFns<ContinueResponse> = {
   },
 };
 
+function createBasePrepareRequest(): PrepareRequest {
+  return { model: "", revision: "", prompt: "", negativePrompt: "" };
+}
+
+export const PrepareRequest: MessageFns<PrepareRequest> = {
+  encode(message: PrepareRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.revision !== "") {
+      writer.uint32(18).string(message.revision);
+    }
+    if (message.prompt !== "") {
+      writer.uint32(26).string(message.prompt);
+    }
+    if (message.negativePrompt !== "") {
+      writer.uint32(34).string(message.negativePrompt);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PrepareRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePrepareRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.prompt = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.negativePrompt = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PrepareRequest {
+    return {
+      model: isSet(object.model) ? globalThis.String(object.model) : "",
+      revision: isSet(object.revision) ? globalThis.String(object.revision) : "",
+      prompt: isSet(object.prompt) ? globalThis.String(object.prompt) : "",
+      negativePrompt: isSet(object.negativePrompt)
+        ? globalThis.String(object.negativePrompt)
+        : isSet(object.negative_prompt)
+        ? globalThis.String(object.negative_prompt)
+        : "",
+    };
+  },
+
+  toJSON(message: PrepareRequest): unknown {
+    const obj: any = {};
+    if (message.model !== "") {
+      obj.model = message.model;
+    }
+    if (message.revision !== "") {
+      obj.revision = message.revision;
+    }
+    if (message.prompt !== "") {
+      obj.prompt = message.prompt;
+    }
+    if (message.negativePrompt !== "") {
+      obj.negativePrompt = message.negativePrompt;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PrepareRequest>): PrepareRequest {
+    return PrepareRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PrepareRequest>): PrepareRequest {
+    const message = createBasePrepareRequest();
+    message.model = object.model ?? "";
+    message.revision = object.revision ?? "";
+    message.prompt = object.prompt ?? "";
+    message.negativePrompt = object.negativePrompt ?? "";
+    return message;
+  },
+};
+
+function createBasePrepareResponse(): PrepareResponse {
+  return { prepared: false };
+}
+
+export const PrepareResponse: MessageFns<PrepareResponse> = {
+  encode(message: PrepareResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.prepared !== false) {
+      writer.uint32(8).bool(message.prepared);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PrepareResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePrepareResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.prepared = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PrepareResponse {
+    return { prepared: isSet(object.prepared) ? globalThis.Boolean(object.prepared) : false };
+  },
+
+  toJSON(message: PrepareResponse): unknown {
+    const obj: any = {};
+    if (message.prepared !== false) {
+      obj.prepared = message.prepared;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PrepareResponse>): PrepareResponse {
+    return PrepareResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PrepareResponse>): PrepareResponse {
+    const message = createBasePrepareResponse();
+    message.prepared = object.prepared ?? false;
+    return message;
+  },
+};
+
 function createBaseStatusRequest(): StatusRequest {
   return {};
 }
@@ -1721,6 +1930,10 @@ function createBaseStatusResponse(): StatusResponse {
     lastRequestId: "",
     pausedRequestId: "",
     canPause: false,
+    memoryPeakBytes: 0n,
+    utilisationRatio: 0,
+    temperatureCelsius: 0,
+    canPrepare: false,
   };
 }
 
@@ -1782,6 +1995,21 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     }
     if (message.canPause !== false) {
       writer.uint32(128).bool(message.canPause);
+    }
+    if (message.memoryPeakBytes !== 0n) {
+      if (BigInt.asUintN(64, message.memoryPeakBytes) !== message.memoryPeakBytes) {
+        throw new globalThis.Error("value provided for field message.memoryPeakBytes of type uint64 too large");
+      }
+      writer.uint32(136).uint64(message.memoryPeakBytes);
+    }
+    if (message.utilisationRatio !== 0) {
+      writer.uint32(145).double(message.utilisationRatio);
+    }
+    if (message.temperatureCelsius !== 0) {
+      writer.uint32(153).double(message.temperatureCelsius);
+    }
+    if (message.canPrepare !== false) {
+      writer.uint32(160).bool(message.canPrepare);
     }
     return writer;
   },
@@ -1927,6 +2155,38 @@ export const StatusResponse: MessageFns<StatusResponse> = {
             message.canPause = reader.bool();
             continue;
           }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.memoryPeakBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 18: {
+            if (tag !== 145) {
+              break;
+            }
+
+            message.utilisationRatio = reader.double();
+            continue;
+          }
+          case 19: {
+            if (tag !== 153) {
+              break;
+            }
+
+            message.temperatureCelsius = reader.double();
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.canPrepare = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1993,6 +2253,26 @@ export const StatusResponse: MessageFns<StatusResponse> = {
         : isSet(object.can_pause)
         ? globalThis.Boolean(object.can_pause)
         : false,
+      memoryPeakBytes: isSet(object.memoryPeakBytes)
+        ? BigInt(object.memoryPeakBytes)
+        : isSet(object.memory_peak_bytes)
+        ? BigInt(object.memory_peak_bytes)
+        : 0n,
+      utilisationRatio: isSet(object.utilisationRatio)
+        ? globalThis.Number(object.utilisationRatio)
+        : isSet(object.utilisation_ratio)
+        ? globalThis.Number(object.utilisation_ratio)
+        : 0,
+      temperatureCelsius: isSet(object.temperatureCelsius)
+        ? globalThis.Number(object.temperatureCelsius)
+        : isSet(object.temperature_celsius)
+        ? globalThis.Number(object.temperature_celsius)
+        : 0,
+      canPrepare: isSet(object.canPrepare)
+        ? globalThis.Boolean(object.canPrepare)
+        : isSet(object.can_prepare)
+        ? globalThis.Boolean(object.can_prepare)
+        : false,
     };
   },
 
@@ -2046,6 +2326,18 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     if (message.canPause !== false) {
       obj.canPause = message.canPause;
     }
+    if (message.memoryPeakBytes !== 0n) {
+      obj.memoryPeakBytes = message.memoryPeakBytes.toString();
+    }
+    if (message.utilisationRatio !== 0) {
+      obj.utilisationRatio = floatToJson(message.utilisationRatio);
+    }
+    if (message.temperatureCelsius !== 0) {
+      obj.temperatureCelsius = floatToJson(message.temperatureCelsius);
+    }
+    if (message.canPrepare !== false) {
+      obj.canPrepare = message.canPrepare;
+    }
     return obj;
   },
 
@@ -2076,6 +2368,12 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     message.lastRequestId = object.lastRequestId ?? "";
     message.pausedRequestId = object.pausedRequestId ?? "";
     message.canPause = object.canPause ?? false;
+    message.memoryPeakBytes = (object.memoryPeakBytes !== undefined && object.memoryPeakBytes !== null)
+      ? BigInt(object.memoryPeakBytes)
+      : 0n;
+    message.utilisationRatio = object.utilisationRatio ?? 0;
+    message.temperatureCelsius = object.temperatureCelsius ?? 0;
+    message.canPrepare = object.canPrepare ?? false;
     return message;
   },
 };
@@ -2153,6 +2451,20 @@ export const EngineServiceService = {
     responseSerialize: (value: ContinueResponse): Buffer => Buffer.from(ContinueResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContinueResponse => ContinueResponse.decode(value),
   },
+  /**
+   * Reads the text of a request that will come next, beside the one that runs, so that its Generate can
+   * begin with the first step. Only saves time: what it cannot do, Generate does or says. Answers when it
+   * is done or given up. Optional: see `can_prepare`.
+   */
+  prepare: {
+    path: "/diffusionmesh.v1.EngineService/Prepare" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PrepareRequest): Buffer => Buffer.from(PrepareRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PrepareRequest => PrepareRequest.decode(value),
+    responseSerialize: (value: PrepareResponse): Buffer => Buffer.from(PrepareResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PrepareResponse => PrepareResponse.decode(value),
+  },
   /** How the engine is. Answered at once, also while it computes. */
   status: {
     path: "/diffusionmesh.v1.EngineService/Status" as const,
@@ -2196,6 +2508,12 @@ export interface EngineServiceServer extends UntypedServiceImplementation {
    * while another runs.
    */
   continue: handleUnaryCall<ContinueRequest, ContinueResponse>;
+  /**
+   * Reads the text of a request that will come next, beside the one that runs, so that its Generate can
+   * begin with the first step. Only saves time: what it cannot do, Generate does or says. Answers when it
+   * is done or given up. Optional: see `can_prepare`.
+   */
+  prepare: handleUnaryCall<PrepareRequest, PrepareResponse>;
   /** How the engine is. Answered at once, also while it computes. */
   status: handleUnaryCall<StatusRequest, StatusResponse>;
 }
@@ -2288,6 +2606,26 @@ export interface EngineServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ContinueResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Reads the text of a request that will come next, beside the one that runs, so that its Generate can
+   * begin with the first step. Only saves time: what it cannot do, Generate does or says. Answers when it
+   * is done or given up. Optional: see `can_prepare`.
+   */
+  prepare(
+    request: PrepareRequest,
+    callback: (error: ServiceError | null, response: PrepareResponse) => void,
+  ): ClientUnaryCall;
+  prepare(
+    request: PrepareRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PrepareResponse) => void,
+  ): ClientUnaryCall;
+  prepare(
+    request: PrepareRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PrepareResponse) => void,
   ): ClientUnaryCall;
   /** How the engine is. Answered at once, also while it computes. */
   status(

@@ -1,0 +1,190 @@
+/**
+ * From planned batches to files: what is not there yet is submitted, what is drawn is fetched as it comes,
+ * and a file that has the right bytes already is left alone. Whatever stops it, the same plan goes on where it was.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { type Batch, Code, hasEnded, type Job, type JobSettings, JobState, type JobsClient, StatusError } from '#client';
+import type { Clock } from '#core';
+import type { PlannedBatch, PlannedJob } from './batch-plan.js';
+import { extensionOf } from './pictures.js';
+
+export interface CollectOptions {
+  readonly jobs: JobsClient;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** Where pictures go; made where it is missing. */
+  readonly dir: string;
+  readonly settings: JobSettings;
+  readonly onProgress: (progress: CollectProgress) => void;
+}
+
+export interface CollectProgress {
+  readonly jobCount: number;
+  /** Of those, not accepted by the mesh yet. */
+  readonly unsentCount: number;
+  readonly runningCount: number;
+  readonly endedCount: number;
+  /** Files that are where they should be. */
+  readonly fileCount: number;
+  /** 0: not known. */
+  readonly etaMs: number;
+}
+
+export interface Collected {
+  /** Files fetched now … */
+  readonly fetched: readonly string[];
+  /** … and those that were there. */
+  readonly kept: readonly string[];
+  /** Jobs that ended without a picture. */
+  readonly failed: readonly { readonly planned: PlannedJob; readonly job: Job }[];
+  /** Jobs that the mesh does not know any more. */
+  readonly gone: readonly PlannedJob[];
+}
+
+const LOOK_EVERY_MS = 500;
+/** Pictures fetched at a time. */
+const FETCH_COUNT = 4;
+
+/** Hands over what the mesh has room for; the rest is for later. Rejects when there is none even for the first. */
+export async function submitBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<PlannedBatch[]> {
+  const { jobs, settings, signal } = options;
+  for (const [index, batch] of plan.entries()) {
+    const requests = batch.jobs.map(({ jobId, request }) => ({ jobId, ...request }));
+    try {
+      await jobs.submitBatch(requests, { batchId: batch.batchId, ...settings, signal });
+    } catch (thrown) {
+      const isFull = thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED;
+      if (isFull && index > 0) return plan.slice(index);
+      throw thrown;
+    }
+  }
+  return [];
+}
+
+/** Resolves when every job has ended and every picture there is lies in the folder. */
+export async function collectBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<Collected> {
+  const { clock, dir, jobs, onProgress, signal } = options;
+  await mkdir(dir, { recursive: true });
+  const jobCount = plan.reduce((sum, batch) => sum + batch.jobs.length, 0);
+  const collection = new Collection(options);
+  let unsent = await submitBatches(plan, options);
+  const open = new Map(plan.filter((batch) => !unsent.includes(batch)).map((batch) => [batch.batchId, batch]));
+  for (;;) {
+    let [runningCount, etaMs] = [0, 0];
+    for (const batch of [...open.values()]) {
+      const state = await jobs.getBatch(batch.batchId, { signal });
+      runningCount += state.runningCount;
+      etaMs = Math.max(etaMs, state.etaMs);
+      const endedCount = endedCountOf(state);
+      const isOver = endedCount >= state.jobCount;
+      if (isOver) open.delete(batch.batchId);
+      await collection.collect(batch, { isOver, endedCount });
+    }
+    const unsentCount = unsent.reduce((sum, batch) => sum + batch.jobs.length, 0);
+    const { endedCount, fileCount } = collection;
+    onProgress({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs });
+    if (open.size === 0 && unsent.length === 0) return collection;
+    const before = unsent;
+    if (unsent.length > 0) unsent = await submitLater(unsent, open.size > 0, options);
+    for (const batch of before.slice(0, before.length - unsent.length)) open.set(batch.batchId, batch);
+    await clock.sleep(LOOK_EVERY_MS, signal);
+  }
+}
+
+/** While others run, a mesh without room is no failure: they make room. */
+async function submitLater(unsent: PlannedBatch[], othersRun: boolean, options: CollectOptions): Promise<PlannedBatch[]> {
+  try {
+    return await submitBatches(unsent, options);
+  } catch (thrown) {
+    if (othersRun && thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED) return unsent;
+    throw thrown;
+  }
+}
+
+class Collection implements Collected {
+  readonly fetched: string[] = [];
+  readonly kept: string[] = [];
+  readonly failed: { planned: PlannedJob; job: Job }[] = [];
+  readonly gone: PlannedJob[] = [];
+  readonly #options: CollectOptions;
+  readonly #done = new Set<string>();
+  readonly #endedCounts = new Map<string, number>();
+
+  constructor(options: CollectOptions) {
+    this.#options = options;
+  }
+
+  get endedCount(): number {
+    return this.#done.size;
+  }
+
+  get fileCount(): number {
+    return this.fetched.length + this.kept.length;
+  }
+
+  /** Fetches what is new; looks at nothing while nothing is. */
+  async collect(batch: PlannedBatch, now: { isOver: boolean; endedCount: number }): Promise<void> {
+    const { batchId } = batch;
+    if (!now.isOver && now.endedCount === (this.#endedCounts.get(batchId) ?? 0)) return;
+    this.#endedCounts.set(batchId, now.endedCount);
+    const { jobs, signal } = this.#options;
+    const planned = new Map(batch.jobs.map((job) => [job.jobId, job]));
+    const found: { planned: PlannedJob; job: Job }[] = [];
+    for await (const job of jobs.list({ batchId }, { signal })) {
+      const known = planned.get(job.jobId);
+      planned.delete(job.jobId);
+      if (known && hasEnded(job) && !this.#done.has(job.jobId)) found.push({ planned: known, job });
+    }
+    const fetching = found.values();
+    const fetchers = Array.from({ length: FETCH_COUNT }, async () => {
+      for (const each of fetching) await this.#take(each);
+    });
+    await Promise.all(fetchers);
+    if (!now.isOver) return;
+    for (const job of planned.values()) if (!this.#done.has(job.jobId)) this.gone.push(job);
+  }
+
+  async #take({ planned, job }: { planned: PlannedJob; job: Job }): Promise<void> {
+    if (job.state !== JobState.SUCCEEDED) {
+      this.failed.push({ planned, job });
+    } else {
+      const images = job.result?.images ?? [];
+      for (const [imageIndex, image] of images.entries()) {
+        const ending = `${images.length > 1 ? `-${imageIndex + 1}` : ''}${extensionOf(image.mimeType)}`;
+        const file = path.join(this.#options.dir, `${planned.name}${ending}`);
+        if (await isAsDrawn(file, image.sha256)) this.kept.push(file);
+        else {
+          await this.#fetch(file, job.jobId, imageIndex);
+          this.fetched.push(file);
+        }
+      }
+    }
+    this.#done.add(job.jobId);
+  }
+
+  async #fetch(file: string, jobId: string, imageIndex: number): Promise<void> {
+    const { jobs, signal } = this.#options;
+    const { data } = await jobs.download(jobId, { imageIndex, signal });
+    // Under its name it is whole, whenever this is interrupted.
+    await writeFile(`${file}.part`, data);
+    await rename(`${file}.part`, file);
+  }
+}
+
+function endedCountOf({ succeededCount, failedCount, cancelledCount, expiredCount }: Batch): number {
+  return succeededCount + failedCount + cancelledCount + expiredCount;
+}
+
+async function isAsDrawn(file: string, sha256: string): Promise<boolean> {
+  try {
+    return (
+      createHash('sha256')
+        .update(await readFile(file))
+        .digest('hex') === sha256
+    );
+  } catch {
+    return false; // not there, or not to be read: fetching says why not
+  }
+}

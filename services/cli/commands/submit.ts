@@ -1,0 +1,140 @@
+/** dmesh submit: a file of prompts becomes a folder of pictures, now or later. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { connectMesh } from '#client';
+import { printable } from '#core';
+import { systemClock } from '#runtime';
+import { Arguments, MESH_OPTIONS } from '../arguments.js';
+import { type Collected, type CollectProgress, collectBatches, submitBatches } from '../batch-collect.js';
+import { type PlannedBatch, planBatches } from '../batch-plan.js';
+import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { failureOf, stateWord } from '../job-words.js';
+import { seconds } from '../node-words.js';
+import { FORMATS } from '../pictures.js';
+import { bar } from '../progress-bar.js';
+import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
+import { CLEAR_LINE } from '../terminal.js';
+
+const usage = `dmesh submit PROMPTS.txt --out FOLDER [options]
+
+  One job for each line of the file; the mesh keeps them, whatever happens to this command. Waits and
+  fetches each picture as it is drawn. Given again it goes on: the same lines with the same options are
+  the same jobs, and only what is missing is fetched, for as long as the mesh keeps them.
+
+      --out FOLDER     where pictures go: 1-words-of-the-prompt.png, 2-…; made where it is missing
+      --no-wait        leaves when the jobs are on disk; the same command without it fetches the pictures
+      --expire T       jobs not drawn by then end as EXPIRED, such as 90m; default the mesh's own
+      --webhook URL    is told of each job that has ended
+      --seed N         of the first line; each further one the next; default: of the lines themselves
+      --priority P     high, normal or low; default low
+      --steps N, --size WxH, --lora NAME=S, --format F, --count N, --model NAME, --negative TEXT,
+      --guidance X     as for "dmesh generate", for all lines
+      --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
+      --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
+      --ca FILE        the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
+      --cert FILE      certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
+      --key FILE       its key; or $DMESH_TLS_KEY
+      --json           tells what came of it as one JSON object
+
+  Ctrl-C stops waiting, not the jobs: "dmesh jobs" shows and cancels them.
+`;
+
+export const submit: Command = { name: 'submit', summary: 'have a file of prompts drawn, now or later', usage, run };
+
+const OPTIONS = {
+  ...REQUEST_OPTIONS,
+  ...MESH_OPTIONS,
+  out: { type: 'string', short: 'o' },
+  'no-wait': { type: 'boolean' },
+  expire: { type: 'string' },
+  webhook: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+async function run(args: readonly string[], context: Context): Promise<ExitCode> {
+  const { env, terminal, signal } = context;
+  const read = new Arguments(args, OPTIONS);
+  const [file = ''] = read.expectPositionals(['a file of PROMPTS']);
+  const dir = read.text('out') ?? '';
+  const waits = !read.flag('no-wait');
+  if (dir === '' && waits) read.fault('--out: expected the folder for the pictures, got nothing');
+  const format = read.choice('format', FORMATS);
+  const common = { ...readRequest(read), ...(format === undefined ? {} : { format }) };
+  const settings = { expireAfterMs: read.durationMs('expire'), webhookUrl: read.text('webhook') };
+  const plan = file === '' ? [] : planBatches(await readPrompts(file, read), common, settings);
+  if (file !== '' && plan.length === 0) read.fault(`${file}: expected a prompt on each line, got none`);
+  const at = read.mesh(env);
+  read.check();
+
+  const mesh = connectMesh(at);
+  const options = { jobs: mesh.jobs, clock: systemClock, signal, dir, settings, onProgress: showIn(context) };
+  try {
+    if (!waits) {
+      const unsent = await submitBatches(plan, options);
+      terminal.out(read.flag('json') ? `${JSON.stringify({ batches: idsOf(plan) })}\n` : describeSubmitted(plan, unsent));
+      return unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
+    }
+    const collected = await collectBatches(plan, options);
+    if (terminal.interactive) terminal.err(CLEAR_LINE);
+    terminal.out(read.flag('json') ? `${JSON.stringify(asJson(plan, collected))}\n` : describeCollected(dir, collected));
+    return collected.failed.length + collected.gone.length === 0 ? ExitCode.OK : ExitCode.FAILED;
+  } catch (error) {
+    if (terminal.interactive) terminal.err(CLEAR_LINE);
+    if (signal.aborted) terminal.err('the jobs go on; the same command again fetches what is drawn by then\n');
+    throw error;
+  } finally {
+    mesh.close();
+  }
+}
+
+async function readPrompts(file: string, read: Arguments): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    read.fault(
+      `${file}: expected a file of prompts that can be read: ${error instanceof Error && 'code' in error ? error.code : String(error)}`,
+    );
+    return 'nothing';
+  }
+}
+
+function showIn({ terminal }: Context): (progress: CollectProgress) => void {
+  return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs }) => {
+    if (!terminal.interactive) return;
+    const eta = etaMs > 0 ? `, about ${seconds(etaMs)}` : '';
+    const unsent = unsentCount > 0 ? `, ${unsentCount} not accepted yet` : '';
+    const text = `${bar(endedCount / jobCount)} ${endedCount} of ${jobCount} done, ${fileCount} saved, ${runningCount} running${unsent}${eta}`;
+    terminal.err(`${CLEAR_LINE}${text.slice(0, terminal.columnCount - 1)}`);
+  };
+}
+
+function idsOf(plan: readonly PlannedBatch[]): string[] {
+  return plan.map(({ batchId }) => batchId);
+}
+
+function describeSubmitted(plan: readonly PlannedBatch[], unsent: readonly PlannedBatch[]): string {
+  const accepted = plan.filter((batch) => !unsent.includes(batch));
+  const rows = accepted.map(({ batchId, jobs }) => `${batchId}  ${jobs.length} ${jobs.length === 1 ? 'job' : 'jobs'}\n`);
+  const rest = unsent.reduce((sum, { jobs }) => sum + jobs.length, 0);
+  return [...rows, ...(rest > 0 ? [`${rest} more found no room; give the command again later\n`] : [])].join('');
+}
+
+function describeCollected(dir: string, { fetched, kept, failed, gone }: Collected): string {
+  const pictures = fetched.length + kept.length;
+  const were = kept.length > 0 ? `, ${kept.length} of them were there` : '';
+  const lines = [`${pictures} ${pictures === 1 ? 'picture' : 'pictures'} in ${path.join(dir, '.')}${were}`];
+  for (const { planned, job } of failed) lines.push(`${planned.name}: ${stateWord(job.state)}${failureOf(job)} (${job.jobId})`);
+  for (const planned of gone) lines.push(`${planned.name}: the mesh does not know it any more (${planned.jobId})`);
+  if (failed.length > 0) lines.push('"dmesh jobs retry JOB" runs one once more; then give this command again');
+  return `${lines.map(printable).join('\n')}\n`;
+}
+
+function asJson(plan: readonly PlannedBatch[], { fetched, kept, failed, gone }: Collected): object {
+  return {
+    batches: idsOf(plan),
+    fetched,
+    kept,
+    failed: failed.map(({ planned: { jobId, name }, job }) => ({ jobId, name, state: stateWord(job.state), reason: job.failure?.reason })),
+    gone: gone.map(({ jobId }) => jobId),
+  };
+}

@@ -87,7 +87,7 @@ export function recordsFull(limitBytes: number): StatusError {
 export function notReady(): StatusError {
   return new StatusError({
     code: Code.UNAVAILABLE,
-    reason: Reason.CONNECTION_LOST,
+    reason: Reason.STORE_UNAVAILABLE,
     message: 'the records of jobs have not been read yet; try again',
     retryDelayMs: 1000,
   });

@@ -190,7 +190,7 @@ test('while NATS is away everything is UNAVAILABLE at once, and as before when i
   const before = await submit('kept');
   await store.nats.kill();
   for (const call of [() => submit('away'), () => get('kept'), () => cancel('kept'), () => submitBatch('away', 2)]) {
-    await expect(call()).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.CONNECTION_LOST });
+    await expect(call()).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.STORE_UNAVAILABLE });
   }
   await store.restartNats();
   await expect.poll(() => get('kept').catch(() => undefined), { timeout: 8000 }).toMatchObject({ revision: before?.revision });

@@ -122,7 +122,7 @@ async function findSame(parts: RpcParts, { batchId, caller, digest, items }: Bat
 function tooSlow(batchId: string): StatusError {
   return new StatusError({
     code: Code.UNAVAILABLE,
-    reason: Reason.CONNECTION_LOST,
+    reason: Reason.STORE_UNAVAILABLE,
     message: `the batch ${batchId} took too long to write, and was not accepted; try again`,
   });
 }

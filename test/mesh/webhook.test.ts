@@ -6,6 +6,8 @@ import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { Webhook as Signer } from 'standardwebhooks';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { jobs } from '#contracts';
@@ -53,8 +55,8 @@ interface Message {
   readonly data: { readonly job_id: string; readonly images?: readonly { readonly sha256: string }[] };
 }
 
-/** Over TLS; takes only what is signed with our secret, and answers with `statusOf` it. */
-async function receiver(statusOf: (message: Message) => number | undefined) {
+/** Over TLS; takes only what is signed with our secret. */
+async function receiver(answer: (response: http.ServerResponse) => void) {
   const messages: Message[] = [];
   const [cert, key] = await Promise.all(['router.pem', 'router.key'].map((name) => readFile(ca.file(name))));
   const server = https.createServer({ cert, key }, async (incoming: http.IncomingMessage, response) => {
@@ -63,8 +65,7 @@ async function receiver(statusOf: (message: Message) => number | undefined) {
     const headers = incoming.headers as Record<string, string>;
     const message = { id: headers['webhook-id'] ?? '', ...(new Signer(secret).verify(body, headers) as Omit<Message, 'id'>) };
     messages.push(message);
-    const status = statusOf(message);
-    if (status !== undefined) response.writeHead(status).end();
+    answer(response);
   });
   servers.push(server);
   server.listen(0, '127.0.0.1');
@@ -75,8 +76,8 @@ async function receiver(statusOf: (message: Message) => number | undefined) {
 const webhookOf = async (jobId: string) => (await mesh.client.jobs.get(jobId)).webhook;
 
 test('a job tells its receiver how it ended, though another hangs', async () => {
-  const hanging = await receiver(() => undefined);
-  const good = await receiver(() => 204);
+  const hanging = await receiver(() => {});
+  const good = await receiver((response) => response.writeHead(204).end());
   const { jobs: client } = mesh.client;
   for (let n = 0; n < 8; n++) await client.submit(request, { jobId: `hangs-${n}`, webhookUrl: hanging.url });
   await expect.poll(() => hanging.messages.length, { timeout: 20_000 }).toBeGreaterThan(0);
@@ -88,9 +89,29 @@ test('a job tells its receiver how it ended, though another hangs', async () => 
   await expect.poll(() => webhookOf('told')).toMatchObject({ state: WebhookState.DELIVERED, attempts: 1, lastError: '' });
 });
 
+test('one that redirects is not followed, one that answers 1 GB is cut off', async () => {
+  const elsewhere = await receiver((response) => response.end());
+  const redirecting = await receiver((response) => response.writeHead(307, { location: elsewhere.url }).end());
+  let sentBytes = 0;
+  const flooding = await receiver((response) => {
+    const chunks = function* () {
+      for (; sentBytes < 2 ** 30; sentBytes += 65_536) yield Buffer.alloc(65_536);
+    };
+    pipeline(Readable.from(chunks()), response).catch(() => {}); // cut off
+  });
+  const { jobs: client } = mesh.client;
+  await client.submit(request, { jobId: 'redirected', webhookUrl: redirecting.url });
+  await client.submit(request, { jobId: 'flooded', webhookUrl: flooding.url });
+  const lastError = 'answered 307; redirects are not followed';
+  await expect.poll(() => webhookOf('redirected'), { timeout: 20_000 }).toMatchObject({ state: WebhookState.PENDING, lastError });
+  await expect.poll(() => webhookOf('flooded'), { timeout: 20_000 }).toMatchObject({ state: WebhookState.DELIVERED, attempts: 1 });
+  expect(sentBytes).toBeLessThan(64 * 2 ** 20); // what the buffers of both sides took
+  expect(elsewhere.messages).toEqual([]);
+});
+
 test('what killed replicas had to tell is told after a restart, under the same id', async () => {
   let taking = false;
-  const { url, messages } = await receiver(() => (taking ? 200 : 503));
+  const { url, messages } = await receiver((response) => response.writeHead(taking ? 200 : 503).end());
   await mesh.client.jobs.submit(request, { jobId: 'retold', webhookUrl: url });
   await expect.poll(() => messages.length, { timeout: 20_000 }).toBeGreaterThan(0);
   await expect.poll(() => webhookOf('retold')).toMatchObject({ state: WebhookState.PENDING, lastError: 'answered 503' });
@@ -108,7 +129,7 @@ test('what killed replicas had to tell is told after a restart, under the same i
 });
 
 test('a cancelled job is told as such; a receiver that may not be asked is refused at once', async () => {
-  const { url, messages } = await receiver(() => 200);
+  const { url, messages } = await receiver((response) => response.end());
   const { jobs: client } = mesh.client;
   await client.submit({ ...request, steps: 50 }, { jobId: 'stopped', webhookUrl: url });
   await client.cancel('stopped');

@@ -34,11 +34,18 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.ROUTE_UNSERVED]: CALLERS_OWN, // an operator's; no request for a picture ends with these three
   [Reason.CHANGED_MEANWHILE]: CALLERS_OWN,
   [Reason.STORE_UNAVAILABLE]: CALLERS_OWN,
-  [Reason.STORE_FULL]: CALLERS_OWN, // of the jobs service; no node says these four
+  [Reason.STORE_FULL]: CALLERS_OWN, // of the jobs service; no node says these eleven
   [Reason.RESULT_MISSING]: CALLERS_OWN,
   [Reason.RESULT_DAMAGED]: CALLERS_OWN,
   [Reason.NO_JOBS_SERVICE]: CALLERS_OWN, // a router's, for jobs
   [Reason.WEBHOOK_REFUSED]: CALLERS_OWN,
+  [Reason.UNKNOWN_JOB]: CALLERS_OWN,
+  [Reason.JOB_DIFFERS]: CALLERS_OWN,
+  [Reason.JOB_ENDED]: CALLERS_OWN,
+  [Reason.JOB_ACTIVE]: CALLERS_OWN,
+  [Reason.NO_RESULT]: CALLERS_OWN,
+  [Reason.TOO_MANY_JOBS]: CALLERS_OWN,
+  [Reason.TOO_MANY_BYTES]: CALLERS_OWN,
   [Reason.PROMPT_TOO_LONG]: CALLERS_OWN, // the limit is the model's
   [Reason.LORA_UNUSABLE]: CALLERS_OWN, // the same file on every node
   [Reason.MESSAGE_TOO_LARGE]: CALLERS_OWN, // as large elsewhere

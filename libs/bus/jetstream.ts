@@ -19,6 +19,16 @@ export function storeUnavailable(cause: string, reason?: unknown): StatusError {
   return new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: cause, cause: reason });
 }
 
+/** Not CONNECTION_LOST: whoever is told so by a service would take the service for lost. */
+export function storeAway(reason?: unknown): StatusError {
+  return new StatusError({
+    code: Code.UNAVAILABLE,
+    reason: Reason.STORE_UNAVAILABLE,
+    message: 'NATS is away; try again when it is back',
+    cause: reason,
+  });
+}
+
 export function changedMeanwhile(expected: number, reason: unknown): StatusError {
   return new StatusError({
     code: Code.ABORTED,

@@ -114,7 +114,7 @@ it('after NATS was killed and came back, it tells only what changed meanwhile, r
   const revisions = await Promise.all(['k1', 'k2', 'k3'].map((key) => a.records.create(key, text(key))));
   await expect.poll(() => b.known.size, soon).toBe(3);
   await nats.kill();
-  await expect(a.records.create('k4', text('k4'))).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.CONNECTION_LOST });
+  await expect(a.records.create('k4', text('k4'))).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.STORE_UNAVAILABLE });
   await expect(a.records.read('k1')).rejects.toMatchObject({ code: Code.UNAVAILABLE });
   await expect.poll(() => b.told.at(-1), soon).toBe('waiting');
   b.told.length = 0;

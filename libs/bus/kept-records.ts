@@ -32,10 +32,9 @@ import {
 } from 'nats';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import type { Bus } from './bus.js';
-import { ApiError, causeOf, changedMeanwhile, isApiError, storeUnavailable } from './jetstream.js';
+import { ApiError, causeOf, changedMeanwhile, isApiError, storeAway, storeUnavailable } from './jetstream.js';
 import { type BucketSettings, type Connection, prepareBucket, streamOf, subjectOf } from './kept-bucket.js';
 import type { KeptState } from './kept-value.js';
-import { busAway } from './status-from-nats.js';
 
 export interface KeptRecordsOptions {
   readonly bus: Bus;
@@ -182,11 +181,11 @@ export class KeptRecords {
   #requireStore(): Store {
     const store = this.#store;
     if (store && !store.connection.isClosed()) return store;
-    throw this.#state.kind === 'unavailable' ? storeUnavailable(this.#state.cause) : busAway();
+    throw this.#state.kind === 'unavailable' ? storeUnavailable(this.#state.cause) : storeAway();
   }
 
   #faultOf(reason: unknown, store: Store): StatusError {
-    if (store.connection.isClosed()) return busAway(reason);
+    if (store.connection.isClosed()) return storeAway(reason);
     if (!(reason instanceof NatsError)) return storeUnavailable(causeOf(reason), reason);
     if (isApiError(reason, ApiError.MESSAGE_TOO_LARGE) || reason.code === 'MAX_PAYLOAD_EXCEEDED') return tooLarge(reason);
     if (reason.api_error && reason.api_error.code !== 503) return storeUnavailable(causeOf(reason), reason);

@@ -44,6 +44,11 @@ function parseAddress(text: string): string | undefined {
   return Number(ADDRESS.exec(text)?.[1]) <= 65_535 ? text : undefined;
 }
 
+/** Only this machine can reach it. By its text: a name other than localhost may be any machine's. */
+export function isLoopback(address: string): boolean {
+  return /^(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d+$/.test(address);
+}
+
 /** Reads settings, remembers them for --help, and collects faults instead of throwing at the first. */
 export class EnvReader {
   readonly settings: Setting[] = [];

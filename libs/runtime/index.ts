@@ -1,5 +1,5 @@
 export { systemClock, systemRandom } from './clock.js';
-export { ConfigError, describeSettings, type Env, EnvReader, parseDurationMs, type Setting } from './env.js';
+export { ConfigError, describeSettings, type Env, EnvReader, isLoopback, parseDurationMs, type Setting } from './env.js';
 export { FollowedFiles, type FollowedFilesOptions } from './followed-files.js';
 export { expectLargeBuffers } from './large-buffers.js';
 export { Lifecycle, type Part, type Phase, part } from './lifecycle.js';

@@ -57,6 +57,9 @@ export function workTflop(work: Omit<Work, 'model'>): number {
 const MAX_SIZE_COUNT = 64;
 /** The same over all devices of a mesh. */
 const MAX_DEVICE_SIZE_COUNT = 512;
+/** A node passed over as slow looks as fast as the rest, but for a tenth, after about this many rounds of requests over the fleet. */
+const FORGIVING_ROUNDS = 10;
+const FORGIVEN_RATIO = 1.1;
 /** The fleet's rate is worked out anew after an observation of every so many of its nodes. */
 const RENEWALS_PER_ROUND = 16;
 
@@ -72,6 +75,8 @@ interface NodeEstimate extends Estimate {
   /** Small sizes are dominated by fixed costs. From the longest unused on. */
   readonly sizes: Map<string, Estimate>;
   readonly pace: Pace;
+  /** The fleet's `observedCount` when it was observed last. */
+  observedAt: number;
   /** One picture of the smallest size it has drawn. */
   smallest: Work;
 }
@@ -85,6 +90,8 @@ interface Fleet {
   msPerTflop: number;
   /** Of the median node. */
   pace: number;
+  observedCount: number;
+  /** Since its figures were worked out. */
   observedSince: number;
   /** By device and size: what a node of that hardware takes for a TFLOP. */
   readonly typical: Map<string, number>;
@@ -115,12 +122,22 @@ export class CostModel {
     };
   }
 
-  /** The same for choosing a node: a slow one looks slower still. */
+  /**
+   * The same for choosing a node: a slow one looks slower still. What is only remembered of it fades while others
+   * are asked in its stead: a node that was slow for a moment would never be asked again.
+   */
   weigher(work: Work): (nodeId: string) => number {
     const predictMs = this.predictor(work);
-    const nodes = this.#fleets.get(work.model)?.nodes;
+    const fleet = this.#fleets.get(work.model);
     const slowFrom = this.fleetPace(work.model) * this.#options.slowRatio;
-    return (nodeId) => predictMs(nodeId) * Math.max(1, (nodes?.get(nodeId)?.pace.now ?? 1) / slowFrom);
+    const forgivenMs = FORGIVEN_RATIO * this.predictAnyMs(work);
+    return (nodeId) => {
+      const node = fleet?.nodes.get(nodeId);
+      const ms = predictMs(nodeId) * Math.max(1, (node?.pace.now ?? 1) / slowFrom);
+      if (!fleet || !node || ms <= forgivenMs) return ms;
+      const passedOverRounds = (fleet.observedCount - node.observedAt) / fleet.nodes.size;
+      return forgivenMs + (ms - forgivenMs) * 0.5 ** Math.max(0, passedOverRounds / FORGIVING_ROUNDS - 1);
+    };
   }
 
   /** The typical node's time: for promises made before a node is chosen. */
@@ -148,6 +165,7 @@ export class CostModel {
     }
     if (workTflop({ ...work, imageCount: 1 }) < workTflop(node.smallest)) node.smallest = { ...work, imageCount: 1 };
     fleet.observedSince++;
+    node.observedAt = ++fleet.observedCount;
   }
 
   /** Whether predictions rest on anything seen. */
@@ -203,6 +221,7 @@ export class CostModel {
       typical: new Map(),
       msPerTflop: this.#priorMsPerTflop,
       pace: 1,
+      observedCount: 0,
       observedSince: 0,
     };
     this.#fleets.set(model, fleet);
@@ -235,7 +254,15 @@ export class CostModel {
 
 function newNode(fleet: Fleet, nodeId: string, rate: number, work: Work): NodeEstimate {
   const smallest = { ...work, imageCount: 1 };
-  const node: NodeEstimate = { msPerTflop: rate, usualMsPerTflop: rate, count: 1, sizes: new Map(), pace: new Pace(), smallest };
+  const node: NodeEstimate = {
+    msPerTflop: rate,
+    usualMsPerTflop: rate,
+    count: 1,
+    sizes: new Map(),
+    pace: new Pace(),
+    observedAt: 0,
+    smallest,
+  };
   fleet.nodes.set(nodeId, node);
   return node;
 }

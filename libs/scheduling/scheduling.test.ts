@@ -149,6 +149,20 @@ describe('slowness', () => {
     expect(weighedMs / predictedMs).toBeGreaterThan(1.7);
     expect(model.weigher(work)('a')).toBe(model.predictMs('a', work));
   });
+
+  test('a node that was slow when it was asked last is given another try in the end, after those that are fast', () => {
+    const model = newModel();
+    seen(model, 'late', 4000, 4000);
+    for (const node of ['a', 'b', 'c']) seen(model, node, ...well);
+    const weighed = () => model.weigher(work)('late') / model.weigher(work)('a');
+    expect(weighed()).toBeGreaterThan(3);
+    for (let i = 0; i < 50; i++) for (const node of ['a', 'b', 'c']) seen(model, node, 1000);
+    expect(weighed()).toBeGreaterThan(1);
+    expect(weighed()).toBeLessThan(1.5);
+    expect(model.predictMs('late', work)).toBeGreaterThan(3500);
+    seen(model, 'late', 4000);
+    expect(weighed()).toBeGreaterThan(3);
+  });
 });
 
 describe('place()', () => {

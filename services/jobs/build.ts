@@ -3,6 +3,7 @@
  * face the world, and everything starts in order and leaves in reverse.
  */
 import { readFile } from 'node:fs/promises';
+import { TokenSource } from '#access';
 import {
   callRoll,
   connectBus,
@@ -13,6 +14,7 @@ import {
   ReplicaDirectory,
   registerService,
 } from '#bus';
+import { jobs } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
 import { ConfigError, Lifecycle, part } from '#runtime';
@@ -135,9 +137,17 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     return service.isFollowing() ? { ready: true } : { ready: false, reason: 'the records are not followed: NATS is away or refuses' };
   };
   addHealth(server, { clock, isReady: () => readiness().ready });
-  addReflection(server, []);
+  addReflection(server, ['diffusionmesh.v1.JobsService']);
+  server.add(jobs.JobsServiceService, service.handlers, { endless: ['watch'] });
 
   const http = new AdminHttp({ listen: config.httpListen, metrics, readiness });
+  const { tokenFile } = config.admission;
+  const tokens =
+    tokenFile === undefined ? undefined : new TokenSource({ path: tokenFile, clock, emit, onTokens: (list) => service.door.replace(list) });
+  const knowTokens = async () => {
+    if (tokens) await tokens.start();
+    else emit({ type: 'accessOpen', listen: config.listen, callerCa });
+  };
   let grpcAddress = '';
   const host = config.listen.slice(0, config.listen.lastIndexOf(':'));
   const listen = async () => {
@@ -188,6 +198,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
       part('certificates', { close: async () => certificates.close() }),
       http,
       lag,
+      part('access', { start: knowTokens, close: async () => tokens?.close() }),
       part('blobs', { start: () => blobs.start() }),
       part('webhooks', { start: async () => service.webhooks.source?.start(), close: async () => service.webhooks.source?.close() }),
       part('jobs', { start: follow, drain: async () => void (await drained), close: leave }),

@@ -1,7 +1,8 @@
 import { readBusConfig } from '#bus';
-import { type EnvReader, parseDurationMs } from '#runtime';
+import { type EnvReader, isLoopback, parseDurationMs } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 import { readTlsPaths } from '#tls';
+import { readAdmissionConfig } from './admission-config.js';
 import { readBlobConfig } from './blobs/config.js';
 import { readWebhookConfig } from './webhook/config.js';
 
@@ -50,10 +51,12 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
       retryCount: read.integer('DMESH_JOBS_RETRIES', 3, { min: 0, max: 100 }, 'Times a job is tried again after a failure of the mesh.'),
       retryDelayMs: read.durationMs('DMESH_JOBS_RETRY_DELAY', 10_000, 'Before the first of these; doubled for each further one.'),
     },
-    expireAfterMs: read.durationMs(
-      'DMESH_JOBS_EXPIRE_AFTER',
-      DAY_MS,
-      'A job not drawn so long after it was submitted ends as EXPIRED, unless it says otherwise.',
+    admission: readAdmissionConfig(read),
+    open: read.choice(
+      'DMESH_JOBS_OPEN',
+      'no',
+      ['yes', 'no'],
+      'yes: listens beyond this machine also without a token file or CA of callers.',
     ),
     retention: {
       defaultMs: read.durationMs('DMESH_JOBS_RETENTION', 7 * DAY_MS, 'A job is forgotten, with its pictures, so long after its end.'),
@@ -77,6 +80,13 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   }
   if (config.routerToken !== undefined && config.routerTokenFile !== undefined) {
     read.fault('DMESH_JOBS_ROUTER_TOKEN_FILE: expected without DMESH_JOBS_ROUTER_TOKEN, got both');
+  }
+  const isOpen = config.admission.tokenFile === undefined && callerCa === undefined;
+  if (isOpen && config.open === 'no' && !isLoopback(config.listen)) {
+    read.fault(
+      `DMESH_JOBS_LISTEN: expected an address of this machine alone (127.0.0.1) while neither DMESH_JOBS_TOKEN_FILE nor ` +
+        `DMESH_JOBS_CALLER_CA is set, got ${JSON.stringify(config.listen)}; DMESH_JOBS_OPEN=yes lets everybody in`,
+    );
   }
   return read.done(config);
 }

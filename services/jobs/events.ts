@@ -53,4 +53,6 @@ export type JobsEvent =
   | { readonly type: 'recordUnreadable'; readonly key: string; readonly error: unknown }
   /** One look through the store is over. */
   | ({ readonly type: 'storeSwept' } & SweepFigures)
+  /** There is no token file: everybody may submit, or with a CA of callers everybody with a certificate of it. */
+  | { readonly type: 'accessOpen'; readonly listen: string; readonly callerCa: string | undefined }
   | { readonly type: 'sweepFailed'; readonly error: unknown };

@@ -1,4 +1,5 @@
 /** Events of the jobs service as log lines and series. New figure: new event, new case here. */
+import type { AccessEvent } from '#access';
 import type { BusEvent, ReplicaEvent } from '#bus';
 import { type Emit, Reason } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
@@ -36,7 +37,7 @@ export function observe({
   logger: Logger;
   metrics: Metrics;
   sources: Sources;
-}): Emit<JobsEvent | ReplicaEvent | BusEvent> {
+}): Emit<JobsEvent | AccessEvent | ReplicaEvent | BusEvent> {
   const ended = metrics.counter({
     name: 'dmesh_jobs_ended_total',
     help: 'Jobs of this replica that have ended, by state.',
@@ -79,6 +80,11 @@ export function observe({
   const sweepFailures = metrics.counter({
     name: 'dmesh_jobs_sweep_failures_total',
     help: 'Looks through the store that did not come to an end.',
+  });
+  const tokenLoads = metrics.counter({
+    name: 'dmesh_jobs_token_loads_total',
+    help: 'Times the token file was read, by whether it could be used.',
+    labels: ['result'],
   });
   const busChanges = metrics.counter({ name: 'dmesh_bus_events_total', help: 'What happened to the NATS connection.', labels: ['event'] });
   metrics.gauge({
@@ -160,6 +166,17 @@ export function observe({
       case 'sweepFailed':
         sweepFailures.with().add();
         return logger.warn({ error: event.error }, 'store not swept to its end');
+      case 'accessOpen': {
+        const who =
+          event.callerCa === undefined ? 'everybody who reaches this replica' : 'everybody with a certificate of the CA of callers';
+        return logger.warn({ grpc: event.listen }, `OPEN: there is no token file, ${who} may submit jobs and fetch their pictures`);
+      }
+      case 'tokensLoaded':
+        tokenLoads.with({ result: 'loaded' }).add();
+        return logger.info({ path: event.path, tokens: event.tokenCount }, 'tokens loaded');
+      case 'tokensRejected':
+        tokenLoads.with({ result: 'rejected' }).add();
+        return logger.error({ path: event.path, faults: event.faults }, 'token file refused, the last good one holds');
       case 'replicaJoined':
       case 'replicaRestarted':
         return logger.info({ kind: event.service, replica: event.replica.id, address: event.replica.address }, 'replica there');

@@ -19,10 +19,10 @@ import type { Blobs } from './blobs/blobs.js';
 import type { JobsConfig } from './config.js';
 import type { JobsEvent } from './events.js';
 import { type JobChange, JobIndex } from './index/job-index.js';
+import { createJobsService } from './rpc/handlers.js';
 import { Attempt, type Step } from './run/attempt.js';
 import { Keeper } from './run/keeper.js';
 import { JobNews } from './run/news.js';
-import { ownerOf } from './run/ownership.js';
 import type { Routers } from './run/routers.js';
 import { Runner } from './run/runner.js';
 import { type LivingReplica, Share, workerName } from './run/share.js';
@@ -31,8 +31,10 @@ import { JobRecords } from './store/job-records.js';
 import type { WebhookEvent } from './webhook/events.js';
 import { createWebhooks, type Webhooks } from './webhook/webhooks.js';
 
+type JobsService = ReturnType<typeof createJobsService>;
+
 export interface JobsOptions {
-  readonly config: Pick<JobsConfig, 'replicaId' | 'records' | 'retry' | 'retention' | 'blobs' | 'webhook'>;
+  readonly config: Pick<JobsConfig, 'admission' | 'replicaId' | 'records' | 'retry' | 'retention' | 'blobs' | 'webhook'>;
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly random: Random;
@@ -41,7 +43,7 @@ export interface JobsOptions {
   readonly bus: Bus;
   readonly incarnation: string;
   readonly blobs: Blobs;
-  readonly routers: Pick<Routers, 'draw'>;
+  readonly routers: Pick<Routers, 'draw' | 'models'>;
   /** Those that live; undefined: not known yet. */
   readonly replicas: () => readonly LivingReplica[] | undefined;
   /** Requests the mesh can draw at once. */
@@ -50,7 +52,7 @@ export interface JobsOptions {
   readonly reached: (step: Step, jobId: string) => Promise<void>;
 }
 
-export interface Jobs {
+export interface Jobs extends JobsService {
   readonly records: JobRecords;
   readonly index: JobIndex;
   readonly share: Share;
@@ -122,11 +124,16 @@ export function createJobs(options: JobsOptions): Jobs {
     blobs,
     everyMs: config.blobs.sweepEveryMs,
     maySweep: () => isFollowing() && replicas() !== undefined,
-    isMine: (jobId) =>
-      ownerOf(
-        jobId,
-        (replicas() ?? []).map(({ id }) => id),
-      ) === replicaId,
+  });
+  const { handlers, door } = createJobsService({
+    ...options,
+    index,
+    records,
+    config: config.admission,
+    steps: news,
+    webhookFor: (tenant, url) => webhooks.book.webhookFor(tenant, url),
+    askModels: () => routers.models(),
+    maxRecordBytes: config.records.maxBytes,
   });
   const follow = (what: JobChange) => {
     const { entry } = what;
@@ -140,6 +147,8 @@ export function createJobs(options: JobsOptions): Jobs {
     if (told) emit({ type: 'jobChanged', ...changeOf(what, wallNow()) });
   };
   return {
+    handlers: stoppable(handlers, reached),
+    door,
     records,
     index,
     share,
@@ -164,6 +173,18 @@ export function createJobs(options: JobsOptions): Jobs {
       await runner.close();
       news.stop();
       records.stop();
+    },
+  };
+}
+
+/** A test of crashes may have a job accepted and its caller without an answer. */
+function stoppable(handlers: JobsService['handlers'], reached: JobsOptions['reached']): JobsService['handlers'] {
+  return {
+    ...handlers,
+    submit: async (call) => {
+      const answer = await handlers.submit(call);
+      await reached('created', String(call.notes.job_id));
+      return answer;
     },
   };
 }

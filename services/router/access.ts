@@ -1,6 +1,5 @@
 /**
- * The door. With a token file, who calls must show a token of it; without one everybody is the tenant
- * `anonymous`. No token and a wrong one are told apart for nobody, and cost no more than a SHA-256.
+ * Who may use this router, and for what (libs/access has the door itself).
  *
  * Limits are by tenant and over the mesh: what other routers gave a tenant is charged to its account here
  * (nodes tell), so routers that share a tenant's calls let in together what one would, but for the moment
@@ -9,21 +8,15 @@
  * The jobs service asks for pictures with a token of its own and in the name of those who submitted them: they pay
  * the GPU time. As requests they were counted when they were submitted.
  */
-import { Accounts, AddressLimit, ANONYMOUS_TENANT, type Charge, isTenant, type Token, TokenVerifier } from '#access';
-import { badRequest, type Clock, Code, type Emit, StatusError } from '#core';
+import { ANONYMOUS_TENANT, Door, type DoorOptions, forbidden, isTenant, type Token } from '#access';
+import { badRequest, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
 import type { Served } from './dispatch/node-link.js';
 import type { RouterEvent } from './events.js';
-import { forbidden, rateLimited, unauthenticated } from './turned-away.js';
 import { Visit } from './visit.js';
 
-export interface AccessOptions {
-  readonly clock: Clock;
+export interface AccessOptions extends DoorOptions {
   readonly emit: Emit<RouterEvent>;
-  /** False: everybody may enter. */
-  readonly needsToken: boolean;
-  /** Requests a second from each address of an open mesh; 0: no limit. */
-  readonly anonymousRatePerSec: number;
 }
 
 type LeverPulled = Extract<RouterEvent, { type: 'leverPulled' }>;
@@ -36,32 +29,23 @@ export type Levers<Handlers> = {
     : never;
 };
 
-/** Several requests at once from one page are no abuse: this many seconds' worth. */
-const ANONYMOUS_BURST_SEC = 2;
-const BUSY_RETRY_MS = 1000;
-const BEARER = /^bearer +/i;
-
 export class Access {
   readonly #options: AccessOptions;
-  readonly #verifier = new TokenVerifier();
-  readonly #accounts = new Accounts();
-  readonly #addresses: AddressLimit | undefined;
+  readonly #door: Door;
 
   constructor(options: AccessOptions) {
     this.#options = options;
-    const { anonymousRatePerSec: perSec } = options;
-    this.#addresses = perSec > 0 ? new AddressLimit({ perSec, capacity: Math.max(1, ANONYMOUS_BURST_SEC * perSec) }) : undefined;
+    this.#door = new Door(options);
   }
 
   /** What a new token file says. */
   replace(tokens: readonly Token[]): void {
-    this.#verifier.replace(tokens);
-    this.#accounts.replace(tokens, this.#options.clock.now());
+    this.#door.replace(tokens);
   }
 
   /** Another router gave this tenant GPU time. */
   served({ tenant, costMs, actedFor }: Served): void {
-    this.#accounts.servedElsewhere(tenant, { requestCount: actedFor ? 0 : 1, costMs }, this.#options.clock.now());
+    this.#door.accounts.servedElsewhere(tenant, { requestCount: actedFor ? 0 : 1, costMs }, this.#options.clock.now());
   }
 
   /** Lets a request for pictures in, counts it, and tells what became of it. Throws UNAUTHENTICATED or RATE_LIMITED. */
@@ -72,9 +56,9 @@ export class Access {
     const tenant = named ?? token?.tenant ?? ANONYMOUS_TENANT;
     const actedFor = named !== undefined;
     call.notes.tenant = tenant;
-    const visit = new Visit({ call, clock, emit, accounts: this.#accounts, tenant, actedFor, token });
+    const visit = new Visit({ call, clock, emit, accounts: this.#door.accounts, tenant, actedFor, token });
     try {
-      if (!actedFor) this.#countRequest(tenant, call.peer);
+      if (!actedFor) this.#door.countRequest(tenant, call);
       const result = await work(visit);
       visit.end();
       return result;
@@ -127,40 +111,10 @@ export class Access {
 
   /** Who calls, told in the line of the call as well. Undefined in an open mesh. */
   async #known(call: Call<unknown>): Promise<Token | undefined> {
-    const token = await this.#identify(call);
+    const token = await this.#door.identify(call);
     call.notes.tenant = token?.tenant ?? ANONYMOUS_TENANT;
     if (token) call.notes.token_id = token.id;
     return token;
-  }
-
-  /** Undefined in an open mesh. */
-  async #identify(call: Call<unknown>): Promise<Token | undefined> {
-    if (!this.#options.needsToken) return undefined;
-    const shown = call.metadata.authorization;
-    if (shown === undefined || !BEARER.test(shown)) throw unauthenticated();
-    const verdict = await this.#verifier.verify(shown.replace(BEARER, ''));
-    switch (verdict.kind) {
-      case 'known':
-        return verdict.token;
-      case 'unknown':
-        throw unauthenticated();
-      case 'busy':
-        throw rateLimited('the mesh', { retryAfterMs: BUSY_RETRY_MS, limit: 'few tokens not seen before are checked at a time' });
-      default:
-        return verdict satisfies never;
-    }
-  }
-
-  #countRequest(tenant: string, peer: string): void {
-    const nowMs = this.#options.clock.now();
-    const charge = this.#options.needsToken ? this.#accounts.request(tenant, nowMs) : this.#countAddress(peer, nowMs);
-    if (charge.kind === 'limited') throw rateLimited(this.#options.needsToken ? `tenant ${tenant}` : 'your address', charge);
-  }
-
-  #countAddress(peer: string, nowMs: number): Charge {
-    const retryAfterMs = this.#addresses?.take(peer, nowMs) ?? 0;
-    if (retryAfterMs === 0) return { kind: 'charged' };
-    return { kind: 'limited', retryAfterMs, limit: `${this.#options.anonymousRatePerSec} requests a second without a token` };
   }
 }
 

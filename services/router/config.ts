@@ -1,5 +1,5 @@
 import { isNodeId, readBusConfig } from '#bus';
-import type { EnvReader } from '#runtime';
+import { type EnvReader, isLoopback } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 import { readTlsPaths } from '#tls';
 
@@ -187,9 +187,4 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     );
   }
   return read.done(config);
-}
-
-/** By its text: a name other than localhost may be any machine's. */
-function isLoopback(address: string): boolean {
-  return /^(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d+$/.test(address);
 }

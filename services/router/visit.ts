@@ -6,14 +6,13 @@
  * that was joined or found in the cache, or never began, costs nothing. An execution may outlive the call
  * that began it (others have joined it); the record waits for it, so that every GPU second is in one.
  */
-import type { Accounts, Token } from '#access';
+import { type Accounts, defaultPriority, permit, rateLimited, type Token } from '#access';
 import { outcomeOf } from '#breaker';
 import { type Clock, Code, type Emit, StatusError } from '#core';
 import type { Call } from '#grpc';
-import { PRIORITIES, type Priority } from '#scheduling';
+import type { Priority } from '#scheduling';
 import type { RouterEvent } from './events.js';
 import type { Run } from './execute.js';
-import { forbidden, rateLimited } from './turned-away.js';
 
 export interface VisitOptions {
   readonly call: Call<unknown>;
@@ -53,20 +52,12 @@ export class Visit {
 
   /** The class of a request that names none: the usual one, or less where the token allows no more. */
   get defaultPriority(): Priority {
-    const { token } = this.#options;
-    return token && isAbove('normal', token.maxPriority) ? token.maxPriority : 'normal';
+    return defaultPriority(this.#options.token, 'normal');
   }
 
   /** Throws FORBIDDEN. `model` is the name the caller uses. */
   permit(model: string, priority: Priority): void {
-    const { token } = this.#options;
-    if (!token) return;
-    if (isAbove(priority, token.maxPriority)) {
-      throw forbidden(`expected a priority of at most ${token.maxPriority} with this token, got ${priority}`);
-    }
-    if (token.models && !token.models.includes(model)) {
-      throw forbidden(`expected one of the models ${token.models.join(', ') || '(none)'} with this token, got ${JSON.stringify(model)}`);
-    }
+    permit(this.#options.token, { model, priority });
   }
 
   /** Takes the predicted GPU time from the tenant's account. Throws RATE_LIMITED. */
@@ -130,8 +121,4 @@ export class Visit {
       durationMs,
     });
   }
-}
-
-function isAbove(priority: Priority, limit: Priority): boolean {
-  return PRIORITIES.indexOf(priority) < PRIORITIES.indexOf(limit);
 }

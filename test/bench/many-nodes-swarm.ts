@@ -152,6 +152,7 @@ function ping(routerId: string): Promise<number> {
   return new Promise((resolve) => {
     const session = lines.get(routerId);
     if (!session) throw new Error(`expected a line to ${routerId}`);
+    if (session.destroyed) return resolve(Number.NaN);
     session.ping((error, tookMs) => resolve(error ? Number.NaN : tookMs));
   });
 }

@@ -16,6 +16,7 @@ import { systemClock, systemRandom } from '#runtime';
 import { readFigures } from '../support/metrics.js';
 import type { SwarmCounts } from './many-nodes-swarm.js';
 import { ASKABLE, askInside } from './support/ask-inside.js';
+import { cpuMs } from './support/cpu.js';
 import type { Inside } from './support/inside.js';
 import { finish, printTable, quantile, rounded } from './support/report.js';
 
@@ -69,10 +70,12 @@ try {
   await systemClock.sleep(WARM_UP_MS);
   const before = await Promise.all(swarms.map(countsOf));
   await Promise.all(mesh.routers.map(askInside));
-  const cpuBefore = await cpuSeconds();
-  await systemClock.sleep(MEASURED_MS);
+  const cpuBeforeMs = mesh.routers.map(({ pid }) => cpuMs([pid]));
+  await systemClock.sleep(MEASURED_MS / 2);
+  await Promise.all(mesh.routers.map(({ http }) => readFigures(http).catch(() => {}))); // a look of Prometheus is among the turns
+  await systemClock.sleep(MEASURED_MS / 2);
   const after = await Promise.all(swarms.map(countsOf));
-  const cpuUsed = (await cpuSeconds()).map((seconds, i) => seconds - (cpuBefore[i] ?? 0)); // a look at /metrics is among the turns
+  const cpuUsedMs = mesh.routers.map(({ pid }, i) => cpuMs([pid]) - (cpuBeforeMs[i] ?? 0));
   const insides = await Promise.all(mesh.routers.map(askInside));
   load.abort();
   await arrivals;
@@ -113,7 +116,7 @@ try {
     turnCpuMaxMs: longest(({ turnCpuMaxMs }) => turnCpuMaxMs),
     turnWallMaxMs: longest(({ turnWallMaxMs }) => turnWallMaxMs),
     starvedRatio: longest(({ starvedRatio }) => starvedRatio),
-    cpuPerRouterRatio: rounded((1000 * Math.max(...cpuUsed)) / MEASURED_MS),
+    cpuPerRouterRatio: rounded(Math.max(...cpuUsedMs) / MEASURED_MS),
     meanS: rounded(tookMs.reduce((total, each) => total + each, 0) / tookMs.length / 1000),
     failures: failures.length,
   };
@@ -143,7 +146,7 @@ try {
   if (failures[0]) console.log(`  first failure: ${failures[0]}`);
   finish(figures);
 } finally {
-  for (const swarm of swarms) swarm.disconnect();
+  for (const swarm of swarms) if (swarm.connected) swarm.disconnect();
   await mesh.stop();
 }
 
@@ -152,8 +155,4 @@ async function countsOf(swarm: ChildProcess): Promise<SwarmCounts> {
   swarm.send('counts');
   const [counts] = await answer;
   return counts as SwarmCounts;
-}
-
-function cpuSeconds(): Promise<number[]> {
-  return Promise.all(mesh.routers.map(async ({ http }) => (await readFigures(http)).sum('process_cpu_seconds_total')));
 }

@@ -91,7 +91,7 @@ test('a load that fails sends the request elsewhere and takes the model out; the
   await expect(draw(node, 'b')).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.MODEL_UNUSABLE });
   expect(await loadedOf(node)).toEqual(['a@1']); // it had to leave first
   await expect(draw(node, 'b')).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.MODEL_UNUSABLE });
-  expect(node.lines('model unusable: not offered')).toHaveLength(1);
+  await expect.poll(() => node.lines('model unusable: not offered')).toHaveLength(1);
   expect(await draw(node, 'a')).toBe('a@1');
   expect(node.enginePids()).toHaveLength(1);
 });

@@ -14,6 +14,7 @@ import { LocalMesh } from '#local-mesh';
 import { EnvReader, type Setting } from '#runtime';
 import { parseConfig as engineConfig } from '../../services/engine-onnx/config.js';
 import { parseConfig as nodeConfig } from '../../services/inference-node/config.js';
+import { parseConfig as jobsConfig } from '../../services/jobs/config.js';
 import { parseConfig as routerConfig } from '../../services/router/config.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
@@ -21,7 +22,7 @@ const read = (file: string) => readFile(path.join(root, file), 'utf8');
 
 let mesh: LocalMesh;
 beforeAll(async () => {
-  mesh = await LocalMesh.start({ nodes: 1 });
+  mesh = await LocalMesh.start({ nodes: 1, jobsCount: 1 });
 });
 afterAll(() => mesh?.stop());
 
@@ -42,6 +43,7 @@ const defaults = { hostName: 'HOST', tempDir: '/tmp', modelDir: 'libs/embedded-m
 test.each([
   ['router', settingsOf((reader) => routerConfig(reader, defaults))],
   ['inference-node', settingsOf((reader) => nodeConfig(reader, defaults))],
+  ['jobs', settingsOf((reader) => jobsConfig(reader, defaults))],
   ['engine-onnx', settingsOf((reader) => engineConfig(reader))],
 ])('every setting of %s is described with its default', async (_, settings) => {
   const page = await read('docs/operations.md');
@@ -58,7 +60,7 @@ test('every setting of engine-diffusers is described', async () => {
 test('every metric is described', async () => {
   const page = await read('docs/operations.md');
   const missing: string[] = [];
-  for (const child of [...mesh.routers, ...mesh.nodes]) {
+  for (const child of [...mesh.routers, ...mesh.nodes, ...mesh.jobs]) {
     const exposition = await (await fetch(`http://${child.http}/metrics`)).text();
     for (const [, name = '', help = ''] of exposition.matchAll(/^# HELP (dmesh_\S+) (.+)$/gm)) {
       if (!page.includes(`| \`${name}\` |`)) missing.push(`| \`${name}\` | ${help} |`);

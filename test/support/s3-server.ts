@@ -16,9 +16,9 @@ import { packageRoot } from '#runtime';
 export const S3_CREDENTIALS = { AWS_ACCESS_KEY_ID: 'test-key', AWS_SECRET_ACCESS_KEY: 'test-secret' } as const;
 export const S3_BUCKET = 'pictures';
 
-const SOURCE = 'github.com/versity/versitygw/cmd/versitygw@latest';
+const SOURCE = 'github.com/versity/versitygw/cmd/versitygw@v1.8.0';
 const binDir = path.join(packageRoot, '.cache/bin');
-/** In quick succession: a minute's build fails on no slow machine. */
+/** It is a minute's work; of a slow machine's, several. */
 const BUILD_TIMEOUT_MS = 600_000;
 
 /** Path of the program, or why there is none. */

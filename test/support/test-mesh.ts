@@ -33,7 +33,7 @@ export class TestMesh {
   static async start({ kind = 'scriptable', ...options }: TestMeshOptions): Promise<TestMesh> {
     const scripted = { DMESH_NODE_MODEL_DIR: NO_MODEL_DIR, DMESH_NODE_ENGINE: `node ${path.relative(process.cwd(), SCRIPTABLE)}` };
     const node = { ...(kind === 'scriptable' ? scripted : {}), ...options.env?.node };
-    const local = await LocalMesh.start({ graceMs: 10_000, ...options, env: { router: options.env?.router ?? {}, node } });
+    const local = await LocalMesh.start({ graceMs: 10_000, ...options, env: { ...options.env, node } });
     const mesh = new TestMesh(local, options);
     if (options.nodes > 0) for (const router of local.routers) await local.waitForNodes(options.nodes, { router });
     return mesh;

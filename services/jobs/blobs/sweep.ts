@@ -22,19 +22,21 @@ export interface SweepOptions {
 
 export interface SweepFigures {
   /** What is left of this replica's share. */
-  liveCount: number;
-  liveBytes: number;
-  archivedCount: number;
-  archivedBytes: number;
+  readonly liveCount: number;
+  readonly liveBytes: number;
+  readonly archivedCount: number;
+  readonly archivedBytes: number;
   /** Done by this sweep. */
-  orphanCount: number;
-  movedCount: number;
-  temporaryCount: number;
+  readonly orphanCount: number;
+  readonly movedCount: number;
+  readonly temporaryCount: number;
   /** Found damaged when they were to be moved; they stay where they are. */
-  damagedCount: number;
+  readonly damagedCount: number;
   /** Could not be removed or moved; the next sweep tries again. */
-  failedCount: number;
+  readonly failedCount: number;
 }
+
+type Tally = { -readonly [Figure in keyof SweepFigures]: SweepFigures[Figure] };
 
 export interface Places {
   readonly live: BlobStore;
@@ -54,7 +56,7 @@ const TEMPORARY_AFTER_MS = 3_600_000;
 /** Rejects when the store cannot be listed, when `isNamed` does, and with the signal's reason. */
 export async function sweep(places: Places, rules: SweepRules, options: SweepOptions): Promise<SweepFigures> {
   const { isMine, isNamed, signal } = options;
-  const figures = noFigures();
+  const tally = nothingYet();
   for (const where of ['live', 'archive'] as const) {
     for await (const page of places[where].list()) {
       for (const blob of page) {
@@ -63,25 +65,25 @@ export async function sweep(places: Places, rules: SweepRules, options: SweepOpt
         const ageMs = rules.wallNow() - blob.storedAtMs;
         const orphaned = ageMs >= rules.orphanAfterMs && !(await isNamed(blob));
         const old = where === 'live' && rules.archiveAfterMs > 0 && ageMs >= rules.archiveAfterMs;
-        const gone = orphaned ? await remove(places[where], blob, figures) : old && (await move(places, blob, figures));
+        const gone = orphaned ? await remove(places[where], blob, tally) : old && (await move(places, blob, tally));
         if (gone) continue;
         const [count, bytes] = where === 'live' ? (['liveCount', 'liveBytes'] as const) : (['archivedCount', 'archivedBytes'] as const);
-        figures[count]++;
-        figures[bytes] += blob.sizeBytes;
+        tally[count]++;
+        tally[bytes] += blob.sizeBytes;
       }
     }
-    figures.temporaryCount += await places[where].sweepTemporary(TEMPORARY_AFTER_MS);
+    tally.temporaryCount += await places[where].sweepTemporary(TEMPORARY_AFTER_MS);
   }
-  return figures;
+  return tally;
 }
 
-async function remove(store: BlobStore, { name }: ListedBlob, figures: SweepFigures): Promise<boolean> {
+async function remove(store: BlobStore, { name }: ListedBlob, tally: Tally): Promise<boolean> {
   try {
     await store.delete(name);
-    figures.orphanCount++;
+    tally.orphanCount++;
     return true;
   } catch {
-    figures.failedCount++; // the store has told why
+    tally.failedCount++; // the store has told why
     return false;
   }
 }
@@ -90,22 +92,22 @@ async function remove(store: BlobStore, { name }: ListedBlob, figures: SweepFigu
  * First there, then no longer here: a kill in between leaves both, which the next sweep ends, and who reads looks
  * here first and there second, so finds it at every moment.
  */
-async function move({ live, archive }: Places, { name }: ListedBlob, figures: SweepFigures): Promise<boolean> {
+async function move({ live, archive }: Places, { name }: ListedBlob, tally: Tally): Promise<boolean> {
   try {
     await archive.put(name, await live.read(name));
     await live.delete(name);
-    figures.movedCount++;
+    tally.movedCount++;
     return true;
   } catch (error) {
     const { reason } = StatusError.from(error);
     if (reason === Reason.RESULT_MISSING) return true; // deleted, or moved by somebody else
-    if (reason === Reason.RESULT_DAMAGED) figures.damagedCount++;
-    else figures.failedCount++;
+    if (reason === Reason.RESULT_DAMAGED) tally.damagedCount++;
+    else tally.failedCount++;
     return false;
   }
 }
 
-function noFigures(): SweepFigures {
+function nothingYet(): Tally {
   const left = { liveCount: 0, liveBytes: 0, archivedCount: 0, archivedBytes: 0 };
   return { ...left, orphanCount: 0, movedCount: 0, temporaryCount: 0, damagedCount: 0, failedCount: 0 };
 }

@@ -138,7 +138,7 @@ test('an id used again after a removal that was missed is another job', () => {
 
 test('a watcher hears of its job alone', () => {
   const heard: string[] = [];
-  const end = index.watch('acme', 'b', (what) => heard.push(line(what)));
+  const end = index.watch(jobKey('acme', 'b'), (what) => heard.push(line(what)));
   put(job('a'));
   putChanged(put(job('b')), begun);
   end();

@@ -197,8 +197,7 @@ export class JobIndex {
   }
 
   /** Of one job, whether or not it is known here yet. Returns what ends it. */
-  watch(tenant: string, jobId: string, listener: JobListener): () => void {
-    const key = jobKey(tenant, jobId);
+  watch(key: string, listener: JobListener): () => void {
     const watchers = this.#watchers.get(key) ?? new Set();
     this.#watchers.set(key, watchers.add(listener));
     return () => {

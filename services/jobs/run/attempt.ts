@@ -23,7 +23,7 @@ import type { Changed, JobRecords, StoredJob } from '../store/job-records.js';
 import type { DrawOptions } from './routers.js';
 
 /** Where a test of crashes can have the process stand still; see `AttemptOptions.reached`. */
-export type Step = 'handed' | 'drawing' | 'begun' | 'drawn' | 'blobStored' | 'recorded';
+export type Step = 'created' | 'handed' | 'drawing' | 'begun' | 'drawn' | 'blobStored' | 'recorded';
 
 export interface AttemptOptions {
   readonly clock: Clock;

@@ -37,15 +37,12 @@ const Pictures = generation.ImageGenerationServiceService;
 const KEEPALIVE_MS = 5000;
 const AVOID_MS = 2000;
 const UNANSWERED: ReadonlySet<string> = new Set([Reason.CONNECT_FAILED, Reason.CONNECTION_LOST, Reason.DRAINING]);
-const MODELS_FRESH_MS = 5000;
 const MODELS_TIMEOUT_MS = 5000;
 
 export class Routers {
   readonly #options: RoutersOptions;
   readonly #links = new Map<string, Link>();
   #turn = 0;
-  #models: { readonly list: readonly generation.Model[]; readonly at: number } | undefined;
-  #asking: Promise<readonly generation.Model[]> | undefined;
 
   constructor(options: RoutersOptions) {
     this.#options = options;
@@ -67,36 +64,25 @@ export class Routers {
     }
   }
 
-  /** What can be asked for now, a few seconds old at most; when no router answers, what was known last. */
+  /** What can be asked for now. */
   async models(): Promise<readonly generation.Model[]> {
-    const known = this.#models;
-    if (known && this.#options.clock.now() - known.at < MODELS_FRESH_MS) return known.list;
-    this.#asking ??= this.#askModels().finally(() => {
-      this.#asking = undefined;
-    });
-    return known ? this.#asking.catch(() => known.list) : this.#asking;
-  }
-
-  close(): void {
-    for (const { channel } of this.#links.values()) channel.close();
-    this.#links.clear();
-  }
-
-  async #askModels(): Promise<readonly generation.Model[]> {
     const { clock } = this.#options;
     const link = this.#pick();
     link.callCount++;
     try {
       const call = { metadata: this.#metadata(), deadlineAt: clock.now() + MODELS_TIMEOUT_MS };
-      const { response } = await link.channel.unary(Pictures.listModels, {}, call);
-      this.#models = { list: response.models, at: clock.now() };
-      return response.models;
+      return (await link.channel.unary(Pictures.listModels, {}, call)).response.models;
     } catch (thrown) {
       this.#noteFailure(link, thrown);
       throw thrown;
     } finally {
       link.callCount--;
     }
+  }
+
+  close(): void {
+    for (const { channel } of this.#links.values()) channel.close();
+    this.#links.clear();
   }
 
   #metadata(): Record<string, string> {

@@ -1,0 +1,92 @@
+/**
+ * Watch: the job as it is, and again at every change and step, until it has ended. From the revision seen last on, so
+ * that a stream that broke goes on where it was. Changes are told one by one; steps as they are when there is room.
+ */
+import type { jobs } from '#contracts';
+import { badRequest, Code, Reason, StatusError } from '#core';
+import type { ServerStreamHandler } from '#grpc';
+import { isEnded } from '../domain/job.js';
+import { jobKey } from '../domain/record.js';
+import { unknownJob } from '../refusals.js';
+import type { StoredJob } from '../store/job-records.js';
+import { jobMessage } from './message.js';
+import type { RpcParts } from './parts.js';
+
+export function watch(parts: RpcParts): ServerStreamHandler<jobs.WatchRequest, jobs.WatchResponse> {
+  const { callers, reader } = parts;
+  return async (call, out) => {
+    const { tenant } = await callers.known(call);
+    const { fromRevision, jobId } = call.request;
+    call.notes.job_id = jobId.slice(0, 64);
+    const following = new Following(parts, jobKey(tenant, jobId), call.signal);
+    try {
+      const first = await reader.job(tenant, jobId);
+      if (fromRevision > BigInt(first.revision)) throw fromTheFuture(fromRevision, first.revision);
+      if (fromRevision < BigInt(first.revision)) await out.write({ job: jobMessage(parts, first) });
+      for (let now = first; !isEnded(now.job); ) {
+        const next = await following.next(now.revision);
+        if (next === 'removed') throw unknownJob(jobId);
+        if (next === 'stepped' && now.job.state.kind !== 'running') continue;
+        if (next !== 'stepped') now = next;
+        await out.write({ job: jobMessage(parts, now) });
+      }
+    } finally {
+      following.end();
+    }
+  };
+}
+
+/** What happens to one job, kept from the moment somebody wants to know. */
+class Following {
+  readonly #signal: AbortSignal;
+  readonly #changes: StoredJob[] = [];
+  readonly #ends: readonly (() => void)[];
+  #stepped = false;
+  #removed = false;
+  #wake = () => {};
+
+  constructor({ index, steps }: Pick<RpcParts, 'index' | 'steps'>, key: string, signal: AbortSignal) {
+    this.#signal = signal;
+    const wake = () => this.#wake();
+    const forget = index.watch(key, (what) => {
+      if (what.kind === 'removed') this.#removed = true;
+      else if (what.job) this.#changes.push({ job: what.job, revision: what.entry.revision });
+      wake();
+    });
+    const unsubscribe = steps.onStep(key, () => {
+      this.#stepped = true;
+      wake();
+    });
+    signal.addEventListener('abort', wake);
+    this.#ends = [forget, unsubscribe, () => signal.removeEventListener('abort', wake)];
+  }
+
+  /** What comes after this revision. Throws the signal's reason. */
+  async next(revision: number): Promise<StoredJob | 'stepped' | 'removed'> {
+    for (;;) {
+      this.#signal.throwIfAborted();
+      const change = this.#changes.shift();
+      if (change && change.revision <= revision) continue; // it was read already
+      if (change) return change;
+      if (this.#removed) return 'removed';
+      if (this.#stepped) {
+        this.#stepped = false;
+        return 'stepped';
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  end(): void {
+    for (const end of this.#ends) end();
+  }
+}
+
+function fromTheFuture(asked: bigint, newest: number): StatusError {
+  const { details, message } = badRequest([
+    { field: 'from_revision', description: `expected at most ${newest}, the newest, got ${asked}` },
+  ]);
+  return new StatusError({ code: Code.OUT_OF_RANGE, reason: Reason.BAD_REQUEST, message, ...details });
+}

@@ -1,0 +1,114 @@
+/** Durable jobs over a whole mesh: submitted, drawn, collected, whatever is killed meanwhile. */
+import { afterEach, expect, test } from 'vitest';
+import { jobs as contract } from '#contracts';
+import { only, useMesh } from '../support/test-mesh.js';
+
+const { JobState } = contract;
+const mesh = useMesh({ nodes: 2, routerCount: 2, jobsCount: 2, env: { node: { SCRIPT_STEP: '10ms' } } });
+const jobs = () => mesh().client.jobs;
+const PATIENCE = { timeout: 20_000, interval: 50 };
+
+/** Two replicas and two routers again, for the next test. */
+afterEach(async () => {
+  const { local } = mesh();
+  for (const kind of ['routers', 'jobs'] as const) {
+    const dead = local[kind].filter(({ id, running }) => !running && !local[kind].some((other) => other.id === id && other.running));
+    for (const child of new Map(dead.map((child) => [child.id, child])).values()) await local.restart(child);
+  }
+});
+
+const stateOf = async (jobId: string) => (await jobs().get(jobId)).state;
+const becomes = (jobId: string, state: contract.JobState) => expect.poll(() => stateOf(jobId), PATIENCE).toBe(state);
+
+/** The bytes that the mesh draws for this when asked directly. */
+async function drawnDirectly(prompt: string, seed: number): Promise<Buffer> {
+  return Buffer.from(only((await mesh().client.generate({ prompt, seed })).images[0]).data);
+}
+
+async function collected(jobId: string): Promise<Buffer> {
+  await becomes(jobId, JobState.SUCCEEDED);
+  return Buffer.from((await jobs().download(jobId)).data);
+}
+
+/** Several of them, so that some wait while others run; `check` after whatever happened meanwhile. */
+async function submitMany(name: string, count = 5) {
+  const ids = Array.from({ length: count }, (_, index) => `${name}-${index}`);
+  for (const [index, jobId] of ids.entries()) await jobs().submit({ prompt: `a picture of ${name} [step=25ms]`, seed: index }, { jobId });
+  await expect
+    .poll(async () => (await Promise.all(ids.map(stateOf))).filter((state) => state === JobState.RUNNING).length, PATIENCE)
+    .toBe(2);
+  const check = async () => {
+    for (const [index, jobId] of ids.entries()) {
+      expect((await collected(jobId)).equals(await drawnDirectly(`a picture of ${name} [step=25ms]`, index)), jobId).toBe(true);
+    }
+  };
+  return { ids, check };
+}
+
+test('submitted, drawn and fetched: the same bytes as drawn directly with that seed', async () => {
+  const { job, created } = await jobs().submit({ prompt: 'a red circle', seed: 7 }, { jobId: 'first' });
+  expect([created, job.state]).toEqual([true, JobState.QUEUED]);
+  expect(await collected('first')).toEqual(await drawnDirectly('a red circle', 7));
+  const done = await jobs().get('first');
+  expect(done).toMatchObject({ attempt: 1, failedAttempts: 0, priority: 3 });
+  expect(done.nodeId).toMatch(/^node-/);
+  expect((await jobs().submit({ prompt: 'a red circle', seed: 7 }, { jobId: 'first' })).created).toBe(false);
+});
+
+test('a job that runs tells its steps to whoever watches, at any replica', async () => {
+  await jobs().submit({ prompt: 'slow [step=200ms]', seed: 1 }, { jobId: 'watched' });
+  const seen: contract.Job[] = [];
+  for await (const job of jobs().watch('watched')) seen.push(job);
+  expect(seen.some(({ state, step, totalSteps }) => state === JobState.RUNNING && step > 0 && totalSteps === 8)).toBe(true);
+  expect(only(seen.at(-1)).state).toBe(JobState.SUCCEEDED);
+});
+
+test('cancelled while it runs, the GPU is free at once', async () => {
+  await jobs().submit({ prompt: 'endless [step=5s]', seed: 1 }, { jobId: 'cancelled' });
+  await becomes('cancelled', JobState.RUNNING);
+  await jobs().cancel('cancelled');
+  await expect.poll(() => mesh().held(), { timeout: 4000, interval: 50 }).toEqual({});
+  expect(await stateOf('cancelled')).toBe(JobState.CANCELLED);
+});
+
+test('what is not drawn in its time expires', async () => {
+  await jobs().submit({ prompt: 'endless [step=5s]', seed: 1 }, { jobId: 'expired', expireAfterMs: 1000 });
+  await becomes('expired', JobState.EXPIRED);
+});
+
+test('a request that breaks its nodes fails at once, with the reason', async () => {
+  await jobs().submit({ prompt: 'broken [oom]', seed: 1 }, { jobId: 'failed' });
+  await becomes('failed', JobState.FAILED);
+  expect((await jobs().get('failed')).failure).toMatchObject({ reason: 'POISON' });
+});
+
+test('a jobs replica killed while its jobs run and wait: all are drawn', async () => {
+  const { check } = await submitMany('replica');
+  only(mesh().local.jobs.find(({ running }) => running)).kill('SIGKILL');
+  await check();
+});
+
+test('a router killed while jobs wait and run at it: all are drawn', async () => {
+  const { check } = await submitMany('router');
+  only(mesh().local.routers.find(({ id, running }) => id === 'router-2' && running)).kill('SIGKILL');
+  await check();
+});
+
+test('NATS killed while jobs run: Submit says so at once, what runs is recorded when it is back', async () => {
+  const { check } = await submitMany('nats');
+  await only(mesh().local.nats).kill();
+  const refused = () =>
+    jobs()
+      .submit({ prompt: 'x', seed: 1 }, { timeoutMs: 500 })
+      .catch(({ reason }) => reason);
+  await expect.poll(refused, PATIENCE).toBe('STORE_UNAVAILABLE');
+  await mesh().local.restartNats();
+  await check();
+});
+
+test('a replica that is stopped finishes what nodes draw and leaves the rest to others', async () => {
+  const { check } = await submitMany('drain');
+  const [first] = mesh().local.jobs.filter(({ running }) => running);
+  expect(await only(first).stop(10_000)).toMatchObject({ code: 0 });
+  await check();
+});

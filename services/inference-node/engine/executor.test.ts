@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { engine } from '#contracts';
+import { Code, Reason, StatusError } from '#core';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { CostEstimate } from '../domain/cost-estimate.js';
 import type { Lease } from '../domain/slot.js';
@@ -68,7 +69,7 @@ test.each([
   } as const;
   const running = executor.run({ drawable: drawable('first'), order, sizeRatio: 1 }, lease, watch);
   executor.prepare(drawable('second'), never);
-  leave.abort(new Error('enough'));
-  await expect(running).rejects.toThrow('enough');
+  leave.abort(new StatusError({ code: Code.CANCELLED, reason: Reason.CANCELLED, message: 'enough' }));
+  await expect(running).rejects.toMatchObject({ reason: Reason.CANCELLED });
   expect(prepared).toEqual(expected);
 });

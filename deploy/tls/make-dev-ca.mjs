@@ -2,8 +2,8 @@
 //
 //   node deploy/tls/make-dev-ca.mjs DIR [HOST …] [--days N]
 //
-// Makes in DIR two CAs and what they vouch for. mesh-ca.pem: routers, nodes, NATS and operators, who trust
-// each other. caller-ca.pem: those who may only ask for pictures. HOST is a name or address at which servers
+// Makes in DIR two CAs and what they vouch for. mesh-ca.pem: routers, nodes, the jobs service, NATS and operators,
+// who trust each other. caller-ca.pem: those who may only ask for pictures. HOST is a name or address at which servers
 // are called, besides this machine's own. Run again it keeps the CAs and makes the rest anew, in place, which
 // running services follow. The keys of the CAs lie unprotected in DIR: for development, not for a company.
 import { execFileSync } from 'node:child_process';
@@ -22,6 +22,7 @@ const BOTH = 'serverAuth,clientAuth';
 const LEAVES = [
   { file: 'router', ca: 'mesh-ca', server: true, usage: BOTH },
   { file: 'node', ca: 'mesh-ca', server: true, usage: BOTH },
+  { file: 'jobs', ca: 'mesh-ca', server: true, usage: BOTH },
   { file: 'nats', ca: 'mesh-ca', server: true, usage: BOTH },
   { file: 'operator', ca: 'mesh-ca', server: false, usage: 'clientAuth' },
   { file: 'client', ca: 'caller-ca', server: false, usage: 'clientAuth' },

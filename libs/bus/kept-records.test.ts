@@ -8,7 +8,7 @@ import { type NatsServer, startNatsServer } from '../local-mesh/nats-server.js';
 import { findNatsServer } from '../local-mesh/nats-server-find.js';
 import { systemClock } from '../runtime/index.js';
 import { connectBus } from './bus.js';
-import type { BucketSettings } from './kept-bucket.js';
+import { type BucketSettings, prepareBucket } from './kept-bucket.js';
 import { KeptRecords } from './kept-records.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
@@ -214,4 +214,9 @@ it('settings are brought up to date; what the server cannot do is said', async (
   const without = await startNats({ jetstream: false, store: 'none' });
   const off = follow(without.url);
   await expect.poll(() => off.records.state, soon).toMatchObject({ kind: 'unavailable', cause: expect.stringContaining('--jetstream') });
+});
+
+it.each(['2.9.10', '2.10.29', ''])('a server of version %j is too old, and that is said', async (version) => {
+  const connection = { info: { version } } as Parameters<typeof prepareBucket>[0];
+  await expect(prepareBucket(connection, {} as never, SETTINGS)).rejects.toThrow('expected nats-server 2.11 or newer');
 });

@@ -61,18 +61,24 @@ export class TlsSource {
     return { ...options, context: () => this.#clientContext() };
   }
 
-  /** For those who call; `callers` says whose certificates they must show: those of which CA, or none. */
-  server(callers: 'ca' | 'callerCa' | undefined): ServerTls {
+  /** For those who call; `callers` says whose certificates they must show: those of which CA, of either, or none. */
+  server(callers: 'ca' | 'callerCa' | 'either' | undefined): ServerTls {
     return {
       mutual: callers !== undefined,
       material: () => {
         const { cert, key } = this.#material;
-        const ca = callers && this.#material[callers];
+        const ca = callers && this.#casOf(callers);
         if (!cert || !key) throw new Error('expected certificate and key to be read before a server starts');
         return { cert, key, ...(ca ? { ca } : {}) };
       },
       onChange: (listener) => void this.#listeners.add(listener),
     };
+  }
+
+  #casOf(callers: 'ca' | 'callerCa' | 'either'): Buffer | undefined {
+    const { ca, callerCa } = this.#material;
+    if (callers !== 'either') return this.#material[callers];
+    return ca && callerCa ? Buffer.concat([callerCa, Buffer.from('\n'), ca]) : (callerCa ?? ca);
   }
 
   #clientContext(): SecureContext {

@@ -46,7 +46,7 @@ export function describeJobs(list: readonly Job[], paint: Paint): string {
     timeOf(job.submittedAtMs),
     job.batchId,
   ]);
-  return table(['JOB', 'STATE', '', 'PRIORITY', 'ATTEMPT', 'SUBMITTED', 'BATCH'], rows);
+  return table(['JOB', 'STATE', 'DETAILS', 'PRIORITY', 'ATTEMPT', 'SUBMITTED', 'BATCH'], rows);
 }
 
 /** One line, for a watch. */

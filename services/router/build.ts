@@ -78,7 +78,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     bus: cert === undefined ? undefined : certificates.client(),
     nodes: ca === undefined ? undefined : certificates.client({ serverName }),
     jobs: ca === undefined ? undefined : certificates.client(),
-    callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
+    callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'either'),
   };
   const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.routerId, clock, random, emit });
   const membership: Membership = new Membership({

@@ -53,7 +53,8 @@ export class JobsReplicas {
     let last: StatusError | undefined;
     for (;;) {
       const untried = (await this.#live(call.signal)).filter(({ address }) => !tried.has(address));
-      const replica = untried[Math.floor(random() * untried.length)];
+      const willing = untried.filter(({ draining }) => !draining);
+      const replica = willing[Math.floor(random() * willing.length)] ?? untried[0];
       if (!replica) throw last && !NOT_BEGUN.has(last.reason) ? last : noJobsService(tried.size);
       tried.add(replica.address);
       call.notes.jobs_replica = replica.id;

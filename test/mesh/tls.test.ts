@@ -8,7 +8,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type BusEvent, connectBus } from '#bus';
-import { connectMesh, type MeshError } from '#client';
+import { connectMesh, JobState, type MeshError } from '#client';
 import { generation } from '#contracts';
 import { Reason } from '#core';
 import { Channel } from '#grpc';
@@ -48,7 +48,9 @@ beforeAll(async () => {
     nodes: 2,
     natsUrl,
     tls: { ca: ca.file('mesh-ca.pem'), ...shown(ca, 'client') },
+    jobsCount: 1,
     env: {
+      jobs: { ...files('jobs'), DMESH_JOBS_CALLER_CA: ca.file('mesh-ca.pem'), DMESH_JOBS_STORE_DIR: ca.file('pictures') },
       router: { ...files('router'), DMESH_ROUTER_CALLER_CA: ca.file('caller-ca.pem'), DMESH_ROUTER_NODE_NAME: 'node.dmesh' },
       node: { ...files('node'), SCRIPT_STEP: '1ms' },
     },
@@ -75,6 +77,18 @@ test('a picture is drawn, routes are kept, and dmesh works, with certificates on
   const tls = ['--ca', ca.file('mesh-ca.pem'), '--cert', ca.file('client.pem'), '--key', ca.file('client.key')];
   const { stdout } = await promisify(execFile)(process.execPath, [CLI, 'nodes', '--json', '--router', mesh.local.address, ...tls]);
   expect(JSON.parse(stdout)).toHaveLength(2);
+});
+
+test('a job is submitted through a router, drawn and fetched, with certificates on every leg', async () => {
+  const { jobs } = mesh.client;
+  const { job } = await jobs.submit({ prompt: 'x', ...SIZE });
+  expect(await jobs.waitFor(job.jobId, { timeoutMs: 20_000 })).toMatchObject({ state: JobState.SUCCEEDED });
+  expect((await jobs.download(job.jobId)).data.length).toBeGreaterThan(0);
+  // A caller's certificate opens routers, and nothing behind them.
+  const [replica] = mesh.local.jobs;
+  const direct = connectMesh({ address: replica?.grpc ?? '', tls: { ca: ca.file('mesh-ca.pem'), ...shown(ca, 'client') } });
+  await expect(direct.jobs.get(job.jobId)).rejects.toMatchObject({ reason: Reason.CONNECT_FAILED });
+  direct.close();
 });
 
 test("a caller is refused, and told why, with no certificate, a stranger's, a wrong CA, or no TLS at all", async () => {
@@ -132,7 +146,8 @@ test("NATS hears nobody without a certificate of the mesh, and nobody says what 
   operator.bus.publish('dmesh.v1.node.ghost.beat', JSON.stringify(sampleBeat({ nodeId: 'ghost' })));
   await expect.poll(operator.types, PATIENCE).toContain('busError');
   expect(JSON.stringify(operator.events)).toContain('not allowed to publish dmesh.v1.node.ghost.beat');
-  for (const service of [mesh.router, ...mesh.nodes]) expect(service.lines.filter((line) => line.includes('not allowed to'))).toEqual([]);
+  for (const service of [mesh.router, ...mesh.nodes, ...mesh.local.jobs])
+    expect(service.lines.filter((line) => line.includes('not allowed to'))).toEqual([]);
   expect((await mesh.client.listNodes()).map(({ nodeId }) => nodeId).sort()).toEqual(['node-1', 'node-2']);
   for (const { bus } of [...strangers, operator]) await bus.close();
 });

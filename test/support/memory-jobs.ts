@@ -4,7 +4,7 @@ import { Code, Reason, StatusError } from '#core';
 import { type Change, change, type Job, type Result } from '../../services/jobs/domain/job.js';
 import { jobKey } from '../../services/jobs/domain/record.js';
 import { entryOf, type JobEntry } from '../../services/jobs/index/job-entry.js';
-import type { Changed, StoredJob } from '../../services/jobs/store/job-records.js';
+import type { Changed, StoredBatch, StoredJob } from '../../services/jobs/store/job-records.js';
 
 export function sampleJob(fields: Partial<Job> = {}): Job {
   const jobId = fields.jobId ?? 'j1';
@@ -38,7 +38,10 @@ export class MemoryJobs {
   away = false;
   /** The next write happens, but its confirmation is lost. */
   loseNextConfirmation = false;
+  /** Ids of jobs whose batch is not there, as far as the index knows … */
   readonly held = new Set<string>();
+  /** … and what the store says of any batch. */
+  batchJobIds: readonly string[] | undefined;
   onChange: (entry: JobEntry) => void = () => {};
   onRemoved: (key: string) => void = () => {};
 
@@ -82,6 +85,12 @@ export class MemoryJobs {
       const entry = this.get(key);
       if (entry) yield entry;
     }
+  }
+
+  async readBatch(tenant: string, batchId: string): Promise<StoredBatch | undefined> {
+    this.#expectNats();
+    const { batchJobIds: jobIds } = this;
+    return jobIds && { batch: { tenant, batchId, submittedAtMs: 1, jobIds, digest: '' }, revision: 1 };
   }
 
   async readJob(tenant: string, jobId: string): Promise<StoredJob | undefined> {

@@ -1,7 +1,7 @@
 /** dmesh submit: a file of prompts becomes a folder of pictures, now or later. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { connectMesh } from '#client';
+import { connectMesh, StatusError } from '#client';
 import { printable } from '#core';
 import { systemClock } from '#runtime';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
@@ -81,7 +81,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   } catch (error) {
     if (terminal.interactive) terminal.err(CLEAR_LINE);
     if (signal.aborted) terminal.err('the jobs go on; the same command again fetches what is drawn by then\n');
-    throw error;
+    throw error instanceof StatusError ? inOurWords(error) : error;
   } finally {
     mesh.close();
   }
@@ -97,6 +97,26 @@ async function readPrompts(file: string, read: Arguments): Promise<string> {
     return 'nothing';
   }
 }
+
+/** The mesh counts items of a batch; here all have the same options, and a line of the file each. */
+function inOurWords(error: StatusError): StatusError {
+  const { violations = [] } = error.details;
+  if (violations.length === 0) return error;
+  const inWords = violations.map(({ field, description }) => {
+    const [, item = '', own] = /^items\[(\d+)\]\.request\.(.+)$/.exec(field) ?? [];
+    if (own === undefined) return { field: OPTION_FIELDS[field] ?? field, description };
+    return own === 'prompt' ? { field: '', description: `line ${Number(item) + 1}: ${description}` } : { field: own, description };
+  });
+  const seen = new Set<string>();
+  const distinct = inWords.filter(({ field, description }) => {
+    const text = `${field}\n${description}`;
+    return !seen.has(text) && seen.add(text);
+  });
+  const { code, reason, message } = error;
+  return new StatusError({ code, reason, message, violations: distinct, cause: error });
+}
+
+const OPTION_FIELDS: Readonly<Record<string, string>> = { 'options.webhook_url': 'webhook', 'options.expire_after_ms': 'expire' };
 
 function showIn({ terminal }: Context): (progress: CollectProgress) => void {
   return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs }) => {

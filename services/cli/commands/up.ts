@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 import { connectMesh } from '#client';
 import type { LocalMesh } from '#local-mesh';
-import { systemClock } from '#runtime';
+import { type Env, systemClock } from '#runtime';
 import { Arguments } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { describeFailure } from '../failure.js';
@@ -11,8 +11,8 @@ import { FIRST_PICTURE } from '../first-picture.js';
 import { keepAlive, logTo, withMesh } from '../mesh-session.js';
 import { describePictures, fileNameOf, savePictures } from '../pictures.js';
 
-/** Nobody needs it before the service is there. */
-const DEFAULT_JOBS_COUNT = 0;
+/** One is enough until it has to outlive a kill. */
+const DEFAULT_JOBS_COUNT = 1;
 
 const usage = `dmesh up [options]
 
@@ -33,7 +33,8 @@ const usage = `dmesh up [options]
   DMESH_NODE_…, DMESH_ENGINE_…, DMESH_ROUTER_…, DMESH_JOBS_…, DMESH_LOG_LEVEL (docs/operations.md). Only what has to
   differ between the processes of one machine is chosen for you: …_ID, …_LISTEN, …_HTTP_LISTEN, and for
   nodes on the CPU DMESH_NODE_STATE_DIR. With
-  DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator. With DMESH_TLS_CERT, …_KEY
+  DMESH_ROUTER_TOKEN_FILE, DMESH_TOKEN has to be a token of an administrator, and the jobs service starts with
+  DMESH_JOBS_ROUTER_TOKEN, a token made with --acts-for-all. With DMESH_TLS_CERT, …_KEY
   and …_CA everything but NATS speaks TLS with that one certificate; it has to be for 127.0.0.1.
 `;
 
@@ -54,7 +55,10 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   read.expectPositionals([]);
   const nodeCount = read.integer('nodes', { min: 0, max: 256 });
   const routerCount = read.integer('routers', { min: 1, max: 16 }) ?? 1;
-  const jobsCount = read.integer('jobs', { min: 0, max: 16 }) ?? DEFAULT_JOBS_COUNT;
+  const jobsCount = read.integer('jobs', { min: 0, max: 16 }) ?? (mayDraw(context.env) ? DEFAULT_JOBS_COUNT : 0);
+  if (jobsCount > 0 && !mayDraw(context.env)) {
+    read.fault('--jobs: expected DMESH_JOBS_ROUTER_TOKEN beside DMESH_ROUTER_TOKEN_FILE, a token made with --acts-for-all, got none');
+  }
   const keep = read.text('keep');
   const port = read.integer('router-port', { min: 0, max: 65_535 }) ?? 50_051;
   if (port !== 0 && !(await isFree(port))) {
@@ -71,7 +75,11 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     nodeCount,
     cpuNodeCount: 1,
     ...(engine === undefined ? {} : { engine }),
-    ...(model === undefined ? {} : { env: { node: { DMESH_NODE_MODEL_DIR: path.resolve(model) } } }),
+    env: {
+      node: model === undefined ? {} : { DMESH_NODE_MODEL_DIR: path.resolve(model) },
+      // Who may ask routers may submit jobs.
+      jobs: { DMESH_JOBS_TOKEN_FILE: context.env.DMESH_JOBS_TOKEN_FILE ?? context.env.DMESH_ROUTER_TOKEN_FILE },
+    },
     routerCount,
     jobsCount,
     keepDir: keep === undefined ? undefined : path.resolve(keep),
@@ -87,6 +95,12 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     await aborted(signal);
   });
   return ExitCode.OK;
+}
+
+/** Routers that want tokens draw for a jobs service that shows one. */
+function mayDraw(env: Env): boolean {
+  const shown = env.DMESH_JOBS_ROUTER_TOKEN ?? env.DMESH_JOBS_ROUTER_TOKEN_FILE ?? '';
+  return (env.DMESH_ROUTER_TOKEN_FILE ?? '') === '' || shown !== '';
 }
 
 async function draw(mesh: LocalMesh, read: Arguments, { env, terminal, signal }: Context): Promise<void> {
@@ -118,6 +132,7 @@ function describeMesh(mesh: LocalMesh, tookSeconds: number, { env, terminal: { p
     `\nIn another terminal:\n\n`,
     `  ${token}npx dmesh generate "a small green star on a white background"${router}\n`,
     `  ${token}npx dmesh nodes --watch${router}\n`,
+    mesh.jobs.length > 0 ? `  ${token}npx dmesh submit prompts.txt --out pictures${router}   # a prompt a line; now or later\n` : '',
     `  grpcurl -plaintext ${header}-d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
     mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
     `\nCtrl-C drains and stops everything.\n\n`,

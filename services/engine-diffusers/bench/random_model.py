@@ -207,14 +207,15 @@ def _made_with(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="random_model", description="Builds a model folder of Z-Image-Turbo's shapes with random weights.")
+    description = "Builds a model folder of Z-Image-Turbo's shapes with random weights."
+    parser = argparse.ArgumentParser(prog="model:random", description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiny", action="store_true", help="small shapes, for a try-out on the CPU")
     options = parser.parse_args(arguments)
     try:
         build_if_absent(options.folder, TINY if options.tiny else FULL)
     except Refusal as refusal:
-        sys.exit(f"random_model: {refusal}")
+        sys.exit(f"model:random: {refusal}")
 
 
 def build_if_absent(folder: Path, shapes: Shapes) -> None:

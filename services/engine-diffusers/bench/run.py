@@ -88,9 +88,8 @@ class Bench:
             # Sizes go up, so the peak so far is the peak of the largest. What an option brings shows at the usual size.
             sides = sorted(options.sizes) if name == "base" else [options.side]
             sizes = {str(side): self._size(engine, side, ceiling) for side in sides}
-            cancels = [
-                engine.cancel_ms(Order(self._next_prompt(), options.side, _CANCEL_STEPS), _CANCEL_AFTER_STEP) for _ in range(options.repeat)
-            ]
+            long = Order(self._next_prompt(), options.side, _CANCEL_STEPS)
+            cancels = [engine.cancel_ms(long, _CANCEL_AFTER_STEP) for _ in range(options.repeat)]
             result = {
                 "settings": env,
                 "loadMs": _rounded(engine.load_ms),

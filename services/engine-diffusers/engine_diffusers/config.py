@@ -56,6 +56,12 @@ class Options:
     30 % less time a step on a GPU, tens of seconds a size at Load. Other sizes compile when they first come. Requests with a
     LoRA run uncompiled."""
 
+    batch_count: int = 1
+    """So many pictures of one request, up to 512 by 512, go through the transformer together: all that must be equal for that
+    (model, LoRAs, size, caption, guidance, steps) is. Buys a better used GPU at small sizes, most on large cards; costs that much
+    more memory, a coarser cancel and progress, and that a picture of several may differ in its lowest bits from the same one drawn
+    alone. The same request still gives the same bytes. 1: each by itself."""
+
     tile_past_pixels: int = 2048 * 2048
     """Pictures of more pixels are decoded in tiles: memory of the decoder stays that of one tile, seams may show faintly. The
     bound is part of the determinism class."""
@@ -99,6 +105,7 @@ def parse_config(env: Mapping[str, str] = os.environ) -> Config:
         prompt_cache_count=integer("DMESH_ENGINE_PROMPT_CACHE", usual.prompt_cache_count, 0, 65_536),
         attention=text("DMESH_ENGINE_ATTENTION", usual.attention),
         compile=_sizes(text("DMESH_ENGINE_COMPILE", usual.compile), faults.append),
+        batch_count=integer("DMESH_ENGINE_BATCH", usual.batch_count, 1, 4),
         tile_past_pixels=integer("DMESH_ENGINE_TILE_PAST", usual.tile_past_pixels, 0, 2**31 - 1),
         lora_cache_count=integer("DMESH_ENGINE_LORA_FILES", usual.lora_cache_count, 1, 64),
         verify=choice("DMESH_ENGINE_VERIFY", "on", ("on", "off")) == "on",

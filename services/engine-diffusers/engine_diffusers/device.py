@@ -70,6 +70,7 @@ def determinism_class(folder: ModelFolder, placement: Placement, options: Option
         options.attention,
         "compiled" if options.compile != "off" else "",
         str(options.tile_past_pixels),
+        str(options.batch_count),
         folder.info.full_name,
         folder.digest,
     ]

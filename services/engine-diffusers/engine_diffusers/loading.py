@@ -96,7 +96,8 @@ def _load_pipeline(folder: ModelFolder, placement: Placement, options: Options, 
             f"model_index.json of {folder.info.name}: diffusers has no {folder.pipeline_class or 'pipeline without a name'}"
         )
     if "fp8" in (options.weights, options.text_encoder):
-        raise model_unusable(f"model {folder.info.name}: weights in fp8 are for models of the Z-Image family, this is a {folder.pipeline_class}")
+        kind = folder.pipeline_class
+        raise model_unusable(f"model {folder.info.name}: weights in fp8 are for models of the Z-Image family, this is a {kind}")
     started_at_ms = now_ms()
     pipe = _or_unusable(
         f"model {folder.info.name}",

@@ -15,11 +15,14 @@ from .adapters import Adapters
 from .config import Options
 from .device import Placement, determinism_class, free_cached, synchronize
 from .drawing import Checkpoint, Drawn, Event, Picture, Step, now_ms
-from .faults import with_retry
+from .faults import Attempts, with_retry
 from .folder import ModelFolder
 from .order import Drawing, LoraUse
 from .pixels import expect_finite, to_rgb
 from .prompts import CaptionReader
+
+# Beyond this size a single picture keeps a large GPU as busy as several would.
+_BATCHED_PIXELS = 512 * 512
 
 
 class ZImageModel:
@@ -52,26 +55,32 @@ class ZImageModel:
         encode_ms = now_ms() - started_at_ms
         denoise_ms = decode_ms = 0.0
         timesteps, sigmas = self._schedule(drawing)
-        for image_index, noise in enumerate(drawing.noises):
-            latents = self._noise(noise)
+        together = self._options.batch_count if drawing.width * drawing.height <= _BATCHED_PIXELS else 1
+        for first in range(0, len(drawing.noises), together):
+            batch = self._noise(drawing.noises[first : first + together])
             for i in range(drawing.steps):
                 yield Checkpoint(may_pause=True)
                 started_at_ms = now_ms()
-                latents = with_retry(
-                    lambda latents=latents, i=i: self._step(latents, timesteps[i], sigmas[i + 1] - sigmas[i], captions, drawing),
-                    self._make_room,
-                )
+                attempts = Attempts(self._make_room)
+                while attempts.more:
+                    with attempts.one():
+                        parts = batch.split(1 if attempts.failed else together)
+                        after = [self._step(part, timesteps[i], sigmas[i + 1] - sigmas[i], captions, drawing) for part in parts]
+                batch = torch.cat(after)
                 step_ms = now_ms() - started_at_ms
                 denoise_ms += step_ms
-                yield Step(i + 1, drawing.steps, image_index, step_ms)
-            yield Checkpoint(may_pause=False)
-            started_at_ms = now_ms()
-            expect_finite(latents, "the latents hold")
-            tiled = drawing.width * drawing.height > self._options.tile_past_pixels
-            rgb = with_retry(lambda latents=latents, tiled=tiled: self._decode(latents, tiled), self._make_room_for_tiles)
-            self._vae.disable_tiling()
-            decode_ms += now_ms() - started_at_ms
-            yield Picture(image_index, drawing.width, drawing.height, rgb, latents)
+                yield Step(i + 1, drawing.steps, first, step_ms)
+            for image_index, latents in enumerate(batch.split(1), first):
+                if image_index > first:  # its steps are done; told in their order all the same
+                    yield from (Step(i + 1, drawing.steps, image_index, 0.0) for i in range(drawing.steps))
+                yield Checkpoint(may_pause=False)
+                started_at_ms = now_ms()
+                expect_finite(latents, "the latents hold")
+                tiled = drawing.width * drawing.height > self._options.tile_past_pixels
+                rgb = with_retry(lambda latents=latents, tiled=tiled: self._decode(latents, tiled), self._make_room_for_tiles)
+                self._vae.disable_tiling()
+                decode_ms += now_ms() - started_at_ms
+                yield Picture(image_index, drawing.width, drawing.height, rgb, latents)
         forward_count = len(drawing.noises) * drawing.steps * len(captions)
         yield Drawn(encode_ms, denoise_ms, decode_ms, caption.token_count, forward_count)
 
@@ -111,23 +120,24 @@ class ZImageModel:
         scheduler.set_timesteps(device=self._placement.device, sigmas=sigmas, mu=mu)
         return scheduler.timesteps, scheduler.sigmas.to(self._placement.device)
 
-    def _noise(self, noise: np.ndarray) -> Tensor:
-        return torch.from_numpy(noise.astype(np.float32)).to(self._placement.device)
+    def _noise(self, noises: tuple[np.ndarray, ...]) -> Tensor:
+        return torch.from_numpy(np.concatenate(noises).astype(np.float32)).to(self._placement.device)
 
     @torch.inference_mode()
     def _step(self, latents: Tensor, timestep: Tensor, sigma_delta: Tensor, captions: list[Tensor], drawing: Drawing) -> Tensor:
-        """One step of Euler's method. Latents stay in float32."""
+        """One step of Euler's method for pictures of one size and one prompt. Latents stay in float32."""
         self._adapters.use(drawing.loras)  # a request that was drawn while this one was paused may have used others
-        count = len(captions)
-        inputs = list(latents.to(self._placement.dtype).repeat(count, 1, 1, 1).unsqueeze(2).unbind(0))
-        time = ((1000 - timestep.expand(1)) / 1000).repeat(count)
+        count = len(latents)
+        inputs = list(latents.to(self._placement.dtype).repeat(len(captions), 1, 1, 1).unsqueeze(2).unbind(0))
+        time = ((1000 - timestep.expand(1)) / 1000).repeat(len(inputs))
+        of_each = [caption for caption in captions for _ in range(count)]
         with self._eager_with_adapters(drawing.loras):
-            outputs = self._transformer(inputs, time, captions, return_dict=False)[0]
-        velocity = outputs[0].float()
-        if count > 1:
-            velocity = velocity + drawing.guidance_scale * (velocity - outputs[1].float())
+            outputs = self._transformer(inputs, time, of_each, return_dict=False)[0]
+        velocity = torch.stack(list(outputs[:count])).float()
+        if len(captions) > 1:
+            velocity = velocity + drawing.guidance_scale * (velocity - torch.stack(list(outputs[count:])).float())
         # The model predicts from noise to picture, the schedule runs the other way.
-        latents = latents + sigma_delta * -velocity.unsqueeze(0).squeeze(2)
+        latents = latents + sigma_delta * -velocity.squeeze(2)
         synchronize(self._placement.device)
         return latents
 

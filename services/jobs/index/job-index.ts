@@ -55,6 +55,7 @@ interface TenantJobs {
 
 /** Texts that are equal in many jobs; beyond this, somebody makes up names. */
 const SHARED_TEXTS = 10_000;
+const BEHIND_MS = 1000;
 /** What NATS keeps of a record beside it and its key. */
 const RECORD_OVERHEAD_BYTES = 64;
 const STATES = ['queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired'] as const satisfies readonly StateKind[];
@@ -71,6 +72,7 @@ export class JobIndex {
   readonly #listeners = new Set<JobListener>();
   readonly #stateListeners = new Set<(state: KeptState) => void>();
   readonly #watchers = new Map<string, Set<JobListener>>();
+  readonly #batchWaiters = new Map<string, Set<AbortController>>();
   readonly #shared = new Map<string, string>();
   #recordBytes = 0;
   #storedBytes = 0;
@@ -123,6 +125,18 @@ export class JobIndex {
   batch(tenant: string, batchId: string): BatchEntry | undefined {
     const batch = this.#batches.get(batchKey(tenant, batchId));
     return batch?.committed ? batch : undefined;
+  }
+
+  /** Resolves when this replica knows of a batch that NATS has; it is milliseconds behind, and a second at most is waited. */
+  async batchKnown(tenant: string, batchId: string): Promise<void> {
+    if (this.batch(tenant, batchId)) return;
+    const key = batchKey(tenant, batchId);
+    const known = new AbortController();
+    const waiting = this.#batchWaiters.get(key) ?? new Set();
+    this.#batchWaiters.set(key, waiting.add(known));
+    await this.#clock.sleep(BEHIND_MS, known.signal).catch(() => {}); // it is known
+    waiting.delete(known);
+    if (waiting.size === 0) this.#batchWaiters.delete(key);
   }
 
   /** By the key of its record, held or not. */
@@ -261,6 +275,7 @@ export class JobIndex {
       this.#count(entry);
       this.#tell({ kind: 'changed', entry, before: undefined, job: undefined });
     }
+    for (const waiting of this.#batchWaiters.get(batchKey(batch.tenant, batch.batchId)) ?? []) waiting.abort();
   }
 
   /** Its jobs, if any are left, go with it. */

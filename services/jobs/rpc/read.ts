@@ -40,6 +40,7 @@ export function readHandlers(parts: RpcParts): Handlers {
       const { tenant } = await callers.known(call);
       const { filter, pageSize, place } = readListRequest(call.request, tenant);
       if (!index.complete) throw notReady();
+      if (filter.batchId !== '' && !index.batch(tenant, filter.batchId)) await reader.batch(tenant, filter.batchId);
       const entries = index.list(filter, pageSize + 1, place);
       const page = entries.slice(0, pageSize);
       const last = entries.length > pageSize ? page.at(-1) : undefined;

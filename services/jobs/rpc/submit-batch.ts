@@ -2,8 +2,9 @@
  * SubmitBatch: all of them or none. The jobs are written first, where nobody sees them; the batch's own record then
  * names them all, and that is the moment at which they are accepted.
  *
- * Who dies before that leaves jobs that are removed after a while. The same batch submitted again takes them over
- * (each is written anew, so that whoever meant to remove it is too late) and commits them.
+ * Who dies before that leaves jobs that are removed after a while. The same batch submitted again takes them over and
+ * commits them: each is written anew, so that whoever meant to remove it is too late, and says what it said, since the
+ * first submission may be slow rather than dead. Another batch of that name is refused until they are gone.
  */
 import type { jobs } from '#contracts';
 import { badRequest, Code, Reason, StatusError } from '#core';
@@ -63,7 +64,7 @@ async function accept(
   const { clock, records } = parts;
   const startedAt = clock.now();
   const written = await inParallel(admitted, WRITES, (job, at) => write(parts, job, submission.items[at]?.request));
-  const taken = written.flatMap((revision, at) => (revision === undefined ? [`items[${at}].job_id`] : []));
+  const taken = written.flatMap((one, at) => (one === undefined ? [`items[${at}].job_id`] : []));
   const { batchId, caller, digest } = submission;
   const batch = {
     tenant: caller.tenant,
@@ -80,25 +81,38 @@ async function accept(
   const before = await findSame(parts, submission);
   if (before) return { batch: before, created: false };
   await inParallel(admitted, WRITES, async ({ jobId, tenant }, at) => {
-    const revision = written[at];
-    if (revision !== undefined) await records.removeJob(tenant, jobId, revision);
+    const own = written[at];
+    if (own?.created) await records.removeJob(tenant, jobId, own.revision); // unless somebody has taken it over
   });
   throw jobDiffers('batch', batchId, taken.length === 0 ? ['batch_id'] : taken);
 }
 
-/** Resolves with the revision; undefined when another job has this name. */
-async function write({ reader, records }: RpcParts, job: Job, asked: jobs.BatchItem['request']): Promise<number | undefined> {
+interface Written {
+  readonly revision: number;
+  /** False: a submission that did not come to its end had left it. */
+  readonly created: boolean;
+}
+
+/** Undefined when another job has this name. */
+async function write({ reader, records }: RpcParts, job: Job, asked: jobs.BatchItem['request']): Promise<Written | undefined> {
   for (;;) {
     const created = await records.createJob(job);
-    if (created !== undefined) return created;
+    if (created !== undefined) return { revision: created, created: true };
     const before = await records.readJob(job.tenant, job.jobId);
     if (!before) continue; // removed just now
-    if (before.job.batchId !== job.batchId || !(await reader.isHeld(before.job))) return undefined;
-    // Left by a submission that did not come to its end: its seed is kept where this one names none.
-    const seed = asked?.seed ?? before.job.request.seed;
-    const replaced = await records.replaceJob({ ...job, request: { ...job.request, seed } }, before.revision);
-    if (replaced !== undefined) return replaced;
+    const isLeft = before.job.batchId === job.batchId && (await reader.isHeld(before.job));
+    if (!isLeft || !isSame(job, asked, before.job)) return undefined;
+    // Kept as it is, seed and all: whoever wrote it may be committing it at this moment.
+    const { expiresAtMs, submittedAtMs } = job;
+    const revision = await records.replaceJob({ ...before.job, expiresAtMs, submittedAtMs }, before.revision);
+    if (revision !== undefined) return { revision, created: false };
   }
+}
+
+function isSame(job: Job, asked: jobs.BatchItem['request'], before: Job): boolean {
+  return (
+    job.webhook?.url === before.webhook?.url && differences(job, { model: asked?.model ?? '', seed: asked?.seed }, before).length === 0
+  );
 }
 
 /** The batch of this name, if there is one; throws JOB_DIFFERS when it is another. */

@@ -140,6 +140,34 @@ test('what a submission that died has left is taken over by the next, with its s
   expect((await get(a, 'b3-0'))?.request?.seed).toBe(77n);
 });
 
+test('another batch of that name does not take it over', async () => {
+  const left = queuedJob('b5-1', { tenant: 'anonymous', batchId: 'b5', request: pictureRequest({ model: 'z-image-tiny', seed: 77n }) });
+  await a.records.createJob(left);
+  await expect(submitBatch(b, 'b5', [{}, { request: pictureRequest({ prompt: 'other' }) }])).rejects.toMatchObject(
+    differs('items[1].job_id'),
+  );
+  expect((await b.records.readJob('anonymous', 'b5-1'))?.job).toEqual(left);
+  expect(await b.records.readJob('anonymous', 'b5-0')).toBeUndefined();
+});
+
+test('of different batches of one name at the same time one is accepted as it is, or none', async () => {
+  const prompts = ['one', 'two', 'three', 'four'];
+  const all = await Promise.allSettled(
+    prompts.map((prompt, n) =>
+      submitBatch(
+        n % 2 ? a : b,
+        'b6',
+        Array.from({ length: 20 }, () => ({ request: pictureRequest({ prompt }) })),
+      ),
+    ),
+  );
+  const accepted = prompts.filter((_, n) => all[n]?.status === 'fulfilled');
+  expect(accepted.length).toBeLessThanOrEqual(1);
+  const { jobs: found } = (await a.channel.unary(Jobs.list, jobs.ListRequest.fromPartial({ batchId: 'b6' }))).response;
+  expect(found).toHaveLength(20 * accepted.length);
+  for (const { jobId } of found) expect((await get(b, jobId))?.request?.prompt).toBe(accepted[0]);
+});
+
 test('a batch of 0 or 1,001, doubled ids, a bad id, one bad request among 1,000: each is told, and nothing is kept', async () => {
   await expect(submitBatch(a, 'b4', [])).rejects.toMatchObject(violations(['items']));
   await expect(

@@ -80,6 +80,15 @@ test('one of a batch that was never committed goes after ten minutes', async () 
   expect(has(jobs)).toEqual([]);
 });
 
+test('one whose batch was committed while this replica heard nothing stays', async () => {
+  const { clock, jobs } = world();
+  jobs.held.add('j1');
+  jobs.batchJobIds = ['j1'];
+  jobs.add(sampleJob({ batchId: 'b', submittedAtMs: 1000 }));
+  await clock.advance(700_000);
+  expect(has(jobs)).toEqual(['j1']);
+});
+
 test('while NATS is away it is tried again', async () => {
   const { clock, jobs } = world();
   jobs.add(sampleJob({ expiresAtMs: 1000 }));

@@ -17,7 +17,7 @@ export interface KeeperOptions {
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<JobRecords, 'readJob' | 'changeJob' | 'removeJob'>;
+  readonly records: Pick<JobRecords, 'changeJob' | 'readBatch' | 'readJob' | 'removeJob'>;
   readonly pictures: Pick<Blobs, 'delete'>;
   readonly index: Pick<JobIndex, 'get' | 'isHeld'>;
   readonly isMine: (key: string) => boolean;
@@ -76,9 +76,9 @@ export class Keeper implements ShareListener {
 
   async #do(entry: JobEntry): Promise<void> {
     const { emit, index, records, wallNow } = this.#options;
-    const { endedAtMs, jobId, key, tenant } = entry;
+    const { endedAtMs, jobId, tenant } = entry;
     if (index.isHeld(entry)) {
-      const removed = await this.#remove(entry, () => isHeldNow(index, key));
+      const removed = await this.#remove(entry, (job) => this.#isUncommitted(job));
       if (removed) emit({ type: 'jobForgotten', tenant, jobId, why: 'uncommitted' });
     } else if (endedAtMs > 0) {
       const removed = await this.#remove(entry, (job) => this.#isStale(job));
@@ -90,11 +90,17 @@ export class Keeper implements ShareListener {
   }
 
   /** Resolves with what was removed. */
-  async #remove({ jobId, tenant }: JobEntry, isRight: (job: Job) => boolean): Promise<Job | undefined> {
+  async #remove({ jobId, tenant }: JobEntry, isRight: (job: Job) => boolean | Promise<boolean>): Promise<Job | undefined> {
     const { records } = this.#options;
     const stored = await records.readJob(tenant, jobId);
-    if (!stored || !isRight(stored.job)) return undefined;
+    if (!stored || !(await isRight(stored.job))) return undefined;
     return (await records.removeJob(tenant, jobId, stored.revision)) ? stored.job : undefined;
+  }
+
+  /** By NATS itself: this replica may have been cut off while the batch was committed. */
+  async #isUncommitted({ batchId, jobId, tenant }: Job): Promise<boolean> {
+    const stored = await this.#options.records.readBatch(tenant, batchId);
+    return !stored?.batch.jobIds.includes(jobId);
   }
 
   #isStale({ state, tenant, webhook }: Job): boolean {
@@ -109,9 +115,4 @@ export class Keeper implements ShareListener {
     emit({ type: 'jobForgotten', tenant, jobId, why: 'retention' });
     if (state.kind === 'succeeded') for (const { blob } of state.result.images) await pictures.delete(blob);
   }
-}
-
-function isHeldNow(index: KeeperOptions['index'], key: string): boolean {
-  const entry = index.get(key);
-  return entry !== undefined && index.isHeld(entry);
 }

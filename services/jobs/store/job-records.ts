@@ -27,7 +27,7 @@ export interface RecordsListener {
   readonly onRemoved: (key: string) => void;
   /** `following`: all that is there has been told, and every change will be. */
   readonly onState: (state: KeptState) => void;
-  /** Something in the bucket is no record of ours; it is passed over. */
+  /** Something in the bucket is no record of ours, or made a listener throw; it is passed over. */
   readonly onUnreadable: (key: string, cause: unknown) => void;
 }
 
@@ -45,8 +45,14 @@ export class JobRecords {
 
   constructor({ bus, clock, settings, listener }: JobRecordsOptions) {
     this.#listener = listener;
-    const { onRemoved, onState } = listener;
-    this.#records = new KeptRecords({ bus, clock, settings, onRecord: (record) => this.#tell(record), onRemoved, onState });
+    this.#records = new KeptRecords({
+      bus,
+      clock,
+      settings,
+      onRecord: (record) => this.#guard(record.key, () => this.#tell(record)),
+      onRemoved: (key) => this.#guard(key, () => listener.onRemoved(key)),
+      onState: (state) => this.#guard('', () => listener.onState(state)),
+    });
   }
 
   get state(): KeptState {
@@ -123,10 +129,15 @@ export class JobRecords {
 
   #tell(record: KeptRecord): void {
     const { key, data, revision } = record;
+    const stored = parseRecord(key, textOf(record));
+    if (stored.kind === 'job') this.#listener.onJob({ job: stored.job, revision }, data.length);
+    else this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+  }
+
+  /** What is thrown here would end the vendor's reader, and with it all news. */
+  #guard(key: string, tell: () => void): void {
     try {
-      const stored = parseRecord(key, textOf(record));
-      if (stored.kind === 'job') this.#listener.onJob({ job: stored.job, revision }, data.length);
-      else this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+      tell();
     } catch (cause) {
       this.#listener.onUnreadable(key, cause);
     }

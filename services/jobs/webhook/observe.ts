@@ -1,5 +1,5 @@
 /** Webhooks as series and lines. */
-import type { Emit } from '#core';
+import { Code, type Emit, StatusError } from '#core';
 import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
 import type { WebhookEvent } from './events.js';
 
@@ -60,11 +60,12 @@ export function observeWebhooks({
           { tenant: event.tenant, job_id: event.jobId, event_id: event.eventId, detail: event.error },
           'webhook given up: its receiver was not told',
         );
-      case 'webhookPostponed':
-        return logger.warn(
-          { tenant: event.tenant, job_id: event.jobId, error: event.error },
-          'webhook postponed: its record is out of reach',
-        );
+      case 'webhookPostponed': {
+        const { error, jobId, tenant } = event;
+        // That NATS is away is told once, not for each of thousands.
+        const away = error instanceof StatusError && error.code === Code.UNAVAILABLE;
+        return logger[away ? 'debug' : 'warn']({ tenant, job_id: jobId, error }, 'webhook postponed: its record is out of reach');
+      }
       case 'webhooksLoaded':
         loads.with({ result: 'loaded' }).add();
         return logger.info({ path: event.path, tenants: event.tenantCount }, 'webhooks loaded');

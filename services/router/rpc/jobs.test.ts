@@ -34,7 +34,7 @@ function open(): Bus {
 const jobOf = (jobId: string) => jobs.Job.fromPartial({ jobId });
 
 /** A replica that answers with the job asked for; its server can be cut off as a killed process is. */
-async function startReplica(id: string, fakes: Partial<HandlersOf<typeof Service>> = {}) {
+async function startReplica(id: string, fakes: Partial<HandlersOf<typeof Service>> = {}, { draining = false } = {}) {
   const calls: Call<unknown>[] = [];
   const seen = <Req, Res>(answer: (request: Req) => Res) => {
     return async (call: Call<Req>) => {
@@ -59,7 +59,7 @@ async function startReplica(id: string, fakes: Partial<HandlersOf<typeof Service
   };
   server.add(Service, handlers, { endless: ['watch'] });
   const address = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
-  const read = () => ({ service: 'jobs' as const, id, incarnation: '1000-aaaaaa', address });
+  const read = () => ({ service: 'jobs' as const, id, incarnation: '1000-aaaaaa', address, draining });
   const announcer = new ReplicaAnnouncer({ bus: open(), clock: systemClock, random: systemRandom, read });
   announcer.start();
   cleanups.push(
@@ -150,6 +150,17 @@ test('a replica that is gone or stops is passed over, for every call', async () 
     { replicaId: 'a', error: { reason: Reason.DRAINING } },
     { replicaId: 'a', error: { reason: Reason.CONNECT_FAILED } },
   ]);
+});
+
+test('a replica that leaves is asked last', async () => {
+  const a = await startReplica('a', {}, { draining: true });
+  const b = await startReplica('b');
+  const { channel } = await startRouter({ replicaCount: 2 });
+  await channel.unary(Service.get, { jobId: 'j1', withUrls: false });
+  expect([a.calls.length, b.calls.length]).toEqual([0, 1]);
+  await b.server.close();
+  await channel.unary(Service.get, { jobId: 'j1', withUrls: false });
+  expect(a.calls).toHaveLength(1);
 });
 
 test('a call that was lost on the way is repeated where doing it twice is doing it once', async () => {

@@ -29,6 +29,8 @@ const STEPS = 8;
 /** Pictures of the long queue: as in the bench of scale. */
 const STEP_MS = 50;
 const PICTURE_MS = STEPS * STEP_MS;
+/** Its picture is not done before the bench is. */
+const ENDLESS = '[step=60s]';
 const BATCH_COUNT = 1000;
 const SAMPLE_MS = 500;
 /** Filling and emptying of the mesh are left out. */
@@ -53,7 +55,7 @@ finish(figures);
 
 /** Many callers at once, each waits for its answer; nothing is drawn meanwhile but one endless picture. */
 async function submit(): Promise<Figures> {
-  return withMesh({ nodes: 1, jobsCount: 1, stepMs: 60_000 }, async (mesh) => {
+  return withMesh({ nodes: 1, jobsCount: 1 }, async (mesh) => {
     const through = await submitMany(mesh.address, 'through');
     const direct = await submitMany(only(mesh.jobs[0]).grpc, 'direct');
     const told = { ...through, directPerSec: direct.perSec };
@@ -75,7 +77,7 @@ async function submitMany(address: string, name: string) {
   const caller = async (channel: Channel) => {
     for (let index = next++; index < count; index = next++) {
       const askedAt = performance.now();
-      const message = { jobId: `${name}-${index}`, request: request(index), options: undefined };
+      const message = { jobId: `${name}-${index}`, request: request(index, ENDLESS), options: undefined };
       await channel.unary(Jobs.submit, message, { deadlineAt: systemClock.now() + PATIENCE_MS });
       tookMs.push(performance.now() - askedAt);
     }
@@ -231,7 +233,7 @@ async function withMesh<T>(
 ): Promise<T> {
   const engine = `node ${path.join(packageRoot, 'dist/test/engines/scriptable/main.js')}`;
   const node = { SCRIPT_STEP: `${stepMs}ms`, DMESH_NODE_MODEL_DIR: path.join(packageRoot, 'no-such-model') };
-  const jobs = { DMESH_JOBS_MAX_WAITING: '1000000', DMESH_JOBS_STORE_RESERVE: '1', ...env?.jobs };
+  const jobs = { DMESH_JOBS_MAX_WAITING: '1000000', DMESH_JOBS_STORE_RESERVE: '1KiB', ...env?.jobs };
   const mesh = await LocalMesh.start({ ...options, engine, graceMs: 2000, env: { ...env, node, jobs } });
   try {
     return await use(mesh);
@@ -259,8 +261,8 @@ function picture(index: number) {
   return { prompt: `picture ${index}`, seed: index, width: SIDE_PX, height: SIDE_PX, steps: STEPS };
 }
 
-function request(index: number): generation.GenerateRequest {
-  return generation.GenerateRequest.fromPartial({ ...picture(index), seed: BigInt(index) });
+function request(index: number, directive = ''): generation.GenerateRequest {
+  return generation.GenerateRequest.fromPartial({ ...picture(index), prompt: `picture ${index} ${directive}`, seed: BigInt(index) });
 }
 
 function table(title: string, rows: readonly (readonly Cell[])[]): void {

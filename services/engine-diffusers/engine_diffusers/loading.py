@@ -79,7 +79,9 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
         )
     _expect_shapes(folder, parts)
     if options.attention != "native":
-        _or_unusable(f"attention {options.attention}", lambda: parts["transformer"].set_attention_backend(options.attention))
+        # diffusers would make it that of every model in the process, which others than this transformer may not take.
+        with diffusers.attention_backend("native"):
+            _or_unusable(f"attention {options.attention}", lambda: parts["transformer"].set_attention_backend(options.attention))
     if options.compile != "off":
         parts["transformer"].compile_repeated_blocks()
     model = ZImageModel(folder, parts, placement, options)

@@ -1,4 +1,4 @@
-/** Durable jobs over a whole mesh: submitted, drawn, collected, whatever is killed meanwhile. */
+/** Durable jobs over a whole mesh: submitted, drawn, collected. What is killed meanwhile is test/faults/jobs-crash.test.ts. */
 import { afterEach, expect, test } from 'vitest';
 import { jobs as contract } from '#contracts';
 import { scriptedPicture } from '../engines/scriptable/picture.js';
@@ -10,13 +10,11 @@ const mesh = useMesh({ nodes: 2, routerCount: 2, jobsCount: 2, env: { node: { SC
 const jobs = () => mesh().client.jobs;
 const PATIENCE = { timeout: 20_000, interval: 50 };
 
-/** Two replicas and two routers again, for the next test. */
+/** Two replicas again, for the next test. */
 afterEach(async () => {
-  const { local } = mesh();
-  for (const kind of ['routers', 'jobs'] as const) {
-    const dead = local[kind].filter(({ id, running }) => !running && !local[kind].some((other) => other.id === id && other.running));
-    for (const child of new Map(dead.map((child) => [child.id, child])).values()) await local.restart(child);
-  }
+  const { jobs: replicas } = mesh().local;
+  const dead = replicas.filter(({ id, running }) => !running && !replicas.some((other) => other.id === id && other.running));
+  for (const child of new Map(dead.map((child) => [child.id, child])).values()) await mesh().local.restart(child);
 });
 
 const stateOf = async (jobId: string) => (await jobs().get(jobId)).state;
@@ -84,18 +82,6 @@ test('a request that breaks its nodes fails at once, with the reason', async () 
   await jobs().submit({ prompt: 'broken [oom]', seed: 1 }, { jobId: 'failed' });
   await becomes('failed', JobState.FAILED);
   expect((await jobs().get('failed')).failure).toMatchObject({ reason: 'POISON' });
-});
-
-test('a jobs replica killed while its jobs run and wait: all are drawn', async () => {
-  const { check } = await submitMany('replica');
-  only(mesh().local.jobs.find(({ running }) => running)).kill('SIGKILL');
-  await check();
-});
-
-test('a router killed while jobs wait and run at it: all are drawn', async () => {
-  const { check } = await submitMany('router');
-  only(mesh().local.routers.find(({ id, running }) => id === 'router-2' && running)).kill('SIGKILL');
-  await check();
 });
 
 test('NATS killed while jobs run: Submit says so at once, what runs is recorded when it is back', async () => {

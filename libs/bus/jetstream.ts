@@ -12,6 +12,7 @@ export function isApiError(reason: unknown, number: (typeof ApiError)[keyof type
 
 export function causeOf(reason: unknown): string {
   if (reason instanceof NatsError && reason.code === '503') return JETSTREAM_OFF;
+  if (reason instanceof NatsError && reason.code === 'TIMEOUT') return 'JetStream did not answer in time';
   return reason instanceof Error ? reason.message : String(reason);
 }
 

@@ -16,7 +16,7 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.UNKNOWN_LORA]: '"dmesh models" lists the LoRAs of each model',
   [Reason.ROUTE_UNSERVED]: 'start a node that serves it, or set the route all the same with --force',
   [Reason.CHANGED_MEANWHILE]: 'somebody else changed it at the same time; look and try again',
-  [Reason.STORE_UNAVAILABLE]: 'routes are kept in JetStream: start nats-server with --jetstream --store_dir DIR',
+  [Reason.STORE_UNAVAILABLE]: 'routes and jobs are kept in JetStream: does NATS run, with --jetstream --store_dir DIR?',
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
   [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
   [Reason.BAD_REQUEST]: '"dmesh models" shows what each option may be',

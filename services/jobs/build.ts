@@ -2,7 +2,6 @@
  * The process around the jobs service: NATS tells it who lives and what there is to draw on, gRPC and HTTP servers
  * face the world, and everything starts in order and leaves in reverse.
  */
-import { readFile } from 'node:fs/promises';
 import { TokenSource } from '#access';
 import {
   callRoll,
@@ -17,7 +16,7 @@ import {
 import { jobs } from '#contracts';
 import type { Clock, Random } from '#core';
 import { addHealth, addReflection, Server } from '#grpc';
-import { ConfigError, Lifecycle, part } from '#runtime';
+import { FollowedFiles, Lifecycle, part } from '#runtime';
 import { AdminHttp, createEventLoopLag, createMetrics, type Logger, observeCalls, observeTls, type Readiness } from '#telemetry';
 import { TlsSource } from '#tls';
 import { openBlobs } from './blobs/blobs.js';
@@ -47,6 +46,7 @@ export interface BuildTools {
 }
 
 const VERSION = '0.1.0';
+const MAX_TOKEN_BYTES = 4096;
 
 /** Reads the certificates, builds the rest. */
 export async function build(config: JobsConfig, tools: BuildTools): Promise<BuiltJobs> {
@@ -111,9 +111,9 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     onChange: () => service.share.replicasChanged(),
   });
   const routerDirectory = new ReplicaDirectory({ bus, clock, service: 'router', emit, onChange: () => service.runner.wake() });
-  const named = config.routers?.split(',').map((address) => address.trim());
-  const routerAddresses = () => named ?? routerDirectory.live().map(({ address }) => address);
-  const routers = new Routers({ clock, addresses: routerAddresses, token: await readToken(config), tls: tls.routers });
+  const routerAddresses = () => config.routers ?? routerDirectory.live().map(({ address }) => address);
+  const token = routerTokenOf(config, tools);
+  const routers = new Routers({ clock, addresses: routerAddresses, token: token.current, tls: tls.routers });
   const blobs = await openBlobs({ config: config.blobs, clock, wallNow, emit: observeBlobs({ logger, metrics }) });
   const incarnation = makeIncarnation(wallNow(), random);
   const service: Jobs = createJobs({
@@ -145,8 +145,13 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   const tokens =
     tokenFile === undefined ? undefined : new TokenSource({ path: tokenFile, clock, emit, onTokens: (list) => service.door.replace(list) });
   const knowTokens = async () => {
+    await token.start();
     if (tokens) await tokens.start();
     else emit({ type: 'accessOpen', listen: config.listen, callerCa });
+  };
+  const forgetTokens = async () => {
+    tokens?.close();
+    token.close();
   };
   let grpcAddress = '';
   const host = config.listen.slice(0, config.listen.lastIndexOf(':'));
@@ -198,7 +203,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
       part('certificates', { close: async () => certificates.close() }),
       http,
       lag,
-      part('access', { start: knowTokens, close: async () => tokens?.close() }),
+      part('access', { start: knowTokens, close: forgetTokens }),
       part('blobs', { start: () => blobs.start() }),
       part('webhooks', { start: async () => service.webhooks.source?.start(), close: async () => service.webhooks.source?.close() }),
       part('jobs', { start: follow, drain: async () => void (await drained), close: leave }),
@@ -224,11 +229,21 @@ function tellOthers({ news }: Jobs, event: JobsEvent): void {
   if (event.type === 'jobStepped') news.stepped(event, event);
 }
 
-async function readToken({ routerToken, routerTokenFile }: JobsConfig): Promise<string | undefined> {
-  if (routerTokenFile === undefined) return routerToken;
-  try {
-    return (await readFile(routerTokenFile, 'utf8')).trim();
-  } catch (error) {
-    throw new ConfigError([`DMESH_JOBS_ROUTER_TOKEN_FILE: expected a file that can be read, got ${routerTokenFile}: ${String(error)}`]);
-  }
+/** From the setting, or from a file that may be replaced at any time. */
+function routerTokenOf({ routerToken, routerTokenFile: path }: JobsConfig, { clock, logger }: Pick<BuildTools, 'clock' | 'logger'>) {
+  let token = routerToken;
+  if (path === undefined) return { current: () => token, start: async () => {}, close: () => {} };
+  const file = new FollowedFiles({
+    paths: [path],
+    clock,
+    maxBytes: MAX_TOKEN_BYTES,
+    take: ([content]) => {
+      const found = content?.toString('utf8').trim() ?? '';
+      if (found === '') return [`${path}: expected a token, got nothing`];
+      token = found;
+      return [];
+    },
+    onRejected: (faults) => logger.error({ path, faults }, 'token for routers refused, the last good one holds'),
+  });
+  return { current: () => token, start: () => file.start(), close: () => file.close() };
 }

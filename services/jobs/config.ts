@@ -1,4 +1,4 @@
-import { readBusConfig } from '#bus';
+import { isNodeId, readBusConfig } from '#bus';
 import { type EnvReader, isLoopback, parseDurationMs } from '#runtime';
 import { readTelemetryConfig } from '#telemetry';
 import { readTlsPaths } from '#tls';
@@ -13,12 +13,17 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
   const HOUR_MS = 3_600_000;
   const DAY_MS = 24 * HOUR_MS;
   const GiB = 1024 ** 3;
+  const hostName = defaults.hostName.replace(/[^A-Za-z0-9_-]/g, '-').slice(0, 40);
   const retentionText = read.optionalString('DMESH_JOBS_RETENTION_TENANTS', 'Other times for some tenants, such as acme=24h,studio=720h.');
+  const routersText = read.optionalString(
+    'DMESH_JOBS_ROUTERS',
+    'host:port of the routers that draw, separated by commas; none: those that announce themselves on NATS.',
+  );
   const config = {
-    replicaId: read.string('DMESH_JOBS_ID', `jobs-${defaults.hostName}`, 'Name of this replica in logs and on NATS; unique among them.'),
+    replicaId: read.string('DMESH_JOBS_ID', `jobs-${hostName}`, 'Name of this replica in logs and on NATS; unique among them.'),
     listen: read.address('DMESH_JOBS_LISTEN', '127.0.0.1:50061', 'host:port of the gRPC server; port 0 picks a free one.'),
     advertise: read.optionalAddress('DMESH_JOBS_ADVERTISE', 'host:port that routers call; none: the bound address.'),
-    httpListen: read.address('DMESH_JOBS_HTTP_LISTEN', '127.0.0.1:9465', 'host:port of /metrics, /healthz and /readyz.'),
+    httpListen: read.address('DMESH_JOBS_HTTP_LISTEN', '127.0.0.1:9466', 'host:port of /metrics, /healthz and /readyz.'),
     nats: readBusConfig(read),
     tls: {
       ...readTlsPaths(read),
@@ -31,15 +36,15 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
         'With TLS: name that the certificate of every router must hold; none: the host of its address.',
       ),
     },
-    routers: read.optionalString(
-      'DMESH_JOBS_ROUTERS',
-      'host:port of the routers that draw, separated by commas; none: those that announce themselves on NATS.',
-    ),
+    routers: parseAddresses(read, routersText),
     routerToken: read.optionalString(
       'DMESH_JOBS_ROUTER_TOKEN',
       'Shown to routers: a token that may act for tenants ("dmesh token add --acts-for-all").',
     ),
-    routerTokenFile: read.optionalString('DMESH_JOBS_ROUTER_TOKEN_FILE', 'File with that token, in place of DMESH_JOBS_ROUTER_TOKEN.'),
+    routerTokenFile: read.optionalString(
+      'DMESH_JOBS_ROUTER_TOKEN_FILE',
+      'File with that token, in place of DMESH_JOBS_ROUTER_TOKEN. Followed as it changes.',
+    ),
     // A prompt needs a few KiB, a batch of a thousand a few MiB.
     maxRequestBytes: read.bytes('DMESH_JOBS_MAX_REQUEST', 16 * 1024 ** 2, 'Larger requests are refused.'),
     records: {
@@ -71,6 +76,8 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     ),
     telemetry: readTelemetryConfig(read, defaults),
   };
+  const { replicaId } = config;
+  if (!isNodeId(replicaId)) read.fault(`DMESH_JOBS_ID: expected up to 64 of [A-Za-z0-9_-], got ${JSON.stringify(replicaId)}`);
   const { cert, ca, callerCa, routerName } = config.tls;
   if (callerCa !== undefined && cert === undefined) {
     read.fault('DMESH_JOBS_CALLER_CA: expected together with DMESH_TLS_CERT, got it alone');
@@ -89,6 +96,17 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     );
   }
   return read.done(config);
+}
+
+const ADDRESS = /^(?:\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):\d{1,5}$/;
+
+function parseAddresses(read: EnvReader, text: string | undefined): readonly string[] | undefined {
+  const addresses = text?.split(',').map((item) => item.trim());
+  for (const address of addresses ?? []) {
+    if (!ADDRESS.test(address))
+      read.fault(`DMESH_JOBS_ROUTERS: expected host:port, several separated by commas, got ${JSON.stringify(address)}`);
+  }
+  return addresses;
 }
 
 function parseTenantTimes(read: EnvReader, text: string | undefined): ReadonlyMap<string, number> {

@@ -133,7 +133,10 @@ export function observe({
         const { detail, outcome, reason, requestId } = event;
         attempts.with({ outcome, reason: KNOWN_REASONS.has(reason) ? reason : 'OTHER' }).add();
         const fields = { ...named(event), request_id: requestId, outcome, reason, ...(detail === '' ? {} : { detail }) };
-        if (outcome === 'succeeded' || outcome === 'waits') return logger.debug(fields, 'attempt over');
+        if (outcome === 'succeeded') return logger.debug(fields, 'attempt over');
+        if (outcome === 'waits' && reason === Reason.UNAUTHENTICATED) {
+          return logger.error(fields, 'routers refuse our token: DMESH_JOBS_ROUTER_TOKEN');
+        }
         return outcome === 'failed' ? logger.warn(fields, 'attempt failed, and its job with it') : logger.info(fields, 'attempt over');
       }
       case 'attemptLost':

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { thisProcess } from '#runtime';
 import { finish } from './support/report.js';
 
-const BENCHES = ['hop', 'scale', 'scheduling', 'overload', 'users', 'membership', 'many-nodes', 'engine'] as const;
+const BENCHES = ['hop', 'scale', 'scheduling', 'overload', 'users', 'membership', 'many-nodes', 'jobs', 'engine'] as const;
 
 const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-bench-'));
 const figures: Record<string, unknown> = {};

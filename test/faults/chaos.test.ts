@@ -7,21 +7,11 @@ import { expect, test } from 'vitest';
 import { Reason } from '#core';
 import { Load } from '../support/load.js';
 import { wrongPictures } from '../support/picture-oracle.js';
+import { seededRandom } from '../support/seeded-random.js';
 import { only, useMesh } from '../support/test-mesh.js';
 
 const mesh = useMesh({ nodes: 3, env: { node: { SCRIPT_STEP: '5ms', DMESH_NODE_STEP_TIMEOUT: '1s' } } });
 const FAULT_COUNT = 8;
-
-/** mulberry32: small, and the same everywhere. */
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Each ends with the mesh whole again. */
 const FAULTS: Readonly<Record<string, (nodeId: string) => Promise<void>>> = {

@@ -27,6 +27,7 @@ test.each([
     'inference-node',
     { DMESH_NODE_ID: 'no spaces', DMESH_NODE_GRANT_TTL: 'soon', DMESH_NODE_MAX_REQUEST: '-1', DMESH_NODE_NO_SUCH_SETTING: '1' },
   ],
+  ['jobs', { DMESH_JOBS_ID: 'no spaces', DMESH_JOBS_ROUTERS: 'nowhere', DMESH_JOBS_RETENTION_TENANTS: 'acme', DMESH_JOBS_RETRY: '3' }],
   ['engine-onnx', { DMESH_ENGINE_SOCKET: '', DMESH_ENGINE_NO_SUCH_SETTING: '1' }],
 ])('%s: exit code 64, and every faulty setting is named', async (service, env) => {
   const { code, out, err } = await run(service, env);
@@ -35,7 +36,7 @@ test.each([
   expect(out).not.toContain('"ready"');
 });
 
-test.each(['router', 'inference-node', 'engine-onnx'])('%s --help tells every setting with its default', async (service) => {
+test.each(['router', 'inference-node', 'jobs', 'engine-onnx'])('%s --help tells every setting with its default', async (service) => {
   const { code, out } = await run(service, {}, ['--help']);
   expect(code).toBe(0);
   expect(out).toMatch(/DMESH_\w+/);

@@ -118,7 +118,7 @@ export class TestMesh {
 
   /** What every process said above the level of info, for the report of a failed test. */
   complaints(): string {
-    const children = [...this.local.routers, ...this.local.nodes];
+    const children = [...this.local.routers, ...this.local.nodes, ...this.local.jobs];
     return children
       .flatMap((child) => child.lines.filter((line) => !/"level":"(info|debug)"/.test(line)).map((line) => `${child.id}: ${line}`))
       .join('\n');

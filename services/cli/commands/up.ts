@@ -132,6 +132,7 @@ function describeMesh(mesh: LocalMesh, tookSeconds: number, { env, terminal: { p
     `\nIn another terminal:\n\n`,
     `  ${token}npx dmesh generate "a small green star on a white background"${router}\n`,
     `  ${token}npx dmesh nodes --watch${router}\n`,
+    mesh.jobs.length > 0 ? `  ${token}npx dmesh submit prompts.txt --out pictures${router}   # a prompt a line; now or later\n` : '',
     `  grpcurl -plaintext ${header}-d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
     mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
     `\nCtrl-C drains and stops everything.\n\n`,

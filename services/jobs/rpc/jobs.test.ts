@@ -110,6 +110,18 @@ test('a cancel at any replica is the end of it, twice is once, and what has ende
   await expect(b.channel.unary(Jobs.cancel, { which: undefined })).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT });
 });
 
+test('a batch is whole at every replica as soon as it is accepted', async () => {
+  for (let n = 0; n < 5; n++) {
+    await submitBatch(`whole-${n}`, 50);
+    const [counts, listed] = await Promise.all([
+      b.channel.unary(Jobs.getBatch, { batchId: `whole-${n}` }),
+      list({ batchId: `whole-${n}`, pageSize: 100 }),
+    ]);
+    expect([counts.response.batch?.jobCount, listed.jobs.length]).toEqual([50, 50]);
+  }
+  await expect(list({ batchId: 'nobody' })).rejects.toMatchObject(unknown);
+});
+
 test('a retry runs what failed, expired or was cancelled once more, and nothing else', async () => {
   await submit('again');
   await expect(retry('again')).rejects.toMatchObject(wrongState(Reason.JOB_ACTIVE, 'QUEUED'));

@@ -5,7 +5,7 @@ import type { HandlersOf } from '#grpc';
 import type { StateKind } from '../domain/job.js';
 import { isJobId, JOB_ID_RULE } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
-import type { JobFilter } from '../index/job-index.js';
+import type { JobFilter } from '../index/seen-jobs.js';
 import type { Place } from '../index/sorted-entries.js';
 import { notReady } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';
@@ -40,6 +40,7 @@ export function readHandlers(parts: RpcParts): Handlers {
       const { tenant } = await callers.known(call);
       const { filter, pageSize, place } = readListRequest(call.request, tenant);
       if (!index.complete) throw notReady();
+      if (filter.batchId !== '' && !index.batch(tenant, filter.batchId)) await reader.batch(tenant, filter.batchId);
       const entries = index.list(filter, pageSize + 1, place);
       const page = entries.slice(0, pageSize);
       const last = entries.length > pageSize ? page.at(-1) : undefined;

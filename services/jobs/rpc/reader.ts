@@ -11,9 +11,9 @@ import type { JobRecords, StoredBatch, StoredJob } from '../store/job-records.js
 
 export class Reader {
   readonly #records: Pick<JobRecords, 'readBatch' | 'readJob'>;
-  readonly #index: Pick<JobIndex, 'batch'>;
+  readonly #index: Pick<JobIndex, 'batch' | 'batchKnown'>;
 
-  constructor(records: Pick<JobRecords, 'readBatch' | 'readJob'>, index: Pick<JobIndex, 'batch'>) {
+  constructor(records: Pick<JobRecords, 'readBatch' | 'readJob'>, index: Pick<JobIndex, 'batch' | 'batchKnown'>) {
     this.#records = records;
     this.#index = index;
   }
@@ -30,6 +30,7 @@ export class Reader {
     requireId('batch_id', batchId);
     const stored = await this.#records.readBatch(tenant, batchId);
     if (!stored) throw unknownBatch(batchId);
+    await this.#index.batchKnown(tenant, batchId); // for what is told of its jobs
     return stored;
   }
 

@@ -73,6 +73,8 @@ export class Attempt {
   #phase: 'handed' | 'drawing' | 'keeping' = 'handed';
   /** Of the job that was read: its id may be another's by now. */
   #uid = '';
+  /** As it was read or written last: saves reading it before each change. */
+  #known: StoredJob | undefined;
   /** The number of this attempt, once its record says that it began. */
   #number: number | undefined;
   #nodeId = '';
@@ -120,7 +122,8 @@ export class Attempt {
     let job: Job | undefined;
     try {
       await reached('handed', jobId);
-      job = (await records.readJob(tenant, jobId))?.job;
+      this.#known = await records.readJob(tenant, jobId);
+      job = this.#known?.job;
       if (job?.state.kind !== 'queued' || this.#stopped.signal.aborted) return OVER;
       this.#uid = job.uid;
       const drawn = await this.#draw(job);
@@ -297,8 +300,11 @@ export class Attempt {
     const { tenant, jobId } = this.entry;
     for (let delayMs = RECORD_RETRY_MS; ; delayMs = Math.min(MAX_RECORD_RETRY_MS, 2 * delayMs)) {
       try {
-        return await records.changeJob(tenant, jobId, decide);
+        const outcome = await records.changeJob(tenant, jobId, decide, this.#known);
+        if (outcome.kind !== 'missing') this.#known = outcome;
+        return outcome;
       } catch (error) {
+        this.#known = undefined; // it may have been written
         emit({ type: 'recordingDelayed', tenant, jobId, error });
         if (!isPassing(error)) throw error;
       }

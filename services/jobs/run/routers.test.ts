@@ -21,7 +21,7 @@ async function router(handlers: Partial<HandlersOf<typeof Pictures>>): Promise<s
 }
 
 function routersOf(addresses: () => readonly string[], token?: string): Routers {
-  const routers = new Routers({ clock: systemClock, addresses, token });
+  const routers = new Routers({ clock: systemClock, addresses, token: () => token });
   cleanups.push(() => routers.close());
   return routers;
 }

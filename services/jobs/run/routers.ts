@@ -14,7 +14,7 @@ export interface RoutersOptions {
   /** host:port of those that live, asked at each call. */
   readonly addresses: () => readonly string[];
   /** Shows who we are, and that we may act for tenants. */
-  readonly token?: string | undefined;
+  readonly token: () => string | undefined;
   readonly tls?: ClientTls | undefined;
 }
 
@@ -86,7 +86,7 @@ export class Routers {
   }
 
   #metadata(): Record<string, string> {
-    const { token } = this.#options;
+    const token = this.#options.token();
     return token === undefined ? {} : { authorization: `Bearer ${token}` };
   }
 

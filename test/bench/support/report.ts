@@ -3,9 +3,18 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 
-/** The FILE of `--json FILE`. Any other argument is an error. */
+const known: Record<string, { readonly type: 'string'; readonly default?: string }> = { json: { type: 'string' } };
+
+/** The FILE of `--json FILE`. Any argument that is no flag of this program is an error. */
 export function jsonFile(): string | undefined {
-  return parseArgs({ options: { json: { type: 'string' } } }).values.json;
+  const { json } = parseArgs({ options: known }).values;
+  return typeof json === 'string' ? json : undefined;
+}
+
+/** Further flags of this program with what they are when absent, such as { rounds: '20' } for `--rounds N`. */
+export function readFlags<Name extends string>(defaults: Readonly<Record<Name, string>>): Readonly<Record<Name, string>> {
+  for (const [name, text] of Object.entries<string>(defaults)) known[name] = { type: 'string', default: text };
+  return parseArgs({ options: known }).values as Record<Name, string>;
 }
 
 export interface Machine {

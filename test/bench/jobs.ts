@@ -1,0 +1,273 @@
+/**
+ * What do durable jobs cost? Four parts, each on a mesh of its own: how many can be submitted each second; how long
+ * Get takes when there are very many; whether a long queue of them keeps the nodes busy without growing the service;
+ * and what a job takes longer than asking for the same picture directly. Engines are scripted and take a fixed time.
+ */
+import path from 'node:path';
+import { connectMesh } from '#client';
+import { jobs as contract, generation } from '#contracts';
+import { Channel } from '#grpc';
+import { type Child, LocalMesh, type LocalMeshOptions } from '#local-mesh';
+import { packageRoot, systemClock, systemRandom } from '#runtime';
+import { readFigures } from '../support/metrics.js';
+import { ASKABLE, askInside } from './support/ask-inside.js';
+import { fillJobs } from './support/fill-jobs.js';
+import { type Cell, finish, printTable, quantile, readFlags, rounded } from './support/report.js';
+
+const flags = readFlags({
+  parts: 'submit,get,drain,overhead',
+  submissions: '10000',
+  submitters: '64',
+  records: '100000',
+  gets: '5000',
+  waiting: '10000',
+  nodes: '8',
+  pictures: '200',
+});
+const SIDE_PX = 64;
+const STEPS = 8;
+/** Pictures of the long queue: as in the bench of scale. */
+const STEP_MS = 50;
+const PICTURE_MS = STEPS * STEP_MS;
+const BATCH_COUNT = 1000;
+const SAMPLE_MS = 500;
+/** Filling and emptying of the mesh are left out. */
+const EDGE_RATIO = 0.05;
+const PATIENCE_MS = 60_000;
+const CONNECTION_COUNT = 4;
+const GET_CALLER_COUNT = 4;
+const { JobState, JobsServiceService: Jobs } = contract;
+const { generate } = generation.ImageGenerationServiceService;
+
+type Figures = Readonly<Record<string, number>>;
+const PARTS: Readonly<Record<string, () => Promise<Figures>>> = { submit, get, drain, overhead };
+
+const figures: Record<string, Figures> = {};
+for (const name of flags.parts.split(',')) {
+  const part = PARTS[name];
+  if (!part) throw new Error(`--parts: expected some of ${Object.keys(PARTS).join(', ')}, got ${name}`);
+  console.log(`\n== ${name}`);
+  figures[name] = await part();
+}
+finish(figures);
+
+/** Many callers at once, each waits for its answer; nothing is drawn meanwhile but one endless picture. */
+async function submit(): Promise<Figures> {
+  return withMesh({ nodes: 1, jobsCount: 1, stepMs: 60_000 }, async (mesh) => {
+    const through = await submitMany(mesh.address, 'through');
+    const direct = await submitMany(only(mesh.jobs[0]).grpc, 'direct');
+    const told = { ...through, directPerSec: direct.perSec };
+    table(`${flags.submissions} submissions by ${flags.submitters} callers`, [
+      ['through a router, a second', told.perSec, '>= 1000'],
+      ['one takes, median ms', told.p50Ms, ''],
+      ['one takes, p99 ms', told.p99Ms, ''],
+      ['at the replica itself, a second', told.directPerSec, ''],
+    ]);
+    return told;
+  });
+}
+
+async function submitMany(address: string, name: string) {
+  const count = Number(flags.submissions);
+  const tookMs: number[] = [];
+  let next = 0;
+  const startedAt = performance.now();
+  const caller = async (channel: Channel) => {
+    for (let index = next++; index < count; index = next++) {
+      const askedAt = performance.now();
+      const message = { jobId: `${name}-${index}`, request: request(index), options: undefined };
+      await channel.unary(Jobs.submit, message, { deadlineAt: systemClock.now() + PATIENCE_MS });
+      tookMs.push(performance.now() - askedAt);
+    }
+  };
+  const connection = async () => {
+    const channel = new Channel(address, { clock: systemClock });
+    await Promise.all(Array.from({ length: Number(flags.submitters) / CONNECTION_COUNT }, () => caller(channel)));
+    channel.close();
+  };
+  await Promise.all(Array.from({ length: CONNECTION_COUNT }, connection));
+  const elapsedMs = performance.now() - startedAt;
+  return { perSec: rounded((1000 * count) / elapsedMs), p50Ms: rounded(quantile(tookMs, 0.5)), p99Ms: rounded(quantile(tookMs, 0.99)) };
+}
+
+/** The bucket is filled directly; then a replica reads it all and answers. */
+async function get(): Promise<Figures> {
+  const count = Number(flags.records);
+  return withMesh({ nodes: 0, jobsCount: 1, env: { jobs: ASKABLE } }, async (mesh) => {
+    const [replica] = mesh.jobs;
+    const emptyBytes = (await askInside(only(replica))).livingBytes;
+    await fillJobs(mesh.natsUrl, count);
+    const startedAt = performance.now();
+    const second = await mesh.addJobs({ env: ASKABLE });
+    await until(async () => (await jobCounts(second)).total >= count);
+    const knownAfterMs = performance.now() - startedAt;
+    const client = connectMesh({ address: mesh.address });
+    const tookMs: number[] = [];
+    const caller = async () => {
+      for (let index = 0; index < Number(flags.gets) / GET_CALLER_COUNT; index++) {
+        const askedAt = performance.now();
+        await client.jobs.get(`filled-${Math.floor(systemRandom() * count)}`);
+        tookMs.push(performance.now() - askedAt);
+      }
+    };
+    await Promise.all(Array.from({ length: GET_CALLER_COUNT }, caller));
+    const listedAt = performance.now();
+    await client.jobs.list().next();
+    const listMs = performance.now() - listedAt;
+    client.close();
+    const told = {
+      p50Ms: rounded(quantile(tookMs, 0.5)),
+      p99Ms: rounded(quantile(tookMs, 0.99)),
+      firstPageMs: rounded(listMs),
+      knownAfterMs: rounded(knownAfterMs),
+      bytesPerJob: rounded(((await askInside(second)).livingBytes - emptyBytes) / count),
+    };
+    table(`Get with ${count} jobs, four callers`, [
+      ['median ms', told.p50Ms, ''],
+      ['p99 ms', told.p99Ms, '<= 10'],
+      ['first page of List, ms', told.firstPageMs, ''],
+      ['a new replica knows all after, ms', told.knownAfterMs, ''],
+      ['memory of a replica for each, bytes', told.bytesPerJob, ''],
+    ]);
+    return told;
+  });
+}
+
+/** All wait from the beginning. Busy is what the engines drew of what they could have. */
+async function drain(): Promise<Figures> {
+  const count = Number(flags.waiting);
+  const nodes = Number(flags.nodes);
+  return withMesh({ nodes, jobsCount: 2, stepMs: STEP_MS, env: { jobs: ASKABLE } }, async (mesh) => {
+    const client = connectMesh({ address: mesh.address });
+    const startedAt = performance.now();
+    for (let first = 0; first < count; first += BATCH_COUNT) {
+      const requests = Array.from({ length: Math.min(BATCH_COUNT, count - first) }, (_, index) => picture(first + index));
+      await client.jobs.submitBatch(requests);
+    }
+    const submittedMs = performance.now() - startedAt;
+    client.close();
+    const replica = only(mesh.jobs[0]);
+    const samples: { readonly at: number; readonly done: number }[] = [];
+    const memory: number[] = [];
+    const living = async () =>
+      (await Promise.all(mesh.jobs.map(askInside))).reduce((sum, { livingBytes }) => sum + livingBytes, 0) / 2 ** 20;
+    let waitingAtOnce = 0;
+    await until(
+      async () => {
+        const counts = await jobCounts(replica);
+        samples.push({ at: performance.now(), done: counts.succeeded });
+        waitingAtOnce = Math.max(waitingAtOnce, counts.queued);
+        // A few looks are enough: each collects all garbage.
+        if (counts.succeeded >= (0.1 + 0.2 * memory.length) * count) memory.push(await living());
+        return counts.succeeded >= count;
+      },
+      10 * (count / nodes) * PICTURE_MS + PATIENCE_MS,
+    );
+    const inside = samples.filter(({ done }) => done >= EDGE_RATIO * count && done <= (1 - EDGE_RATIO) * count);
+    const [from, to] = [only(inside[0]), only(inside.at(-1))];
+    const busyRatio = ((to.done - from.done) * PICTURE_MS) / (nodes * (to.at - from.at));
+    const told = {
+      busyRatio: rounded(busyRatio),
+      gapMs: rounded(PICTURE_MS / busyRatio - PICTURE_MS),
+      waitingAtOnce,
+      submittedPerSec: rounded((1000 * count) / submittedMs),
+      memoryEarlyMiB: rounded(memory[0] ?? Number.NaN),
+      memoryLateMiB: rounded(memory.at(-1) ?? Number.NaN),
+    };
+    table(`${count} jobs wait for ${nodes} nodes, ${PICTURE_MS} ms a picture`, [
+      ['nodes busy', told.busyRatio, '>= 0.97'],
+      ['between two pictures on a node, ms', told.gapMs, ''],
+      ['waiting at once', String(told.waitingAtOnce), ''],
+      ['submitted by batches, a second', told.submittedPerSec, ''],
+      ['memory in use by the replicas, early, MiB', told.memoryEarlyMiB, ''],
+      ['memory in use by the replicas, late, MiB', told.memoryLateMiB, '<= 1.1 × that'],
+    ]);
+    return told;
+  });
+}
+
+/** In turns: asked for directly, and as a job from Submit until its picture is here. */
+async function overhead(): Promise<Figures> {
+  const count = Number(flags.pictures);
+  return withMesh({ nodes: 1, jobsCount: 2, stepMs: 5 }, async (mesh) => {
+    const channel = new Channel(mesh.address, { clock: systemClock });
+    const client = connectMesh({ address: mesh.address });
+    const directMs: number[] = [];
+    const endedMs: number[] = [];
+    const collectedMs: number[] = [];
+    for (let index = 0; index < count; index++) {
+      let askedAt = performance.now();
+      await channel.unary(generate, request(2 * index), { deadlineAt: systemClock.now() + PATIENCE_MS });
+      directMs.push(performance.now() - askedAt);
+      askedAt = performance.now();
+      const { job } = await client.jobs.submit(picture(2 * index + 1));
+      const { state } = await client.jobs.waitFor(job.jobId);
+      if (state !== JobState.SUCCEEDED) throw new Error(`expected a picture, the job ended as ${state}`);
+      endedMs.push(performance.now() - askedAt);
+      await client.jobs.download(job.jobId);
+      collectedMs.push(performance.now() - askedAt);
+    }
+    channel.close();
+    client.close();
+    const told = {
+      directP50Ms: rounded(quantile(directMs, 0.5)),
+      endedP50Ms: rounded(quantile(endedMs, 0.5)),
+      collectedP50Ms: rounded(quantile(collectedMs, 0.5)),
+      addedP50Ms: rounded(quantile(collectedMs, 0.5) - quantile(directMs, 0.5)),
+    };
+    table(`${count} pictures of ${STEPS * 5} ms, one at a time, p50`, [
+      ['asked for directly, ms', told.directP50Ms, ''],
+      ['as a job, until it has ended, ms', told.endedP50Ms, ''],
+      ['as a job, until its picture is here, ms', told.collectedP50Ms, ''],
+      ['a job takes longer by, ms', told.addedP50Ms, '<= 20'],
+    ]);
+    return told;
+  });
+}
+
+async function withMesh<T>(
+  { stepMs = 5, env, ...options }: Omit<LocalMeshOptions, 'engine'> & { readonly stepMs?: number },
+  use: (mesh: LocalMesh) => Promise<T>,
+): Promise<T> {
+  const engine = `node ${path.join(packageRoot, 'dist/test/engines/scriptable/main.js')}`;
+  const node = { SCRIPT_STEP: `${stepMs}ms`, DMESH_NODE_MODEL_DIR: path.join(packageRoot, 'no-such-model') };
+  const jobs = { DMESH_JOBS_MAX_WAITING: '1000000', DMESH_JOBS_STORE_RESERVE: '1', ...env?.jobs };
+  const mesh = await LocalMesh.start({ ...options, engine, graceMs: 2000, env: { ...env, node, jobs } });
+  try {
+    return await use(mesh);
+  } finally {
+    await mesh.stop();
+  }
+}
+
+async function until(isSo: () => Promise<boolean>, timeoutMs = PATIENCE_MS): Promise<void> {
+  const endsAt = systemClock.now() + timeoutMs;
+  while (!(await isSo())) {
+    if (systemClock.now() > endsAt) throw new Error(`expected it within ${timeoutMs} ms`);
+    await systemClock.sleep(SAMPLE_MS);
+  }
+}
+
+/** As this replica knows them. */
+async function jobCounts(replica: Child): Promise<{ readonly total: number; readonly queued: number; readonly succeeded: number }> {
+  const all = await readFigures(replica.http);
+  const of = (state: string) => all.sum('dmesh_jobs_jobs', { state });
+  return { total: all.sum('dmesh_jobs_jobs'), queued: of('queued'), succeeded: of('succeeded') };
+}
+
+function picture(index: number) {
+  return { prompt: `picture ${index}`, seed: index, width: SIDE_PX, height: SIDE_PX, steps: STEPS };
+}
+
+function request(index: number): generation.GenerateRequest {
+  return generation.GenerateRequest.fromPartial({ ...picture(index), seed: BigInt(index) });
+}
+
+function table(title: string, rows: readonly (readonly Cell[])[]): void {
+  printTable(title, ['figure', 'value', 'target'], rows);
+}
+
+function only<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error('expected one, found none');
+  return value;
+}

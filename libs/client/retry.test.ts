@@ -50,3 +50,11 @@ test('a mesh that answered before is given about ten seconds to come back', () =
   const queueFull = error({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.QUEUE_FULL, retryDelayMs: 500 });
   expect(retryDelayMs(queueFull, { attempt: MAX_ATTEMPTS, random: early, known: true })).toBeUndefined();
 });
+
+test.each([Reason.CONNECTION_LOST, Reason.STORE_UNAVAILABLE])('%s: repeated only what may be done twice', (reason) => {
+  const away = error({ reason });
+  expect(retryDelayMs(away, { attempt: 1, random: early, known: false, repeatable: true })).toBe(150);
+  expect(retryDelayMs(away, { attempt: 1, random: early, known: false })).toBeUndefined();
+  const refused = error({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE }); // no JetStream: an operator's to mend
+  expect(retryDelayMs(refused, { attempt: 1, random: early, known: false, repeatable: true })).toBeUndefined();
+});

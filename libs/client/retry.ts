@@ -29,7 +29,7 @@ const UNREACHED: ReadonlySet<string> = new Set([Reason.CONNECT_FAILED, Reason.CO
 
 /** Milliseconds to wait before the next attempt; undefined: do not repeat. */
 export function retryDelayMs(error: StatusError, { attempt, random, known, repeatable = false }: RetryState): number | undefined {
-  if (error.reason === Reason.CONNECTION_LOST && !repeatable) return undefined;
+  if ((error.reason === Reason.CONNECTION_LOST || error.reason === Reason.STORE_UNAVAILABLE) && !repeatable) return undefined;
   const unreached = UNREACHED.has(error.reason);
   if (attempt >= (known && unreached ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;
@@ -38,6 +38,7 @@ export function retryDelayMs(error: StatusError, { attempt, random, known, repea
     case Reason.DRAINING:
     case Reason.CONNECTION_LOST:
     case Reason.NO_JOBS_SERVICE:
+    case Reason.STORE_UNAVAILABLE: // a replica that has not found NATS again yet
       if (error.code !== Code.UNAVAILABLE) return undefined;
       // Half of the wait is fixed, so that a restarting router has time to come back.
       return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));

@@ -419,7 +419,7 @@ describe('bids and grants', () => {
     await expect.poll(() => a.slots.length + b.slots.length).toBe(2);
     const count = { 'x-mesh-router': 'router-a', 'x-mesh-tenant': 'studio', 'x-mesh-priority': 'low', 'x-mesh-cost-ms': '250' };
     await node.generate({}, { metadata: count });
-    await expect.poll(() => b.served).toEqual([{ priority: generation.Priority.LOW, tenant: 'studio', costMs: 250 }]);
+    await expect.poll(() => b.served).toEqual([{ priority: generation.Priority.LOW, tenant: 'studio', costMs: 250, actedFor: false }]);
     await node.generate({}, { metadata: { ...count, 'x-mesh-cost-ms': 'NaN' } });
     expect([a.served.length, b.served.length]).toEqual([0, 1]);
   });

@@ -108,9 +108,12 @@ class BenchEngine:
     def cancel_ms(self, order: Order, after_step: int) -> float:
         """From the cancel of a running request until the engine says that it is idle."""
         call = self._generate(self._request(order))
-        for event in call:
-            if event.HasField("step") and event.step.step >= after_step:
-                break
+        try:
+            for event in call:
+                if event.HasField("step") and event.step.step >= after_step:
+                    break
+        except grpc.RpcError as error:
+            raise _refused(error) from None
         started = time.perf_counter()
         call.cancel()
         while self.status().state == EngineState.BUSY:

@@ -124,8 +124,9 @@ class Bench:
             "peakBytes": status.memory_peak_bytes,
         }
         print(
-            f"  {side}²: step {figures['stepMs']} ms, {figures['ceilingShare'] * 100:.0f} % of the ceiling, picture {figures['imageMs']} ms "
-            f"(text {figures['encodeMs']}, decoding {figures['decodeMs']}), peak {status.memory_peak_bytes / 2**30:.1f} GiB"
+            f"  {side}²: step {figures['stepMs']} ms, {figures['ceilingShare'] * 100:.0f} % of the ceiling, "
+            f"picture {figures['imageMs']} ms (text {figures['encodeMs']}, decoding {figures['decodeMs']}), "
+            f"peak {status.memory_peak_bytes / 2**30:.1f} GiB"
         )
         return figures
 

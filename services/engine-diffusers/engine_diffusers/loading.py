@@ -79,10 +79,18 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
         )
     _expect_shapes(folder, parts)
     if options.attention != "native":
-        _or_unusable(f"attention {options.attention}", lambda: parts["transformer"].set_attention_backend(options.attention))
+        # diffusers would make it that of every model in the process, which others than this transformer may not take.
+        with diffusers.attention_backend("native"):
+            _or_unusable(f"attention {options.attention}", lambda: parts["transformer"].set_attention_backend(options.attention))
     if options.compile != "off":
         parts["transformer"].compile_repeated_blocks()
     model = ZImageModel(folder, parts, placement, options)
+    asked = [("attention", options.attention, "native"), ("weights", options.weights, "full")]
+    unusual = [f"{name} {value}" for name, value, usual in asked if value != usual]
+    if unusual:
+        # A kernel may be there and not do for this GPU: said here, not by every request.
+        limits = folder.info.limits
+        _or_unusable(", ".join(unusual), lambda: model.warm_up([(limits.min_width, limits.min_height)]))
     for size in compile_sizes(options.compile):
         started_at_ms = now_ms()
         model.warm_up([size])

@@ -17,7 +17,7 @@ from .device import Placement, determinism_class, free_cached, synchronize
 from .drawing import Checkpoint, Drawn, Event, Picture, Step, now_ms
 from .faults import Attempts, with_retry
 from .folder import ModelFolder
-from .order import Drawing, LoraUse
+from .order import LATENT_CHANNELS, PIXELS_PER_LATENT, Drawing, LoraUse
 from .pixels import expect_finite, to_rgb
 from .prompts import CaptionReader
 
@@ -99,8 +99,7 @@ class ZImageModel:
     def warm_up(self, sizes: list[tuple[int, int]]) -> None:
         """Draws one picture of each size, so that what is compiled is compiled before the first request."""
         for width, height in sizes:
-            noise = np.zeros((1, self._transformer.config.in_channels, height // 8, width // 8), np.float32)
-            noise[..., 0] = 1
+            noise = np.random.default_rng(0).standard_normal((1, LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT))
             drawing = Drawing("a red circle", "", width, height, 2, 0.0, (), (noise,))
             for _ in self.draw(drawing):
                 pass

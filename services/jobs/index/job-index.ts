@@ -7,13 +7,13 @@
  */
 import type { KeptState } from '#bus';
 import type { Clock } from '#core';
-import { PRIORITIES, type Priority } from '#scheduling';
 import type { Job, StateKind } from '../domain/job.js';
 import { type Batch, batchKey, jobKey } from '../domain/record.js';
 import type { RecordsListener, StoredBatch, StoredJob } from '../store/job-records.js';
 import { EndRate } from './end-rate.js';
 import { entryOf, type JobEntry, type MutableEntry } from './job-entry.js';
-import { comparePlaces, type Place, SortedEntries } from './sorted-entries.js';
+import { type JobFilter, SeenJobs } from './seen-jobs.js';
+import type { Place } from './sorted-entries.js';
 
 export type JobChange =
   /** `before`: undefined when it is new here, or only now real, with its batch; then `job` is too. */
@@ -31,26 +31,9 @@ export interface BatchEntry {
   readonly jobs: ReadonlySet<JobEntry>;
 }
 
-export interface JobFilter {
-  readonly tenant: string;
-  /** Empty: all. */
-  readonly states: ReadonlySet<StateKind>;
-  /** '': all. */
-  readonly batchId: string;
-  readonly submittedFromMs: number;
-  /** Before then. */
-  readonly submittedToMs: number;
-}
-
 interface MutableBatch extends BatchEntry {
   committed: BatchEntry['committed'];
   readonly jobs: Set<JobEntry>;
-}
-
-interface TenantJobs {
-  readonly byState: Readonly<Record<StateKind, SortedEntries>>;
-  jobCount: number;
-  storedBytes: number;
 }
 
 /** Texts that are equal in many jobs; beyond this, somebody makes up names. */
@@ -58,16 +41,13 @@ const SHARED_TEXTS = 10_000;
 const BEHIND_MS = 1000;
 /** What NATS keeps of a record beside it and its key. */
 const RECORD_OVERHEAD_BYTES = 64;
-const STATES = ['queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired'] as const satisfies readonly StateKind[];
 
 export class JobIndex {
   readonly #clock: Clock;
   readonly #onUnreadable: RecordsListener['onUnreadable'];
   readonly #entries = new Map<string, MutableEntry>();
   readonly #batches = new Map<string, MutableBatch>();
-  readonly #tenants = new Map<string, TenantJobs>();
-  readonly #waiting: Readonly<Record<Priority, SortedEntries>>;
-  readonly #counts = byState(() => 0);
+  readonly #seen = new SeenJobs();
   readonly #rate = new EndRate();
   readonly #listeners = new Set<JobListener>();
   readonly #stateListeners = new Set<(state: KeptState) => void>();
@@ -75,13 +55,11 @@ export class JobIndex {
   readonly #batchWaiters = new Map<string, Set<AbortController>>();
   readonly #shared = new Map<string, string>();
   #recordBytes = 0;
-  #storedBytes = 0;
   #complete = false;
 
   constructor(options: { readonly clock: Clock; readonly onUnreadable: RecordsListener['onUnreadable'] }) {
     this.#clock = options.clock;
     this.#onUnreadable = options.onUnreadable;
-    this.#waiting = { high: new SortedEntries(), normal: new SortedEntries(), low: new SortedEntries() };
   }
 
   /** To be given to JobRecords. */
@@ -102,7 +80,7 @@ export class JobIndex {
 
   /** Of all jobs that can be seen. */
   get counts(): Readonly<Record<StateKind, number>> {
-    return this.#counts;
+    return this.#seen.counts;
   }
 
   /** About what all records take on disk. */
@@ -112,7 +90,7 @@ export class JobIndex {
 
   /** Of all pictures. */
   get storedBytes(): number {
-    return this.#storedBytes;
+    return this.#seen.storedBytes;
   }
 
   /** Undefined also while its batch is not there. */
@@ -159,43 +137,34 @@ export class JobIndex {
   }
 
   waitingCount(tenant: string): number {
-    return this.#tenants.get(tenant)?.byState.queued.size ?? 0;
+    return this.#seen.waitingCount(tenant);
   }
 
   tenantStoredBytes(tenant: string): number {
-    return this.#tenants.get(tenant)?.storedBytes ?? 0;
+    return this.#seen.tenantStoredBytes(tenant);
   }
 
   oldestWaiting(): JobEntry | undefined {
-    const oldest = PRIORITIES.map((priority) => this.#waiting[priority].oldest()).filter((entry) => entry !== undefined);
-    return oldest.sort((a, b) => a.submittedAtMs - b.submittedAtMs)[0];
+    return this.#seen.oldestWaiting();
   }
 
   /** 1 is next of all that wait, by class and then by age. Tenants and nodes may shift it. */
   position(entry: JobEntry): number {
-    const higher = PRIORITIES.slice(0, PRIORITIES.indexOf(entry.priority));
-    return 1 + this.#waiting[entry.priority].rank(entry) + higher.reduce((sum, priority) => sum + this.#waiting[priority].size, 0);
+    return this.#seen.position(entry);
   }
 
   /** Predicted time until it has ended; 0: not known, or over. `nowMs` is the wall clock's. */
   etaMs(entry: JobEntry, nowMs: number): number {
-    if (entry.kind === 'queued') return this.#rate.untilMs(this.position(entry) + this.#counts.running, this.#clock.now());
+    if (entry.kind === 'queued') return this.#rate.untilMs(this.position(entry) + this.#seen.counts.running, this.#clock.now());
     return entry.kind === 'running' ? Math.max(0, this.#rate.drawMs - (nowMs - entry.startedAtMs)) : 0;
   }
 
   /** Newest first, beginning after `place`; at most `limit`. */
   list(filter: JobFilter, limit: number, place?: Place): JobEntry[] {
-    const { batchId, states, submittedFromMs, submittedToMs, tenant } = filter;
-    const to: Place = { submittedAtMs: submittedToMs, tenant: '', jobId: '' };
-    const start = place && place.submittedAtMs < submittedToMs ? place : to;
-    const wanted = states.size === 0 ? STATES : [...states];
-    const groups = batchId === '' ? this.#tenants.get(tenant)?.byState : this.#batchByState(tenant, batchId);
-    const found: JobEntry[] = [];
-    for (const entry of newestOf(wanted.map((state) => groups?.[state].newestFirst(start) ?? []))) {
-      if (entry.submittedAtMs < submittedFromMs || found.length === limit) break;
-      found.push(entry);
-    }
-    return found;
+    if (filter.batchId === '') return this.#seen.list(filter, limit, place);
+    const alone = new SeenJobs();
+    for (const entry of this.batch(filter.tenant, filter.batchId)?.jobs ?? []) if (!this.isHeld(entry)) alone.add(entry);
+    return alone.list(filter, limit, place);
   }
 
   /** Told after every change, of held jobs too, and of each when all is read for the first time. Returns what ends it. */
@@ -236,10 +205,10 @@ export class JobIndex {
     if (!entry) return this.#addJob(next, job);
     const before = entry.kind;
     const held = this.isHeld(entry);
-    if (!held) this.#uncount(entry);
+    if (!held) this.#seen.remove(entry);
     this.#recordBytes += recordBytes - entry.recordBytes;
     Object.assign(entry, next);
-    if (!held) this.#count(entry);
+    if (!held) this.#seen.add(entry);
     this.#noteEnd(entry, before);
     this.#tell({ kind: 'changed', entry, before, job });
   }
@@ -248,14 +217,14 @@ export class JobIndex {
     this.#entries.set(entry.key, entry);
     this.#recordBytes += entry.recordBytes;
     if (entry.batchId !== '') this.#batchFor(entry.tenant, entry.batchId).jobs.add(entry);
-    if (!this.isHeld(entry)) this.#count(entry);
+    if (!this.isHeld(entry)) this.#seen.add(entry);
     this.#tell({ kind: 'changed', entry, before: undefined, job });
   }
 
   #removeJob(key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
-    if (!this.isHeld(entry)) this.#uncount(entry);
+    if (!this.isHeld(entry)) this.#seen.remove(entry);
     this.#entries.delete(key);
     this.#recordBytes -= entry.recordBytes;
     if (entry.batchId !== '') {
@@ -272,7 +241,7 @@ export class JobIndex {
     known.committed = { ...batch, revision, jobIds: new Set(batch.jobIds) };
     for (const entry of held) {
       if (this.isHeld(entry)) continue;
-      this.#count(entry);
+      this.#seen.add(entry);
       this.#tell({ kind: 'changed', entry, before: undefined, job: undefined });
     }
     for (const waiting of this.#batchWaiters.get(batchKey(batch.tenant, batch.batchId)) ?? []) waiting.abort();
@@ -283,33 +252,10 @@ export class JobIndex {
     const batch = this.#batches.get(key);
     if (!batch) return;
     const seen = [...batch.jobs].filter((entry) => !this.isHeld(entry));
-    for (const entry of seen) this.#uncount(entry);
+    for (const entry of seen) this.#seen.remove(entry);
     batch.committed = undefined;
     if (batch.jobs.size === 0) this.#batches.delete(key);
     for (const entry of seen) this.#tell({ kind: 'changed', entry, before: entry.kind, job: undefined });
-  }
-
-  #count(entry: JobEntry): void {
-    const { kind, priority, storedBytes, tenant } = entry;
-    const own = this.#tenantFor(tenant);
-    own.jobCount++;
-    own.byState[kind].add(entry);
-    own.storedBytes += storedBytes;
-    this.#storedBytes += storedBytes;
-    this.#counts[kind]++;
-    if (kind === 'queued') this.#waiting[priority].add(entry);
-  }
-
-  #uncount(entry: JobEntry): void {
-    const { kind, priority, storedBytes, tenant } = entry;
-    const own = this.#tenantFor(tenant);
-    own.jobCount--;
-    own.byState[kind].remove(entry);
-    own.storedBytes -= storedBytes;
-    this.#storedBytes -= storedBytes;
-    this.#counts[kind]--;
-    if (kind === 'queued') this.#waiting[priority].remove(entry);
-    if (own.jobCount === 0) this.#tenants.delete(tenant);
   }
 
   /** A mass cancel says nothing about how fast the mesh draws. */
@@ -322,20 +268,6 @@ export class JobIndex {
   #tell(what: JobChange): void {
     for (const listener of this.#listeners) listener(what);
     for (const listener of [...(this.#watchers.get(what.entry.key) ?? [])]) listener(what);
-  }
-
-  #batchByState(tenant: string, batchId: string): TenantJobs['byState'] {
-    const groups = byState(() => new SortedEntries());
-    for (const entry of this.batch(tenant, batchId)?.jobs ?? []) if (!this.isHeld(entry)) groups[entry.kind].add(entry);
-    return groups;
-  }
-
-  #tenantFor(tenant: string): TenantJobs {
-    const known = this.#tenants.get(tenant);
-    if (known) return known;
-    const made: TenantJobs = { byState: byState(() => new SortedEntries()), jobCount: 0, storedBytes: 0 };
-    this.#tenants.set(tenant, made);
-    return made;
   }
 
   #batchFor(tenant: string, batchId: string): MutableBatch {
@@ -353,23 +285,5 @@ export class JobIndex {
     if (this.#shared.size >= SHARED_TEXTS) this.#shared.clear();
     this.#shared.set(text, text);
     return text;
-  }
-}
-
-function byState<T>(make: () => T): Record<StateKind, T> {
-  return { queued: make(), running: make(), succeeded: make(), failed: make(), cancelled: make(), expired: make() };
-}
-
-/** Several lists, each newest first, as one. */
-function* newestOf(lists: readonly Iterable<JobEntry>[]): Generator<JobEntry> {
-  const heads = lists.map((list) => list[Symbol.iterator]()).map((rest) => ({ rest, next: rest.next() }));
-  for (;;) {
-    let newest: (typeof heads)[number] | undefined;
-    for (const head of heads) {
-      if (!head.next.done && (!newest || comparePlaces(head.next.value, newest.next.value) > 0)) newest = head;
-    }
-    if (!newest) return;
-    yield newest.next.value;
-    newest.next = newest.rest.next();
   }
 }

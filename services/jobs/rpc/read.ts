@@ -5,7 +5,7 @@ import type { HandlersOf } from '#grpc';
 import type { StateKind } from '../domain/job.js';
 import { isJobId, JOB_ID_RULE } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
-import type { JobFilter } from '../index/job-index.js';
+import type { JobFilter } from '../index/seen-jobs.js';
 import type { Place } from '../index/sorted-entries.js';
 import { notReady } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';

@@ -31,6 +31,16 @@ export function jobDiffers(type: 'job' | 'batch', name: string, fields: readonly
   });
 }
 
+/** `key`: of the bucket. */
+export function recordDamaged(key: string, cause: unknown): StatusError {
+  const message = `the record ${key} cannot be read`;
+  return new StatusError({ code: Code.DATA_LOSS, reason: Reason.RECORD_DAMAGED, message, metadata: { key }, cause });
+}
+
+export function isRecordDamaged(thrown: unknown): boolean {
+  return StatusError.from(thrown).reason === Reason.RECORD_DAMAGED;
+}
+
 export function jobEnded(jobId: string, state: StateKind): StatusError {
   return wrongState(Reason.JOB_ENDED, `the job ${jobId} has ${ENDED[state] ?? 'ended'}`, state);
 }

@@ -8,6 +8,7 @@ import type { Blobs } from '../blobs/blobs.js';
 import { batchKey } from '../domain/record.js';
 import type { JobsEvent } from '../events.js';
 import type { JobIndex } from '../index/job-index.js';
+import { isRecordDamaged } from '../refusals.js';
 import type { JobRecords } from '../store/job-records.js';
 
 export interface SweeperOptions {
@@ -75,7 +76,10 @@ export class Sweeper {
 
   /** By the record as it is on disk, or by an attempt that runs and has still to record it. */
   async #isNamed({ name, parts: { attempt, jobId, tenant, uid } }: ListedBlob): Promise<boolean> {
-    const job = (await this.#options.records.readJob(tenant, jobId))?.job;
+    const read = this.#options.records.readJob(tenant, jobId);
+    const stored = await read.catch((thrown: unknown) => (isRecordDamaged(thrown) ? 'damaged' : Promise.reject(thrown)));
+    if (stored === 'damaged') return true; // nothing is removed on a guess
+    const job = stored?.job;
     if (job?.uid !== uid) return false;
     if (job.state.kind === 'running') return job.attempt === attempt;
     return job.state.kind === 'succeeded' && job.state.result.images.some(({ blob }) => blob === name);

@@ -137,7 +137,7 @@ test('what lacks anything that is relied on is no record', () => {
     written(queued, { jobId: 'another' }),
     written(queued, { webhook: {} }),
     written(done, { state: { ...done.state, result: undefined } }),
-    written(done, { state: { ...done.state, result: { ...result, images: [{}] } } }),
+    written(done, { state: { ...done.state, result: { images: [{}], used: {}, executingMs: 1 } } }),
   ];
   for (const text of faulty) expect(() => parseRecord(key, text), text).toThrow();
 });

@@ -25,17 +25,21 @@ interface Victim {
 
 /** A supervisor takes between nothing and this to notice. */
 const MAX_AWAY_MS = 1500;
-const START_TRY_MS = 500;
 
 /** Kills for so long; resolves when all is there again. */
 export async function killForAWhile(options: KillerOptions, ms: number): Promise<void> {
-  const { everyMs, mesh, onKill, random } = options;
+  const { everyMs, onKill, random } = options;
   const mending: Promise<void>[] = [];
   const endsAt = systemClock.now() + ms;
   while (systemClock.now() + everyMs <= endsAt) {
     await systemClock.sleep(everyMs);
-    const victims = victimsOf(mesh, (mended) => mending.push(mended), options);
     // The same draws for the same seed, whoever lives: where the one drawn is gone, it is the next one's turn.
+    const awayMs = random() * MAX_AWAY_MS;
+    const mend = (mended: Promise<void>) => {
+      mended.catch(() => {}); // told in the end
+      mending.push(mended);
+    };
+    const victims = victimsOf(awayMs, mend, options);
     const first = Math.floor(random() * victims.length);
     const inTurn = victims.map((_, index) => victims[(first + index) % victims.length]);
     const killed = inTurn.find((victim) => victim?.kill());
@@ -45,13 +49,14 @@ export async function killForAWhile(options: KillerOptions, ms: number): Promise
 }
 
 /** In the same order always. */
-function victimsOf(mesh: LocalMesh, mend: (mended: Promise<void>) => void, options: KillerOptions): Victim[] {
+function victimsOf(awayMs: number, mend: (mended: Promise<void>) => void, options: KillerOptions): Victim[] {
+  const { mesh } = options;
   const children = [mesh.routers, mesh.jobs, mesh.nodes].flatMap(newest);
   const ofChildren = children.map((child) => ({
     name: child.id,
     kill: () => {
       const killed = child.kill('SIGKILL');
-      if (killed) mend(startAgain(child, options));
+      if (killed) mend(startAgain(child, awayMs, options));
       return killed;
     },
   }));
@@ -62,7 +67,7 @@ function victimsOf(mesh: LocalMesh, mend: (mended: Promise<void>) => void, optio
       if (natsAway.has(mesh) || !mesh.nats) return false;
       natsAway.add(mesh);
       void mesh.nats.kill();
-      mend(startNatsAgain(options).finally(() => natsAway.delete(mesh)));
+      mend(startNatsAgain(awayMs, options).finally(() => natsAway.delete(mesh)));
       return true;
     },
   };
@@ -88,31 +93,36 @@ export function killEngine(node: Child): boolean {
 }
 
 /** A life that was killed while it started counts for nothing: whoever killed it starts the next. */
-async function startAgain(gone: Child, { mesh, onComplaint, random }: KillerOptions): Promise<void> {
-  const awayMs = random() * MAX_AWAY_MS;
-  await gone.exited;
-  await systemClock.sleep(awayMs);
-  try {
-    await mesh.restart(gone);
-  } catch (error) {
-    const last = [mesh.routers, mesh.jobs, mesh.nodes].flatMap(newest).find(({ id }) => id === gone.id);
-    const killed = last && (await last.exited).signal === 'SIGKILL';
-    if (!killed) throw error;
-    onComplaint(`${gone.id} was killed while it started`);
+async function startAgain(gone: Child, awayMs: number, { mesh, onComplaint }: KillerOptions): Promise<void> {
+  for (let last = gone; ; ) {
+    await last.exited;
+    await systemClock.sleep(awayMs);
+    const ready = mesh.restart(last);
+    last = newestOf(mesh, gone.id) ?? last;
+    try {
+      await ready;
+      return;
+    } catch (error) {
+      if (last.running) throw error; // it is not ready when it should be
+      if ((await last.exited).signal === 'SIGKILL') return;
+      onComplaint(String(error)); // such as: somebody has its port
+    }
   }
 }
 
-async function startNatsAgain({ mesh, onComplaint, random }: KillerOptions): Promise<void> {
-  const awayMs = random() * MAX_AWAY_MS;
+function newestOf(mesh: LocalMesh, id: string): Child | undefined {
+  return [mesh.routers, mesh.jobs, mesh.nodes].flatMap(newest).find((child) => child.id === id);
+}
+
+async function startNatsAgain(awayMs: number, { mesh, onComplaint }: KillerOptions): Promise<void> {
   await mesh.nats?.exited;
-  await systemClock.sleep(awayMs);
   for (;;) {
+    await systemClock.sleep(awayMs);
     try {
       await mesh.restartNats();
       return;
     } catch (error) {
-      onComplaint(`nats: ${String(error)}`); // such as: its port is still held
-      await systemClock.sleep(START_TRY_MS);
+      onComplaint(String(error));
     }
   }
 }

@@ -47,7 +47,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
     random: Math.random,
     config: {
       tokenFile: undefined,
-      bounds: { maxWaitingCount: 5000, maxStoredBytes: 1 << 30 },
+      bounds: { maxWaitingCount: 5000, maxStoredBytes: 2 ** 40 },
       expireAfterMs: 60_000,
       maxExpireAfterMs: 3_600_000,
       ...options.config,

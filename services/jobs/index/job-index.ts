@@ -141,6 +141,11 @@ export class JobIndex {
     return this.#seen.waitingCount(tenant);
   }
 
+  /** Waiting and running. */
+  activeCount(tenant: string): number {
+    return this.#seen.activeCount(tenant);
+  }
+
   tenantStoredBytes(tenant: string): number {
     return this.#seen.tenantStoredBytes(tenant);
   }

@@ -242,7 +242,7 @@ test('a tenant has bounds, and what is full refuses before it accepts', async ()
   } as const;
   let full = false;
   const limited = await start({
-    config: { tokenFile: 'tokens.json', bounds: { maxWaitingCount: 2, maxStoredBytes: 1000 } },
+    config: { tokenFile: 'tokens.json', bounds: { maxWaitingCount: 2, maxStoredBytes: 2 ** 30 } },
     isFull: () => full,
   });
   limited.door.replace([{ ...token, models: ['z-image-tiny'], admin: true, actsFor: false }]);

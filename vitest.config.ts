@@ -5,12 +5,15 @@ const root = import.meta.dirname;
 // '#core' and its siblings point at the built files for Node; tests read the sources instead.
 const alias = [{ find: /^#([a-z-]+)$/, replacement: `${path.join(root, 'libs')}/$1/index.ts` }];
 
+/** Real servers and real deadlines: a shared machine that stalls for a moment is no fault of ours. What fails twice is one. */
+const retry = 1;
+
 export default defineConfig({
   test: {
     projects: [
       {
         resolve: { alias },
-        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 10_000 },
+        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 20_000, retry },
       },
       {
         resolve: { alias },
@@ -20,9 +23,7 @@ export default defineConfig({
           testTimeout: 60_000,
           hookTimeout: 60_000,
           maxWorkers: 2,
-          // Real processes and real deadlines: a shared machine that stalls for half a second is not a fault
-          // of the mesh. What fails twice is one.
-          retry: 1,
+          retry,
           // Whole processes with real clocks: after the quick tests, not beside them.
           sequence: { groupOrder: 1 },
         },

@@ -127,7 +127,7 @@ describe.each(servers)('the %s', (server) => {
   });
 
   test('a message over the limit is RESOURCE_EXHAUSTED', async () => {
-    const error = await ask({ prompt: 'x'.repeat(3 * 1024 * 1024) });
+    const error = await ask({ prompt: 'x'.repeat(17 * 1024 * 1024) });
     expect(error.code).toBe(Code.RESOURCE_EXHAUSTED);
     await stillWorks(server);
   });

@@ -2,13 +2,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { connect, DiscardPolicy } from 'nats';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Code, Reason } from '#core';
 import { type NatsServer, startNatsServer } from '../local-mesh/nats-server.js';
 import { findNatsServer } from '../local-mesh/nats-server-find.js';
 import { systemClock } from '../runtime/index.js';
 import { connectBus } from './bus.js';
-import { type BucketSettings, prepareBucket } from './kept-bucket.js';
+import { type BucketSettings, type Connection, prepareBucket } from './kept-bucket.js';
 import { KeptRecords } from './kept-records.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
@@ -38,13 +39,14 @@ const SETTINGS: BucketSettings = {
   maxRecordBytes: 1 << 16,
 };
 
-function follow(url: string, settings: Partial<BucketSettings> = {}) {
+/** `beforeFollowing`: once the bucket has been looked at. */
+function follow(url: string, settings: Partial<BucketSettings> = {}, beforeFollowing = async () => {}) {
   const bus = connectBus({ url, name: 'test', clock: systemClock, random: () => 0, emit: () => {}, pingIntervalMs: 200 });
   /** What a follower knows, and all it was told. */
   const known = new Map<string, string>();
   const told: string[] = [];
   const records = new KeptRecords({
-    bus,
+    bus: { attach: (attachment) => bus.attach((connection) => attachment(subscribingAfter(connection, beforeFollowing))) },
     clock: systemClock,
     settings: { ...SETTINGS, ...settings },
     onRecord: ({ key, data, revision }) => {
@@ -63,6 +65,27 @@ function follow(url: string, settings: Partial<BucketSettings> = {}) {
     await bus.close();
   });
   return { records, known, told, now: () => Object.fromEntries([...known].sort()) };
+}
+
+function subscribingAfter(connection: Connection, before: () => Promise<void>): Connection {
+  const jetstream: Connection['jetstream'] = (options) => {
+    const js = connection.jetstream(options);
+    const subscribe: typeof js.subscribe = async (...args) => {
+      await before();
+      return js.subscribe(...args);
+    };
+    return withOwn(js, { subscribe });
+  };
+  return withOwn(connection, { jetstream });
+}
+
+function withOwn<T extends object>(target: T, own: Partial<T>): T {
+  return new Proxy(target, {
+    get: (_, name) => {
+      const value: unknown = Reflect.get(name in own ? own : target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
 }
 
 const text = (value: string) => Buffer.from(value);
@@ -171,6 +194,35 @@ it('what a purge of the stream took is told as removed when it is asked for', as
   expect(known.get('k1')).toBe('anew');
 });
 
+it('a record changed between looking at the bucket and following it is never told as removed', async () => {
+  const { url } = await startNats();
+  const a = follow(url);
+  await expect.poll(() => a.records.state.kind, soon).toBe('following');
+  for (const key of ['k1', 'k2']) await a.records.create(key, text('old'));
+  const changes = [async () => {}, async () => void (await a.records.replace('k1', text('new'), 1))];
+  const b = follow(url, {}, async () => changes.shift()?.());
+  await expect.poll(() => b.records.state.kind, soon).toBe('following');
+  b.records.stop();
+  b.records.start();
+  await expect.poll(() => b.told.slice(-2), soon).toEqual(['k1@3', 'following']);
+  expect(b.told).not.toContain('k1 gone');
+});
+
+it('a bucket without room says so, and is followed all the same', async () => {
+  const { url } = await startNats();
+  const { records, told } = follow(url, { maxBytes: 8192, maxRecordBytes: 4096 });
+  await expect.poll(() => records.state.kind, soon).toBe('following');
+  const fill = async () => {
+    for (let n = 0; ; n++) await records.create(`k${n}`, Buffer.alloc(3000));
+  };
+  await expect(fill()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.STORE_FULL });
+  const before = told.length;
+  await expect(records.create('more', Buffer.alloc(3000))).rejects.toMatchObject({ reason: Reason.STORE_FULL });
+  const first = await records.read('k0');
+  await records.remove('k0', first?.revision ?? 0);
+  await expect.poll(() => told.slice(before), soon).toEqual(['k0 gone']);
+});
+
 it('a server that is stalled: a write ends as UNAVAILABLE, and what became of it can be read', async () => {
   const nats = await startNats();
   const { records, known } = follow(nats.url);
@@ -244,6 +296,18 @@ it('settings are brought up to date; what the server cannot do is said', async (
   const without = await startNats({ jetstream: false, store: 'none' });
   const off = follow(without.url);
   await expect.poll(() => off.records.state, soon).toMatchObject({ kind: 'unavailable', cause: expect.stringContaining('--jetstream') });
+});
+
+it('a bucket made by somebody else, that forgets with time, forgets no more', async () => {
+  const { url } = await startNats();
+  const connection = await connect({ servers: url });
+  cleanups.push(() => connection.close());
+  const jsm = await connection.jetstreamManager();
+  const limits = { max_age: 3600e9, max_msgs: 10, discard: DiscardPolicy.New };
+  await jsm.streams.add({ name: 'KV_things', subjects: ['$KV.things.>'], allow_rollup_hdrs: true, deny_delete: true, ...limits });
+  const a = follow(url);
+  await expect.poll(() => a.records.state, soon).toEqual({ kind: 'following' });
+  expect((await jsm.streams.info('KV_things')).config).toMatchObject({ max_age: 0, max_msgs: -1, max_msgs_per_subject: 1 });
 });
 
 it.each(['2.9.10', '2.10.29', ''])('a server of version %j is too old, and that is said', async (version) => {

@@ -41,6 +41,11 @@ export function isRecordDamaged(thrown: unknown): boolean {
   return StatusError.from(thrown).reason === Reason.RECORD_DAMAGED;
 }
 
+/** For who goes through many jobs: one that is damaged is passed over. */
+export function unlessDamaged(thrown: unknown): undefined {
+  if (!isRecordDamaged(thrown)) throw thrown;
+}
+
 export function jobEnded(jobId: string, state: StateKind): StatusError {
   return wrongState(Reason.JOB_ENDED, `the job ${jobId} has ${ENDED[state] ?? 'ended'}`, state);
 }
@@ -72,8 +77,12 @@ export function tooManyJobs(tenant: string, { limit, waiting }: { limit: number;
   return beyondBound(Reason.TOO_MANY_JOBS, tenant, `at most ${limit} jobs that wait, ${waiting} do`);
 }
 
-export function tooManyBytes(tenant: string, { limit, stored }: { limit: number; stored: number }): StatusError {
-  return beyondBound(Reason.TOO_MANY_BYTES, tenant, `at most ${limit} bytes of pictures kept, there are ${stored}`);
+export function tooManyBytes(
+  tenant: string,
+  { limit, stored, promised }: { limit: number; stored: number; promised: number },
+): StatusError {
+  const description = `at most ${limit} bytes of pictures, ${stored} are kept and jobs not drawn yet will take about ${promised}`;
+  return beyondBound(Reason.TOO_MANY_BYTES, tenant, description);
 }
 
 function beyondBound(reason: string, tenant: string, description: string): StatusError {

@@ -8,7 +8,7 @@ import type { HandlersOf } from '#grpc';
 import { type Change, isEnded, type Job } from '../domain/job.js';
 import { jobKey } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
-import { isRecordDamaged, jobActive, jobEnded, notReady, unknownJob } from '../refusals.js';
+import { isRecordDamaged, jobActive, jobEnded, notReady, unknownJob, unlessDamaged } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';
 import { jobMessage } from './message.js';
 import type { RpcParts } from './parts.js';
@@ -35,7 +35,9 @@ export function changeHandlers(parts: RpcParts): Handlers {
     const done = await inParallel(batch.jobIds, WRITES, async (jobId) => {
       const entry = index.get(jobKey(tenant, jobId));
       if (entry && entry.endedAtMs > 0) return false;
-      return (await records.changeJob(tenant, jobId, cancelled)).kind === 'changed';
+      // Of a job that was deleted the id may be another's by now.
+      const decide = (job: Job) => (job.batchId === batchId ? cancelled(job) : undefined);
+      return (await records.changeJob(tenant, jobId, decide).catch(unlessDamaged))?.kind === 'changed';
     });
     return { job: undefined, cancelledCount: done.filter(Boolean).length };
   };

@@ -7,7 +7,7 @@ import { isJobId, JOB_ID_RULE } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
 import type { JobFilter } from '../index/seen-jobs.js';
 import type { Place } from '../index/sorted-entries.js';
-import { isRecordDamaged, notReady } from '../refusals.js';
+import { notReady, unlessDamaged } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';
 import { batchMessage, isOf, jobMessage, listedMessage, stateKind } from './message.js';
 import type { RpcParts } from './parts.js';
@@ -32,6 +32,8 @@ export function readHandlers(parts: RpcParts): Handlers {
 
     getBatch: async (call) => {
       const { tenant } = await callers.known(call);
+      // Its figures are the index's: with a part of them it would seem over.
+      if (records.state.kind !== 'following') throw notReady();
       const { batch } = await reader.batch(tenant, call.request.batchId);
       return { batch: batchMessage(parts, batch) };
     },
@@ -51,11 +53,6 @@ export function readHandlers(parts: RpcParts): Handlers {
       return { jobs: messages, nextPageToken: last ? pageToken(last) : '' };
     },
   };
-}
-
-/** Damaged a moment ago: the index leaves it out as soon as it hears. */
-function unlessDamaged(thrown: unknown): undefined {
-  if (!isRecordDamaged(thrown)) throw thrown;
 }
 
 /** Where the store has no such thing, or no such picture any more, there is none. */

@@ -5,7 +5,8 @@
 import type { Clock, Emit, Random } from '#core';
 import type { ListedBlob } from '../blobs/blob-store.js';
 import type { Blobs } from '../blobs/blobs.js';
-import { batchKey } from '../domain/record.js';
+import type { Job } from '../domain/job.js';
+import { batchKey, jobKey } from '../domain/record.js';
 import type { JobsEvent } from '../events.js';
 import type { JobIndex } from '../index/job-index.js';
 import { isRecordDamaged } from '../refusals.js';
@@ -76,10 +77,14 @@ export class Sweeper {
 
   /** By the record as it is on disk, or by an attempt that runs and has still to record it. */
   async #isNamed({ name, parts: { attempt, jobId, tenant, uid } }: ListedBlob): Promise<boolean> {
-    const read = this.#options.records.readJob(tenant, jobId);
-    const stored = await read.catch((thrown: unknown) => (isRecordDamaged(thrown) ? 'damaged' : Promise.reject(thrown)));
-    if (stored === 'damaged') return true; // nothing is removed on a guess
-    const job = stored?.job;
+    let job: Job | undefined;
+    try {
+      job = (await this.#options.records.readJob(tenant, jobId))?.job;
+    } catch (error) {
+      if (!isRecordDamaged(error)) throw error; // NATS: a later sweep
+      this.#options.emit({ type: 'recordUnreadable', key: jobKey(tenant, jobId), error });
+      return true; // it may be this one's
+    }
     if (job?.uid !== uid) return false;
     if (job.state.kind === 'running') return job.attempt === attempt;
     return job.state.kind === 'succeeded' && job.state.result.images.some(({ blob }) => blob === name);

@@ -140,6 +140,8 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   });
   const readiness = (): Readiness => {
     if (lifecycle.phase !== 'ready') return { ready: false, reason: `the jobs service is ${lifecycle.phase}` };
+    if (service.share.isDisplaced)
+      return { ready: false, reason: `another replica ${config.replicaId} started later: one id, one process` };
     return service.isFollowing() ? { ready: true } : { ready: false, reason: 'the records are not followed: NATS is away or refuses' };
   };
   addHealth(server, { clock, isReady: () => readiness().ready });

@@ -20,7 +20,11 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     'host:port of the routers that draw, separated by commas; none: those that announce themselves on NATS.',
   );
   const config = {
-    replicaId: read.string('DMESH_JOBS_ID', `jobs-${hostName}`, 'Name of this replica in logs and on NATS; unique among them.'),
+    replicaId: read.string(
+      'DMESH_JOBS_ID',
+      `jobs-${hostName}`,
+      'Name of this replica in logs and on NATS; unique among them: of two with one name the one that started later owns the jobs, the other is not ready.',
+    ),
     listen: read.address('DMESH_JOBS_LISTEN', '127.0.0.1:50061', 'host:port of the gRPC server; port 0 picks a free one.'),
     advertise: read.optionalAddress('DMESH_JOBS_ADVERTISE', 'host:port that routers call; none: the bound address.'),
     httpListen: read.address('DMESH_JOBS_HTTP_LISTEN', '127.0.0.1:9466', 'host:port of /metrics, /healthz and /readyz.'),

@@ -51,6 +51,8 @@ export type JobsEvent =
   | { readonly type: 'recordsState'; readonly state: 'waiting' | 'following' | 'unavailable'; readonly cause: string }
   /** Something in the bucket is no record of ours; it is passed over. */
   | { readonly type: 'recordUnreadable'; readonly key: string; readonly error: unknown }
+  /** Another process with our id started later: we own nothing until it is gone. */
+  | { readonly type: 'displaced'; readonly replicaId: string; readonly incarnation: string }
   /** One look through the store is over. */
   | ({ readonly type: 'storeSwept' } & SweepFigures)
   /** There is no token file: everybody may submit, or with a CA of callers everybody with a certificate of it. */

@@ -159,6 +159,11 @@ export function observe({
       case 'recordUnreadable':
         unreadable.with().add();
         return logger.error({ key: event.key, error: event.error }, 'no record of ours, passed over');
+      case 'displaced':
+        return logger.error(
+          { replica: event.replicaId, incarnation: event.incarnation },
+          'another process with the id of this replica started later: this one runs no jobs until that one is gone',
+        );
       case 'storeSwept': {
         const { archivedBytes, damagedCount, failedCount, liveBytes, movedCount, orphanCount, temporaryCount } = event;
         const counts = { orphan: orphanCount, temporary: temporaryCount, archived: movedCount, damaged: damagedCount, failed: failedCount };

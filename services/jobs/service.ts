@@ -119,7 +119,15 @@ export function createJobs(options: JobsOptions): Jobs {
   const keeper = new Keeper({ ...common, pictures: blobs, retentionMs });
   const webhooks = createWebhooks({ ...common, config: config.webhook, emit: options.emitWebhook });
   const listeners = [runner, keeper, webhooks.teller];
-  const share: Share = new Share({ clock, replicaId, replicas, entries: () => index.entries(), listeners });
+  const share: Share = new Share({
+    clock,
+    replicaId,
+    incarnation: options.incarnation,
+    onDisplaced: ({ incarnation }) => emit({ type: 'displaced', replicaId, incarnation }),
+    replicas,
+    entries: () => index.entries(),
+    listeners,
+  });
   const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
   const sweeper = new Sweeper({
     ...common,

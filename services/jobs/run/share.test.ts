@@ -11,6 +11,8 @@ function world() {
   const share = new Share({
     clock,
     replicaId: 'a',
+    incarnation: '1',
+    onDisplaced: ({ id, incarnation }) => told.push(`displaced by ${id}/${incarnation}`),
     replicas: () => state.replicas,
     entries: () => jobs.entries(),
     listeners: [
@@ -75,4 +77,19 @@ test('a crowd changes hands in slices; who comes or goes meanwhile has it begin 
   await clock.advance(0);
   await clock.advance(0);
   expect([share.size, clock.pendingCount, isLastMine()]).toEqual([2500, 0, true]);
+});
+
+test('of two processes with one id the one that started later owns what is theirs', () => {
+  const { become, jobs, share, told } = world();
+  become(a);
+  jobs.add(sampleJob());
+  become({ ...a, incarnation: '2' });
+  expect(told).toEqual(['displaced by a/2', 'j1 not mine']);
+  expect([share.isDisplaced, share.isAlive('a/1'), share.belongsHere('j1')]).toEqual([true, false, false]);
+  become({ ...a, incarnation: '2' }, b);
+  jobs.add(sampleJob({ jobId: 'j2' }));
+  expect(told).toEqual(['j2 not mine']);
+  become(a);
+  expect(told).toEqual(['j1 mine', 'j2 mine']);
+  expect(share.isDisplaced).toBe(false);
 });

@@ -23,6 +23,9 @@ export interface ShareListener {
 export interface ShareOptions {
   readonly clock: Clock;
   readonly replicaId: string;
+  readonly incarnation: string;
+  /** Another process has our id, and started later: all that belongs to the id is its own. */
+  readonly onDisplaced: (by: LivingReplica) => void;
   /** Undefined: not known yet. */
   readonly replicas: () => readonly LivingReplica[] | undefined;
   readonly entries: () => Iterable<JobEntry>;
@@ -43,6 +46,8 @@ export class Share {
   #workers: ReadonlySet<string> = new Set();
   /** Who runs jobs is known. */
   #known = false;
+  /** Another process has our id; see `onDisplaced`. */
+  #isDisplaced = false;
   readonly #mine = new Set<string>();
   #cancelWalk = () => {};
 
@@ -67,7 +72,12 @@ export class Share {
 
   /** Of anything, by its name, as things are now. */
   belongsHere(name: string): boolean {
-    return ownerOf(name, this.#owners) === this.#options.replicaId;
+    return !this.#isDisplaced && ownerOf(name, this.#owners) === this.#options.replicaId;
+  }
+
+  /** Until the other process of our id is gone. */
+  get isDisplaced(): boolean {
+    return this.#isDisplaced;
   }
 
   /** Whether this worker may still bring its result. Everybody lives until the contrary is known. */
@@ -90,8 +100,12 @@ export class Share {
 
   /** Somebody has come or gone, or it is known now who lives. All jobs are looked at, in slices. */
   replicasChanged(): void {
+    const { incarnation, onDisplaced, replicaId } = this.#options;
     const replicas = this.#options.replicas();
     if (!replicas) return;
+    const namesake = replicas.find((replica) => replica.id === replicaId && replica.incarnation !== incarnation);
+    if (namesake && !this.#isDisplaced) onDisplaced(namesake);
+    this.#isDisplaced = namesake !== undefined;
     this.#known = true;
     this.#owners = replicas.filter(({ draining = false }) => !draining).map(({ id }) => candidate(id));
     this.#workers = new Set(replicas.map(workerName));

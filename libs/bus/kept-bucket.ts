@@ -58,6 +58,8 @@ function configOf({ bucket, description, replicaCount, maxBytes, maxRecordBytes 
     storage: StorageType.File,
     // Never forget an old record for a new one.
     discard: DiscardPolicy.New,
+    max_age: 0,
+    max_msgs: -1,
     max_msgs_per_subject: 1,
     max_msg_size: maxRecordBytes,
     max_bytes: maxBytes,

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { connect, DiscardPolicy } from 'nats';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Code, Reason } from '#core';
 import { type NatsServer, startNatsServer } from '../local-mesh/nats-server.js';
@@ -218,6 +219,18 @@ it('settings are brought up to date; what the server cannot do is said', async (
   const without = await startNats({ jetstream: false, store: 'none' });
   const off = follow(without.url);
   await expect.poll(() => off.records.state, soon).toMatchObject({ kind: 'unavailable', cause: expect.stringContaining('--jetstream') });
+});
+
+it('a bucket made by somebody else, that forgets with time, forgets no more', async () => {
+  const { url } = await startNats();
+  const connection = await connect({ servers: url });
+  cleanups.push(() => connection.close());
+  const jsm = await connection.jetstreamManager();
+  const limits = { max_age: 3600e9, max_msgs: 10, discard: DiscardPolicy.New };
+  await jsm.streams.add({ name: 'KV_things', subjects: ['$KV.things.>'], allow_rollup_hdrs: true, deny_delete: true, ...limits });
+  const a = follow(url);
+  await expect.poll(() => a.records.state, soon).toEqual({ kind: 'following' });
+  expect((await jsm.streams.info('KV_things')).config).toMatchObject({ max_age: 0, max_msgs: -1, max_msgs_per_subject: 1 });
 });
 
 it.each(['2.9.10', '2.10.29', ''])('a server of version %j is too old, and that is said', async (version) => {

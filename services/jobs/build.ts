@@ -53,7 +53,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   const { clock, random, logger, wallNow, reached = async () => {} } = tools;
   const metrics = createMetrics({ service: 'jobs', defaultMetrics: true });
   const lag = createEventLoopLag({ clock, metrics });
-  const observed = observe({
+  const emit = observe({
     logger,
     metrics,
     sources: {
@@ -70,10 +70,6 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
       isFollowing: () => service.isFollowing(),
     },
   });
-  const emit: typeof observed = (event) => {
-    tellOthers(service, event as JobsEvent);
-    observed(event);
-  };
   const emitWebhook = observeWebhooks({
     logger,
     metrics,
@@ -90,6 +86,8 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     routers: ca === undefined ? undefined : certificates.client({ serverName }),
     callers: cert === undefined ? undefined : certificates.server(callerCa === undefined ? undefined : 'callerCa'),
   };
+  // The last that is waited for: what NATS tells below needs the service to be there.
+  const blobs = await openBlobs({ config: config.blobs, clock, wallNow, emit: observeBlobs({ logger, metrics }) });
   const bus = connectBus({ ...config.nats, tls: tls.bus, name: config.replicaId, clock, random, emit });
   let knownSlotCount = 0;
   const membership: Membership = new Membership({
@@ -114,14 +112,16 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
   const routerAddresses = () => config.routers ?? routerDirectory.live().map(({ address }) => address);
   const token = routerTokenOf(config, tools);
   const routers = new Routers({ clock, addresses: routerAddresses, token: token.current, tls: tls.routers });
-  const blobs = await openBlobs({ config: config.blobs, clock, wallNow, emit: observeBlobs({ logger, metrics }) });
   const incarnation = makeIncarnation(wallNow(), random);
   const service: Jobs = createJobs({
     config,
     clock,
     wallNow,
     random,
-    emit,
+    emit: (event) => {
+      tellOthers(service, event);
+      emit(event);
+    },
     emitWebhook,
     bus,
     incarnation,
@@ -164,12 +164,13 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     bus,
     clock,
     random,
-    read: () => ({ service: 'jobs', id: config.replicaId, incarnation, address: address(), draining }),
+    read: () => ({ service: 'jobs', id: config.replicaId, incarnation, address: address(), draining: draining || !service.mayOwn() }),
   });
   const follow = async () => {
     members.start();
     routerDirectory.start();
     replicas.start();
+    service.index.onState(() => announcer.changed());
     service.start();
     void replicas.whenSettled.then(() => service.share.replicasChanged());
   };

@@ -20,7 +20,7 @@ import type { JobsConfig } from './config.js';
 import type { JobsEvent } from './events.js';
 import { type JobChange, JobIndex } from './index/job-index.js';
 import { createJobsService } from './rpc/handlers.js';
-import { Attempt, type Step } from './run/attempt.js';
+import { Attempt, type AttemptListener, type Step } from './run/attempt.js';
 import { Keeper } from './run/keeper.js';
 import { JobNews } from './run/news.js';
 import type { Routers } from './run/routers.js';
@@ -61,6 +61,8 @@ export interface Jobs extends JobsService {
   readonly news: JobNews;
   /** The records are followed, and NATS takes changes. */
   isFollowing(): boolean;
+  /** It has read the records, and its NATS keeps them. While NATS is away, for whomever, nobody loses what is theirs. */
+  mayOwn(): boolean;
   start(): void;
   /** Ends what is left; the records are still written to. */
   close(): Promise<void>;
@@ -88,7 +90,7 @@ export function createJobs(options: JobsOptions): Jobs {
     listener: index.listener,
   });
   const isFollowing = () => bus.connected && records.state.kind === 'following';
-  const attempt = (entry: Attempt['entry'], onPhase: () => void) =>
+  const attempt = (entry: Attempt['entry'], told: AttemptListener) =>
     new Attempt(entry, {
       clock,
       wallNow,
@@ -100,7 +102,7 @@ export function createJobs(options: JobsOptions): Jobs {
       worker,
       retry: config.retry,
       whenLinked: (signal) => whenLinked(bus, signal),
-      onPhase,
+      ...told,
       reached,
     });
   const common = { clock, wallNow, random, emit, records, index, isMine: (key: string) => share.isMine(key) };
@@ -110,14 +112,14 @@ export function createJobs(options: JobsOptions): Jobs {
     isAlive: (name) => share.isAlive(name),
     attempt,
     mayStart: () => isFollowing() && index.complete,
-    slotCount,
+    slotCount: () => Math.ceil(slotCount() / Math.max(1, share.ownerCount)), // the others hand over theirs
     shares: SHARES,
   });
   const retentionMs = (tenant: string) => config.retention.byTenant.get(tenant) ?? config.retention.defaultMs;
   const keeper = new Keeper({ ...common, pictures: blobs, retentionMs });
   const webhooks = createWebhooks({ ...common, config: config.webhook, emit: options.emitWebhook });
   const listeners = [runner, keeper, webhooks.teller];
-  const share: Share = new Share({ replicaId, replicas, entries: () => index.entries(), listeners });
+  const share: Share = new Share({ clock, replicaId, replicas, entries: () => index.entries(), listeners });
   const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
   const sweeper = new Sweeper({
     ...common,
@@ -156,6 +158,7 @@ export function createJobs(options: JobsOptions): Jobs {
     webhooks,
     news,
     isFollowing,
+    mayOwn: () => index.complete && records.state.kind !== 'unavailable',
     start() {
       index.onChange(follow);
       index.onState((state) => {
@@ -168,6 +171,7 @@ export function createJobs(options: JobsOptions): Jobs {
     },
     async close() {
       sweeper.stop();
+      share.stop();
       keeper.close();
       webhooks.teller.close();
       await runner.close();

@@ -43,8 +43,9 @@ export class Admission {
     const arrivedAt = clock.now();
     const requestId = request.requestId || call.metadata['x-request-id'] || randomId(random);
     call.notes.request_id = printable(requestId.slice(0, 128)); // it is judged below only
-    // A tenant stays with its target; whoever is nobody in particular is drawn one by the request.
-    const routeKey = visit.tenant === ANONYMOUS_TENANT ? requestId : visit.tenant;
+    // A tenant stays with its target; whoever is nobody in particular is drawn one by the request, or by what is the
+    // same for all attempts of a job. The id of a request is the caller's to choose, and so may this be.
+    const routeKey = visit.tenant === ANONYMOUS_TENANT ? (call.metadata['x-mesh-route-key'] ?? requestId) : visit.tenant;
     const { info, revision } = await this.#modelFor(request.model, routeKey, call.signal);
     const resolution = resolveRequest({ ...request, requestId }, info);
     const priority = priorityOf(request, call.metadata['x-priority'], visit.defaultPriority);

@@ -68,8 +68,9 @@ async function startRouter(nodes: readonly FakeNode[]) {
     await server.close();
     router.close();
   });
-  const draw = async (fields: Partial<generation.GenerateRequest>) =>
-    (await channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'x', ...fields }))).response.nodeId;
+  const draw = async (fields: Partial<generation.GenerateRequest>, metadata: Record<string, string> = {}) =>
+    (await channel.unary(Pictures.generate, generation.GenerateRequest.fromPartial({ prompt: 'x', ...fields }), { metadata })).response
+      .nodeId;
   const set = async (routes: Parameters<typeof admin.Route.fromPartial>[0][], more: Partial<admin.SetRoutesRequest> = {}) =>
     (await channel.unary(Admin.setRoutes, admin.SetRoutesRequest.fromPartial({ routes, ...more }))).response.revision;
   return { router, channel, draw, set };
@@ -95,6 +96,8 @@ test('requests are split by weight, equal ids get equal targets, revisions are h
   const onFirst = first.filter((node) => node === 'n1').length;
   expect(onFirst).toBeGreaterThan(15);
   expect(onFirst).toBeLessThan(45);
+  const attempts = ids.slice(0, 8).map((requestId) => draw({ model: 'public', requestId }, { 'x-mesh-route-key': 'one-job' }));
+  expect(new Set(await Promise.all(attempts)).size).toBe(1);
 });
 
 test('a node that has the model goes before one that must load it, and hears which revision is meant', async () => {

@@ -13,7 +13,7 @@ import type { Child } from '#local-mesh';
 import { packageRoot } from '#runtime';
 import { jobKey } from '../../services/jobs/domain/record.js';
 import type { Step } from '../../services/jobs/run/attempt.js';
-import { ownerOf } from '../../services/jobs/run/ownership.js';
+import { candidate, ownerOf } from '../../services/jobs/run/ownership.js';
 import { type SubmittedJob, submitAll } from '../crash/clients.js';
 import { killEngine } from '../crash/killer.js';
 import { judge } from '../crash/verdict.js';
@@ -67,10 +67,10 @@ const replicaAt = (step: Step) => `stops-at-${step}`;
 
 /** An id that this replica owns among all of them. */
 function idOwnedBy(replicaId: string, step: Step): string {
-  const replicaIds = ['jobs-1', 'jobs-2', ...STEPS.map(([other]) => replicaAt(other))];
+  const candidates = ['jobs-1', 'jobs-2', ...STEPS.map(([other]) => replicaAt(other))].map(candidate);
   for (let number = 0; ; number++) {
     const jobId = `${step}-${number}`;
-    if (ownerOf(jobKey(ANONYMOUS_TENANT, jobId), replicaIds) === replicaId) return jobId;
+    if (ownerOf(jobKey(ANONYMOUS_TENANT, jobId), candidates) === replicaId) return jobId;
   }
 }
 

@@ -74,6 +74,16 @@ describe('FileStore', () => {
     expect(Buffer.compare(await store.read(name), bytes)).toBe(0);
   });
 
+  test('put() makes a folder again whose parent has gone as well', async () => {
+    const { name, bytes } = picture();
+    await store.put(name, bytes);
+    await rm(path.join(dir, 'acme'), { recursive: true });
+    const others = Array.from({ length: 4 }, () => picture());
+    for (const other of others) await store.put(other.name, other.bytes).catch(() => {}); // the first finds out
+    for (const other of others) await store.put(other.name, other.bytes);
+    for (const other of others) expect(Buffer.compare(await store.read(other.name), other.bytes)).toBe(0);
+  });
+
   test('a folder that is away has lost nothing: STORE_UNAVAILABLE until it is back', async () => {
     const { name, bytes } = picture();
     await store.put(name, bytes);

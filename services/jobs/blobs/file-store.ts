@@ -144,9 +144,9 @@ export class FileStore implements BlobStore {
   /** The name last: with its folder on disk before, and on disk itself when this resolves. */
   async #give(temporary: string, file: string): Promise<void> {
     const folder = path.dirname(file);
-    await this.#keepFolder(path.dirname(folder));
-    await this.#keepFolder(folder);
     try {
+      await this.#keepFolder(path.dirname(folder));
+      await this.#keepFolder(folder);
       await rename(temporary, file);
     } catch (error) {
       this.#keptFolders.clear(); // somebody may have removed empty ones: the next put makes them again

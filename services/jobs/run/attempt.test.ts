@@ -71,6 +71,7 @@ function world(job: Job = sampleJob(), options: Partial<AttemptOptions> = {}) {
     worker: 'w1',
     retry: { retryCount: 3, retryDelayMs: 10_000 },
     whenLinked: async () => {},
+    onQueued: () => {},
     onPhase: () => {},
     reached: async () => {},
     ...options,
@@ -106,7 +107,7 @@ test('the router is asked in the name of the tenant, under an id that tells the 
   await clock.advance(0);
   const [call] = router.calls;
   expect(call?.request).toMatchObject({ requestId: 'job:j1:5', prompt: 'a red circle', seed: 7n, priority: generation.Priority.HIGH });
-  expect(call?.options).toMatchObject({ tenant: 'acme', deadlineAt: 3_600_000 });
+  expect(call?.options).toMatchObject({ tenant: 'acme', routeKey: 'uid-j1', deadlineAt: 3_600_000 });
   attempt.stop();
   expect(await attempt.ended).toEqual({ kind: 'over', executingMs: 0 });
 });
@@ -228,6 +229,21 @@ test.each([
   router.say(refusal(Reason.ENGINE_CRASHED));
   await attempt.ended;
   expect(jobs.jobOf('j1')).toMatchObject(after);
+});
+
+test('a drawing that takes longer than any call may is counted; one that its job’s time cuts off is not', async () => {
+  const { attempt, clock, jobs, router } = world();
+  router.say(started());
+  await clock.advance(0);
+  router.say(refusal(Reason.DEADLINE, Code.DEADLINE_EXCEEDED));
+  await attempt.ended;
+  expect(jobs.jobOf('j1').failedAttempts).toBe(1);
+  const short = world(sampleJob({ expiresAtMs: 50_000 }));
+  short.router.say(started());
+  await short.clock.advance(0);
+  short.router.say(refusal(Reason.DEADLINE, Code.DEADLINE_EXCEEDED));
+  await short.attempt.ended;
+  expect(short.jobs.jobOf('j1').failedAttempts).toBe(0);
 });
 
 test('a request that is no good fails at once, begun or not', async () => {

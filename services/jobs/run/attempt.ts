@@ -15,7 +15,7 @@ import { type generation, PRIORITY_MESSAGES } from '#contracts';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
 import { blobName, sha256Of } from '../blobs/blob-name.js';
 import type { Blobs } from '../blobs/blobs.js';
-import { type RetrySettings, retryDelayMs, type Scope, verdictOf } from '../domain/failures.js';
+import { type RetrySettings, retryDelayMs, type Scope, type Verdict, verdictOf } from '../domain/failures.js';
 import type { Change, Failure, Job, Result, StoredImage } from '../domain/job.js';
 import type { JobsEvent } from '../events.js';
 import type { JobEntry } from '../index/job-entry.js';
@@ -25,7 +25,14 @@ import type { DrawOptions } from './routers.js';
 /** Where a test of crashes can have the process stand still; see `AttemptOptions.reached`. */
 export type Step = 'created' | 'handed' | 'drawing' | 'begun' | 'drawn' | 'blobStored' | 'recorded';
 
-export interface AttemptOptions {
+export interface AttemptListener {
+  /** It waits in the router's queue. Perhaps told more than once. */
+  readonly onQueued: () => void;
+  /** It has gone on to its next phase. */
+  readonly onPhase: () => void;
+}
+
+export interface AttemptOptions extends AttemptListener {
   readonly clock: Clock;
   readonly wallNow: () => number;
   readonly random: Random;
@@ -38,8 +45,6 @@ export interface AttemptOptions {
   readonly retry: RetrySettings;
   /** Resolves when NATS is worth another try. */
   readonly whenLinked: (signal: AbortSignal) => Promise<void>;
-  /** It has gone on to its next phase. */
-  readonly onPhase: () => void;
   /** Passes at once, but in tests of crashes. */
   readonly reached: (step: Step, jobId: string) => Promise<void>;
 }
@@ -154,9 +159,10 @@ export class Attempt {
     };
     const deadlineAt = clock.now() + Math.min(MAX_CALL_MS, Math.max(1, job.expiresAtMs - wallNow()));
     const assembler = new ImageAssembler();
-    for await (const { event } of routers.draw(request, { tenant, deadlineAt, signal: this.#stopped.signal })) {
+    for await (const { event } of routers.draw(request, { tenant, routeKey: job.uid, deadlineAt, signal: this.#stopped.signal })) {
       switch (event?.$case) {
         case 'queued':
+          this.#options.onQueued();
           emit({ type: 'jobWaits', tenant, jobId, position: event.value.position, etaMs: event.value.etaMs });
           break;
         case 'started':
@@ -269,13 +275,15 @@ export class Attempt {
     const { random, retry, wallNow } = this.#options;
     await this.#begun;
     const number = this.#number;
-    const verdict = verdictOf(error);
+    const nowMs = wallNow();
+    // A drawing that takes longer than any call may would begin anew for ever.
+    const isEndless = number !== undefined && error.reason === Reason.DEADLINE && nowMs < job.expiresAtMs;
+    const verdict: Verdict = isEndless ? { kind: 'counted' } : verdictOf(error);
     const failure: Failure = { code: error.code, reason: error.reason, message: error.message };
     if (verdict.kind === 'waits' && number === undefined) {
       this.#tellEnd('waits', error);
       return { kind: 'turnedAway', scope: verdict.scope, leastMs: error.details.retryDelayMs };
     }
-    const nowMs = wallNow();
     const decide = (now: Job): Change | undefined => {
       const isThis = number === undefined ? isSame(now, job) : this.#isOurs(now, number);
       if (!isThis) return undefined;

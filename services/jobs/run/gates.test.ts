@@ -43,16 +43,27 @@ test('after the pause one goes first; when it gets through all may', () => {
   const scout = job('scout');
   gates.pass(scout);
   expect([open(scout, 250), open(own, 250)]).toEqual([true, false]);
-  gates.done(scout, false); // it was cancelled: another may find out
+  gates.ended(scout); // it was cancelled: another may find out
   expect(open(own, 250)).toBe(true);
   gates.pass(own);
-  gates.done(own, true);
+  gates.begun(own);
   expect([open(scout, 250), gates.nextOpensAt(0)]).toEqual([true, undefined]);
 });
 
 test('when the world has changed everybody may try at once', () => {
   const { gates, open } = world();
   gates.refused(own, 'all', { now: 0, leastMs: 60_000 });
+  gates.pass(job('scout'));
   gates.open();
   expect(open(own, 1)).toBe(true);
+});
+
+test('one that waits in a router’s queue bars only those of its model', () => {
+  const { gates, open } = world();
+  const scout = job('scout');
+  for (const scope of ['all', 'class', 'tenant', 'model'] as const) gates.refused(scout, scope, { now: 0 });
+  gates.pass(scout);
+  expect(open(job('y', { model: 'other' }), 250)).toBe(false);
+  gates.queued(scout);
+  expect([open(job('y', { model: 'other' }), 250), open(own, 250)]).toEqual([true, false]);
 });

@@ -50,13 +50,22 @@ export class Gates {
     }
   }
 
-  /** The router took it, or it never got to ask (`took` false). */
-  done(job: Passer, took: boolean): void {
+  /** A router has it in its queue: only whether its model has nodes is not found out yet. */
+  queued(job: Passer): void {
+    const ofModel = nameOf(job, 'model');
+    for (const name of namesOf(job)) if (name !== ofModel) this.#gates.delete(name);
+  }
+
+  /** A node draws it. */
+  begun(job: Passer): void {
+    for (const name of namesOf(job)) this.#gates.delete(name);
+  }
+
+  /** It goes no further: another may find out. */
+  ended(job: Passer): void {
     for (const name of namesOf(job)) {
       const gate = this.#gates.get(name);
-      if (!gate) continue;
-      if (took) this.#gates.delete(name);
-      else if (gate.scout === job.key) gate.scout = undefined;
+      if (gate?.scout === job.key) gate.scout = undefined;
     }
   }
 
@@ -72,9 +81,12 @@ export class Gates {
     gate.scout = undefined;
   }
 
-  /** The world has changed, such as by a new node: everybody may try at once. */
+  /** The world has changed, such as by a new node: it may be tried at once, whoever waits for an answer already. */
   open(): void {
-    for (const gate of this.#gates.values()) gate.opensAt = 0;
+    for (const gate of this.#gates.values()) {
+      gate.opensAt = 0;
+      gate.scout = undefined;
+    }
   }
 
   /** When the next one opens, clock milliseconds; undefined: none is shut. */

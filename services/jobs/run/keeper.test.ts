@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob, sampleResult } from '../../../test/support/memory-jobs.js';
 import { UNTOLD } from '../domain/job.js';
@@ -8,6 +8,7 @@ const RETENTION_MS = 3_600_000;
 const succeeded = { kind: 'succeeded', nodeId: 'n', startedAtMs: 1, endedAtMs: 5000, result: sampleResult } as const;
 
 function world() {
+  const underWay = { count: 0, most: 0 };
   const clock = new ManualClock();
   const jobs = new MemoryJobs();
   const blobs = new Set(['acme/other']);
@@ -16,7 +17,17 @@ function world() {
     clock,
     wallNow: () => clock.now(),
     emit: () => {},
-    records: jobs,
+    records: {
+      changeJob: async (tenant, jobId, decide) => {
+        underWay.most = Math.max(underWay.most, ++underWay.count);
+        const changed = jobs.changeJob(tenant, jobId, decide);
+        await changed.finally(() => underWay.count--);
+        return changed;
+      },
+      readBatch: (...asked) => jobs.readBatch(...asked),
+      readJob: (...asked) => jobs.readJob(...asked),
+      removeJob: (...asked) => jobs.removeJob(...asked),
+    },
     pictures: { delete: async (name) => void blobs.delete(name) },
     index: jobs,
     isMine: () => owned.all,
@@ -24,7 +35,7 @@ function world() {
   });
   jobs.onChange = (entry) => keeper.job(entry, owned.all);
   jobs.onRemoved = (key) => keeper.removed(key);
-  return { keeper, clock, jobs, blobs, owned };
+  return { keeper, clock, jobs, blobs, owned, underWay };
 }
 const has = (jobs: MemoryJobs) => [...jobs.entries()].map(({ jobId }) => jobId);
 
@@ -107,4 +118,12 @@ test('what is another’s is that one’s to look after', async () => {
   await clock.advance(60_000);
   expect(jobs.jobOf('j1').state.kind).toBe('queued');
   expect(clock.pendingCount).toBe(0);
+});
+
+test('a batch that expires at once is written off a few at a time', async () => {
+  const { clock, jobs, underWay } = world();
+  for (let index = 0; index < 300; index++) jobs.add(sampleJob({ jobId: `j${index}`, expiresAtMs: 1000 }));
+  await clock.advance(1000);
+  await vi.waitFor(() => expect([...jobs.entries()].filter(({ kind }) => kind === 'expired')).toHaveLength(300));
+  expect(underWay.most).toBe(32);
 });

@@ -28,14 +28,19 @@ export interface KeeperOptions {
 /** A batch of a thousand is written within seconds. */
 const UNCOMMITTED_MS = 10 * 60_000;
 const RETRY_MS = 5000;
+/** When a large batch expires, calls and other jobs' records must not wait behind it. */
+const AT_ONCE_COUNT = 32;
 
 export class Keeper implements ShareListener {
   readonly #options: KeeperOptions;
   readonly #agenda: Agenda;
+  /** Keys of those whose turn comes. */
+  readonly #due = new Set<string>();
+  #underWayCount = 0;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
-    this.#agenda = new Agenda({ ...options, onDue: (key) => void this.#attend(key) });
+    this.#agenda = new Agenda({ ...options, onDue: (key) => this.#attendInTurn(key) });
   }
 
   job(entry: JobEntry, mine: boolean): void {
@@ -48,6 +53,7 @@ export class Keeper implements ShareListener {
 
   close(): void {
     this.#agenda.close();
+    this.#due.clear();
   }
 
   /** Undefined: not before its webhook was told, or given up. */
@@ -58,10 +64,29 @@ export class Keeper implements ShareListener {
     return webhook ? undefined : endedAtMs + this.#options.retentionMs(tenant);
   }
 
+  #attendInTurn(key: string): void {
+    this.#due.add(key);
+    this.#next();
+  }
+
+  #next(): void {
+    for (const key of this.#due) {
+      if (this.#underWayCount >= AT_ONCE_COUNT) return;
+      this.#due.delete(key);
+      this.#underWayCount++;
+      void this.#attend(key).finally(() => {
+        this.#underWayCount--;
+        this.#next();
+      });
+    }
+  }
+
   async #attend(key: string): Promise<void> {
     const { emit, index, isMine, wallNow } = this.#options;
     const entry = index.get(key);
     if (!entry || !isMine(key)) return;
+    // It may have changed while it waited for its turn.
+    if ((this.#dueAtMs(entry) ?? Number.POSITIVE_INFINITY) > wallNow()) return this.job(entry, true);
     const { jobId, tenant } = entry;
     try {
       await this.#do(entry);

@@ -1,8 +1,11 @@
 import { expect, test } from 'vitest';
-import { ownerOf } from './ownership.js';
+import { candidate, ownerOf } from './ownership.js';
 
 const keys = Array.from({ length: 3000 }, (_, index) => `job.acme.batch-${index}`);
-const owners = (ids: readonly string[]) => keys.map((key) => ownerOf(key, ids));
+const owners = (ids: readonly string[]) => {
+  const candidates = ids.map(candidate);
+  return keys.map((key) => ownerOf(key, candidates));
+};
 const countOf = (list: readonly unknown[], one: unknown) => list.filter((each) => each === one).length;
 
 test('everybody has a like part, in whatever order they are named', () => {

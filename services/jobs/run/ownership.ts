@@ -8,19 +8,29 @@
  */
 
 /** FNV-1a over UTF-16 units, 32 bits. */
-export function hashOf(text: string): number {
+function hashOf(text: string): number {
   let hash = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
   return hash >>> 0;
 }
 
+/** A replica with what is computed once, for any number of jobs. */
+export interface Candidate {
+  readonly id: string;
+  readonly hash: number;
+}
+
+export function candidate(id: string): Candidate {
+  return { id, hash: hashOf(id) };
+}
+
 /** Undefined when nobody lives. `key`: the key of the job's record. */
-export function ownerOf(key: string, replicaIds: readonly string[]): string | undefined {
+export function ownerOf(key: string, candidates: readonly Candidate[]): string | undefined {
   const hash = hashOf(key);
   let owner: string | undefined;
   let highest = -1;
-  for (const id of replicaIds) {
-    const score = mixed(hash ^ hashOf(id));
+  for (const { id, hash: idHash } of candidates) {
+    const score = mixed(hash ^ idHash);
     if (score < highest || (score === highest && owner !== undefined && owner < id)) continue;
     owner = id;
     highest = score;

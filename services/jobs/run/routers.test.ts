@@ -27,7 +27,7 @@ function routersOf(addresses: () => readonly string[], token?: string): Routers 
 }
 
 const request = generation.GenerateRequest.fromPartial({ prompt: 'p' });
-const forAcme = { tenant: 'acme', deadlineAt: Number.POSITIVE_INFINITY, signal: new AbortController().signal };
+const forAcme = { tenant: 'acme', routeKey: 'uid-1', deadlineAt: Number.POSITIVE_INFINITY, signal: new AbortController().signal };
 const completed: generation.GenerateEvent = { event: { $case: 'completed', value: generation.Completed.fromPartial({ nodeId: 'n' }) } };
 async function draw(routers: Routers) {
   const events: generation.GenerateEvent[] = [];
@@ -39,12 +39,12 @@ test('a picture is asked for in the name of its tenant', async () => {
   const seen: (string | undefined)[] = [];
   const address = await router({
     generateStream: async (call, out) => {
-      seen.push(call.metadata['x-mesh-tenant'], call.metadata.authorization);
+      seen.push(call.metadata['x-mesh-tenant'], call.metadata['x-mesh-route-key'], call.metadata.authorization);
       await out.write(completed);
     },
   });
   expect(await draw(routersOf(() => [address], 'dm_x'))).toEqual([completed]);
-  expect(seen).toEqual(['acme', 'Bearer dm_x']);
+  expect(seen).toEqual(['acme', 'uid-1', 'Bearer dm_x']);
 });
 
 test('routers take turns; one that does not answer is passed over for a while', async () => {

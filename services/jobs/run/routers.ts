@@ -20,6 +20,8 @@ export interface RoutersOptions {
 
 export interface DrawOptions {
   readonly tenant: string;
+  /** The same for every attempt: it decides what a route leads to where the tenant does not. */
+  readonly routeKey: string;
   readonly deadlineAt: number;
   readonly signal: AbortSignal;
 }
@@ -49,11 +51,14 @@ export class Routers {
   }
 
   /** The events of one picture. Throws what the router answers; UNAVAILABLE/CONNECT_FAILED when there is none. */
-  async *draw(request: generation.GenerateRequest, { tenant, ...call }: DrawOptions): AsyncGenerator<generation.GenerateEvent, void> {
+  async *draw(
+    request: generation.GenerateRequest,
+    { tenant, routeKey, ...call }: DrawOptions,
+  ): AsyncGenerator<generation.GenerateEvent, void> {
     const link = this.#pick();
     link.callCount++;
     try {
-      const metadata = { ...this.#metadata(), 'x-mesh-tenant': tenant };
+      const metadata = { ...this.#metadata(), 'x-mesh-tenant': tenant, 'x-mesh-route-key': routeKey };
       yield* link.channel.serverStream(Pictures.generateStream, request, { ...call, metadata });
     } catch (thrown) {
       this.#noteFailure(link, thrown);

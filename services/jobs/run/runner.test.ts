@@ -3,7 +3,7 @@ import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
 import type { Job } from '../domain/job.js';
 import type { JobEntry } from '../index/job-entry.js';
-import type { Attempt, AttemptEnd } from './attempt.js';
+import type { Attempt, AttemptEnd, AttemptListener } from './attempt.js';
 import { Runner } from './runner.js';
 
 /** An attempt that goes as far as the test moves it. */
@@ -17,14 +17,18 @@ class HeldAttempt {
 
   constructor(
     readonly entry: JobEntry,
-    private readonly onPhase: () => void,
+    private readonly told: AttemptListener,
   ) {
     this.ended = new Promise((resolve) => (this.#end = resolve));
   }
 
   become(phase: 'drawing' | 'keeping'): void {
     this.phase = phase;
-    this.onPhase();
+    this.told.onPhase();
+  }
+
+  queue(): void {
+    this.told.onQueued();
   }
 
   stop(): void {
@@ -58,8 +62,8 @@ function world({ slots = 0 } = {}) {
     isAlive: (worker) => state.alive.has(worker),
     isMine,
     index: jobs,
-    attempt: (entry, onPhase) => {
-      const attempt = new HeldAttempt(entry, onPhase);
+    attempt: (entry, told) => {
+      const attempt = new HeldAttempt(entry, told);
       attempts.push(attempt);
       return attempt as unknown as Attempt;
     },
@@ -164,6 +168,18 @@ test('turned away for itself alone, only that job waits, longer each time', asyn
   expect(started()).toHaveLength(4);
 });
 
+test('the first after a router’s death may wait for a busy model: those of other models do not wait with it', async () => {
+  const { add, clock, of, started } = world();
+  add('x1', { request: { ...sampleJob().request, model: 'x' } });
+  of('x1').end({ kind: 'turnedAway', scope: 'all', leastMs: undefined });
+  await clock.advance(0);
+  add('m1');
+  await clock.advance(250);
+  expect(started()).toEqual(['x1', 'x1']);
+  of('x1').queue();
+  expect(started()).toEqual(['x1', 'x1', 'm1']);
+});
+
 test('a new node opens the way at once', async () => {
   const { add, clock, of, runner, started } = world();
   add('j1');
@@ -229,6 +245,14 @@ test('what this replica is said to run and does not is taken back, as soon as NA
   jobs.away = false;
   await clock.advance(500);
   expect(started()).toEqual(['j1']);
+});
+
+test('what it is said to run and does not is taken back also when it is another’s by now', async () => {
+  const { add, clock, jobs, state } = world();
+  state.all = false;
+  add('j1', { attempt: 1, state: { kind: 'running', worker: 'w1', nodeId: 'n', startedAtMs: 1 } });
+  await clock.advance(0);
+  expect(jobs.jobOf('j1').state.kind).toBe('queued');
 });
 
 test('draining lets go of what waits at a router and waits for what is drawn', async () => {

@@ -13,7 +13,7 @@ import type { JobEntry } from '../index/job-entry.js';
 import type { JobIndex } from '../index/job-index.js';
 import type { JobRecords } from '../store/job-records.js';
 import { Agenda } from './agenda.js';
-import type { Attempt, AttemptEnd } from './attempt.js';
+import type { Attempt, AttemptEnd, AttemptListener } from './attempt.js';
 import { Gates, type Passer } from './gates.js';
 import type { ShareListener } from './share.js';
 
@@ -28,10 +28,10 @@ export interface RunnerOptions {
   readonly isAlive: (worker: string) => boolean;
   readonly isMine: (key: string) => boolean;
   readonly index: Pick<JobIndex, 'get' | 'isHeld'>;
-  readonly attempt: (entry: JobEntry, onPhase: () => void) => Attempt;
+  readonly attempt: (entry: JobEntry, told: AttemptListener) => Attempt;
   /** NATS is there, and the records are followed. */
   readonly mayStart: () => boolean;
-  /** Requests the mesh can draw at once. */
+  /** This replica's part of the requests that the mesh can draw at once. */
   readonly slotCount: () => number;
   readonly shares: Shares;
 }
@@ -94,7 +94,7 @@ export class Runner implements ShareListener {
   }
 
   job(entry: JobEntry, mine: boolean): void {
-    const { key, kind } = entry;
+    const { key, kind, worker } = entry;
     const attempt = this.#attempts.get(key);
     if (attempt) {
       if (this.#isOver(attempt, entry, mine)) attempt.stop();
@@ -102,7 +102,7 @@ export class Runner implements ShareListener {
     }
     if (mine && kind === 'queued' && !this.#options.index.isHeld(entry)) this.#wait(entry);
     else this.#forget(key);
-    if (mine && kind === 'running') this.#takeBack(entry);
+    if (kind === 'running' && (mine || worker === this.#options.worker)) this.#takeBack(entry);
   }
 
   removed(key: string): void {
@@ -204,11 +204,16 @@ export class Runner implements ShareListener {
     const service = this.#queue.take(waiter);
     if (!entry || !service) return this.#forget(waiter.key);
     this.#gates.pass(waiter);
-    const attempt = this.#options.attempt(entry, () => {
-      this.#gates.done(waiter, true);
+    const onQueued = () => {
+      this.#gates.queued(waiter);
+      this.#pump();
+    };
+    const onPhase = () => {
+      this.#gates.begun(waiter);
       waiter.refusals = 0;
       this.#pump();
-    });
+    };
+    const attempt = this.#options.attempt(entry, { onQueued, onPhase });
     this.#attempts.set(waiter.key, attempt);
     void attempt.ended.then((end) => this.#ended(waiter, service, end));
   }
@@ -216,7 +221,7 @@ export class Runner implements ShareListener {
   #ended(waiter: Waiter, service: Service, end: AttemptEnd): void {
     const { clock, random, wallNow } = this.#options;
     this.#attempts.delete(waiter.key);
-    this.#gates.done(waiter, false);
+    this.#gates.ended(waiter);
     if (end.kind === 'turnedAway') {
       const { leastMs, scope } = end;
       this.#queue.correct({ ...service, costMs: -service.costMs });

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
 import { type LivingReplica, Share } from './share.js';
 
@@ -6,7 +7,9 @@ function world() {
   const jobs = new MemoryJobs();
   const told: string[] = [];
   const state: { replicas: LivingReplica[] | undefined } = { replicas: undefined };
+  const clock = new ManualClock();
   const share = new Share({
+    clock,
     replicaId: 'a',
     replicas: () => state.replicas,
     entries: () => jobs.entries(),
@@ -21,7 +24,7 @@ function world() {
     told.length = 0;
     share.replicasChanged();
   };
-  return { jobs, share, told, become };
+  return { clock, jobs, share, told, become };
 }
 const a = { id: 'a', incarnation: '1' };
 const b = { id: 'b', incarnation: '1' };
@@ -58,4 +61,17 @@ test('who drains owns nothing and is alive', () => {
   expect(share.size).toBe(20);
   expect(share.isAlive('b/1')).toBe(true);
   expect(told.every((line) => line.endsWith(' mine'))).toBe(true);
+});
+
+test('a crowd changes hands in slices; who comes or goes meanwhile has it begin anew', async () => {
+  const { become, clock, jobs, share } = world();
+  for (let index = 0; index < 2500; index++) jobs.add(sampleJob({ jobId: `j${index}` }));
+  become(a);
+  expect(share.size).toBe(1000);
+  become({ ...a, draining: true }, b);
+  expect([share.size, clock.pendingCount]).toEqual([0, 1]);
+  become(a);
+  await clock.advance(0);
+  await clock.advance(0);
+  expect([share.size, clock.pendingCount]).toEqual([2500, 0]);
 });

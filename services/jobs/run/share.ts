@@ -3,13 +3,14 @@
  * every job that has changed, or whose owner has. Until it is known who lives, nothing is ours.
  */
 
+import type { Clock } from '#core';
 import type { JobEntry } from '../index/job-entry.js';
-import { ownerOf } from './ownership.js';
+import { type Candidate, candidate, ownerOf } from './ownership.js';
 
 export interface LivingReplica {
   readonly id: string;
   readonly incarnation: string;
-  /** It leaves: it finishes what it has begun, and owns nothing. */
+  /** It leaves, or cannot follow the records: it finishes what it has begun, and owns nothing. */
   readonly draining?: boolean | undefined;
 }
 
@@ -20,6 +21,7 @@ export interface ShareListener {
 }
 
 export interface ShareOptions {
+  readonly clock: Clock;
   readonly replicaId: string;
   /** Undefined: not known yet. */
   readonly replicas: () => readonly LivingReplica[] | undefined;
@@ -32,13 +34,17 @@ export function workerName({ id, incarnation }: Pick<LivingReplica, 'id' | 'inca
   return `${id}/${incarnation}`;
 }
 
+/** Of all jobs, so many between two looks at the world outside: a few milliseconds, also when all change hands. */
+const AT_ONCE_COUNT = 1000;
+
 export class Share {
   readonly #options: ShareOptions;
-  #ownerIds: readonly string[] = [];
+  #owners: readonly Candidate[] = [];
   #workers: ReadonlySet<string> = new Set();
   /** Who runs jobs is known. */
   #known = false;
   readonly #mine = new Set<string>();
+  #cancelWalk = () => {};
 
   constructor(options: ShareOptions) {
     this.#options = options;
@@ -49,8 +55,13 @@ export class Share {
     return this.#mine.size;
   }
 
+  /** Replicas that jobs belong to; 0 while that is not known. */
+  get ownerCount(): number {
+    return this.#owners.length;
+  }
+
   isMine(key: string): boolean {
-    return ownerOf(key, this.#ownerIds) === this.#options.replicaId;
+    return ownerOf(key, this.#owners) === this.#options.replicaId;
   }
 
   /** Whether this worker may still bring its result. Everybody lives until the contrary is known. */
@@ -71,16 +82,29 @@ export class Share {
     for (const listener of this.#options.listeners) listener.removed(key);
   }
 
-  /** Somebody has come or gone, or it is known now who lives. O(n) in all jobs. */
+  /** Somebody has come or gone, or it is known now who lives. All jobs are looked at, in slices. */
   replicasChanged(): void {
     const replicas = this.#options.replicas();
     if (!replicas) return;
     this.#known = true;
-    this.#ownerIds = replicas.filter(({ draining = false }) => !draining).map(({ id }) => id);
+    this.#owners = replicas.filter(({ draining = false }) => !draining).map(({ id }) => candidate(id));
     this.#workers = new Set(replicas.map(workerName));
-    for (const entry of this.#options.entries()) {
+    this.#cancelWalk(); // what it told holds, or is found to have changed again
+    this.#walk(this.#options.entries()[Symbol.iterator]());
+  }
+
+  stop(): void {
+    this.#cancelWalk();
+  }
+
+  /** What comes or goes meanwhile is told by itself. */
+  #walk(rest: Iterator<JobEntry>): void {
+    for (let count = 0; count < AT_ONCE_COUNT; count++) {
+      const { done, value: entry } = rest.next();
+      if (done) return;
       const mine = this.isMine(entry.key);
       if (mine !== this.#mine.has(entry.key) || (mine && entry.kind === 'running')) this.job(entry);
     }
+    this.#cancelWalk = this.#options.clock.schedule(0, () => this.#walk(rest));
   }
 }

@@ -9,7 +9,7 @@ import { type NatsServer, startNatsServer } from '../local-mesh/nats-server.js';
 import { findNatsServer } from '../local-mesh/nats-server-find.js';
 import { systemClock } from '../runtime/index.js';
 import { connectBus } from './bus.js';
-import { type BucketSettings, prepareBucket } from './kept-bucket.js';
+import { type BucketSettings, type Connection, prepareBucket } from './kept-bucket.js';
 import { KeptRecords } from './kept-records.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
@@ -39,13 +39,14 @@ const SETTINGS: BucketSettings = {
   maxRecordBytes: 1 << 16,
 };
 
-function follow(url: string, settings: Partial<BucketSettings> = {}) {
+/** `beforeFollowing`: once the bucket has been looked at. */
+function follow(url: string, settings: Partial<BucketSettings> = {}, beforeFollowing = async () => {}) {
   const bus = connectBus({ url, name: 'test', clock: systemClock, random: () => 0, emit: () => {}, pingIntervalMs: 200 });
   /** What a follower knows, and all it was told. */
   const known = new Map<string, string>();
   const told: string[] = [];
   const records = new KeptRecords({
-    bus,
+    bus: { attach: (attachment) => bus.attach((connection) => attachment(subscribingAfter(connection, beforeFollowing))) },
     clock: systemClock,
     settings: { ...SETTINGS, ...settings },
     onRecord: ({ key, data, revision }) => {
@@ -64,6 +65,27 @@ function follow(url: string, settings: Partial<BucketSettings> = {}) {
     await bus.close();
   });
   return { records, known, told, now: () => Object.fromEntries([...known].sort()) };
+}
+
+function subscribingAfter(connection: Connection, before: () => Promise<void>): Connection {
+  const jetstream: Connection['jetstream'] = (options) => {
+    const js = connection.jetstream(options);
+    const subscribe: typeof js.subscribe = async (...args) => {
+      await before();
+      return js.subscribe(...args);
+    };
+    return withOwn(js, { subscribe });
+  };
+  return withOwn(connection, { jetstream });
+}
+
+function withOwn<T extends object>(target: T, own: Partial<T>): T {
+  return new Proxy(target, {
+    get: (_, name) => {
+      const value: unknown = Reflect.get(name in own ? own : target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
 }
 
 const text = (value: string) => Buffer.from(value);
@@ -144,6 +166,35 @@ it('after NATS was killed and came back, it tells only what changed meanwhile, r
   await expect.poll(() => b.told, soon).toEqual(['k1@4', 'k4@6', 'k2 gone', 'following']);
   expect(b.now()).toEqual({ k1: 'new', k3: 'k3', k4: 'k4' });
   expect(a.now()).toEqual(b.now());
+});
+
+it('a record changed between looking at the bucket and following it is never told as removed', async () => {
+  const { url } = await startNats();
+  const a = follow(url);
+  await expect.poll(() => a.records.state.kind, soon).toBe('following');
+  for (const key of ['k1', 'k2']) await a.records.create(key, text('old'));
+  const changes = [async () => {}, async () => void (await a.records.replace('k1', text('new'), 1))];
+  const b = follow(url, {}, async () => changes.shift()?.());
+  await expect.poll(() => b.records.state.kind, soon).toBe('following');
+  b.records.stop();
+  b.records.start();
+  await expect.poll(() => b.told.slice(-2), soon).toEqual(['k1@3', 'following']);
+  expect(b.told).not.toContain('k1 gone');
+});
+
+it('a bucket without room says so, and is followed all the same', async () => {
+  const { url } = await startNats();
+  const { records, told } = follow(url, { maxBytes: 8192, maxRecordBytes: 4096 });
+  await expect.poll(() => records.state.kind, soon).toBe('following');
+  const fill = async () => {
+    for (let n = 0; ; n++) await records.create(`k${n}`, Buffer.alloc(3000));
+  };
+  await expect(fill()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.STORE_FULL });
+  const before = told.length;
+  await expect(records.create('more', Buffer.alloc(3000))).rejects.toMatchObject({ reason: Reason.STORE_FULL });
+  const first = await records.read('k0');
+  await records.remove('k0', first?.revision ?? 0);
+  await expect.poll(() => told.slice(before), soon).toEqual(['k0 gone']);
 });
 
 it('a server that is stalled: a write ends as UNAVAILABLE, and what became of it can be read', async () => {

@@ -32,12 +32,12 @@ import {
 } from 'nats';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import type { Bus } from './bus.js';
-import { ApiError, causeOf, changedMeanwhile, isApiError, storeAway, storeUnavailable } from './jetstream.js';
+import { ApiError, causeOf, changedMeanwhile, isApiError, storeAway, storeFull, storeUnavailable } from './jetstream.js';
 import { type BucketSettings, type Connection, prepareBucket, streamOf, subjectOf } from './kept-bucket.js';
 import type { KeptState } from './kept-value.js';
 
 export interface KeptRecordsOptions {
-  readonly bus: Bus;
+  readonly bus: Pick<Bus, 'attach'>;
   readonly clock: Clock;
   readonly settings: BucketSettings;
   /** A record that is new or has changed; must not throw. Our own writes are told before they resolve. */
@@ -131,8 +131,8 @@ export class KeptRecords {
 
   /**
    * Resolves with the new revision. Throws ABORTED/CHANGED_MEANWHILE when the newest is not `expected`,
-   * UNAVAILABLE while NATS is away or when it did not confirm, FAILED_PRECONDITION/STORE_UNAVAILABLE with
-   * what NATS refuses.
+   * UNAVAILABLE while NATS is away or when it did not confirm, RESOURCE_EXHAUSTED/STORE_FULL when it has
+   * no room, FAILED_PRECONDITION/STORE_UNAVAILABLE with what else it refuses.
    */
   async replace(key: string, data: Uint8Array, expected: number): Promise<number> {
     return this.#put(key, data, expected);
@@ -188,8 +188,9 @@ export class KeptRecords {
     if (store.connection.isClosed()) return storeAway(reason);
     if (!(reason instanceof NatsError)) return storeUnavailable(causeOf(reason), reason);
     if (isApiError(reason, ApiError.MESSAGE_TOO_LARGE) || reason.code === 'MAX_PAYLOAD_EXCEEDED') return tooLarge(reason);
+    if (isApiError(reason, ApiError.STORE_FAILED) || isApiError(reason, ApiError.NO_RESOURCES)) return storeFull(reason);
     if (reason.api_error && reason.api_error.code !== 503) return storeUnavailable(causeOf(reason), reason);
-    if (reason.code === '503') store.refollow(); // nobody listens there: without a leader for now, or gone
+    if (reason.code === '503' && !reason.api_error) store.refollow(); // nobody listens there: without a leader for now, or gone
     return notConfirmed(reason);
   }
 
@@ -271,7 +272,8 @@ export class KeptRecords {
     store.position = revision;
     if (message.headers?.get(OPERATION)) this.#tellRemoved(key, revision);
     else this.#tell({ key, data: message.data, revision }, store);
-    if (store.seen && (message.info.pending === 0 || revision >= store.info.state.last_seq)) this.#complete(store);
+    // Not at the newest revision there was: a record written since has moved behind that, and is still to come.
+    if (store.seen && message.info.pending === 0) this.#complete(store);
   }
 
   /** In order: what we wrote ourselves may be newer than what the following tells next. */

@@ -50,13 +50,14 @@ async function misbehave(onStream: (stream: ServerHttp2Stream, headers: Incoming
   return { port: await listening(server), sessions, stop };
 }
 
-/** A TCP server; `hello` is the first it sends. Nothing else comes from it. */
-async function fallSilent(hello: Buffer) {
+/** A TCP server; `hello` is the first it sends. Nothing else comes from it, not even a farewell. */
+async function fallSilent(hello: Buffer, onSocket = () => {}) {
   const sockets: Socket[] = [];
-  const server = createSocketServer((socket) => {
+  const server = createSocketServer({ allowHalfOpen: true }, (socket) => {
     sockets.push(socket);
     socket.on('error', () => {}).resume();
     socket.write(hello);
+    onSocket();
   });
   cleanups.push(() => {
     for (const socket of sockets) socket.destroy();
@@ -346,6 +347,15 @@ test('a frozen peer is found within two keepalives', async () => {
   const dumb = connect(await fallSilent(Buffer.alloc(0)), { keepaliveMs: 100 }).unaryRaw(Service.generate, request);
   await expect(dumb).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED });
   expect(systemClock.now() - startedAt).toBeLessThan(2000);
+});
+
+test.each(['before', 'after'])('closing %s a silent peer has accepted fails the calls that wait for it', async (when) => {
+  const accepted = deferred<void>();
+  const channel = connect(await fallSilent(Buffer.alloc(0), () => accepted.resolve()));
+  const call = channel.unaryRaw(Service.generate, request);
+  if (when === 'after') await accepted.promise;
+  channel.close();
+  await expect(call).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED });
 });
 
 test('pings that are answered keep a connection', async () => {

@@ -124,10 +124,15 @@ export class RawLeg {
     this.#connect();
   }
 
-  /** Calls in flight end first. */
+  /**
+   * Calls in flight end first; those that wait for the connection fail. A session that is not open yet has nothing to
+   * end, and closed gently it would wait for the farewell of a peer that may never have answered.
+   */
   close(): void {
-    this.#connection?.session.close();
+    const connection = this.#connection;
     this.#connection = undefined;
+    if (connection?.open) connection.session.close();
+    else connection?.session.destroy(new Error('closed before it was open'));
   }
 
   #call(path: string, request: Uint8Array, options: RawCallOptions, receiver: Receiver): RunningCall {

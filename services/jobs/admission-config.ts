@@ -23,7 +23,7 @@ export function readAdmissionConfig(read: EnvReader) {
       maxStoredBytes: read.bytes(
         'DMESH_JOBS_MAX_STORED_BYTES',
         20 * GiB,
-        'Pictures of one tenant that may be kept; beyond it jobs are refused.',
+        'Pictures of one tenant that may be kept, those of its jobs that wait counted in; beyond it jobs are refused.',
       ),
     },
     expireAfterMs: read.durationMs(

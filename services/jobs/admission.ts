@@ -52,6 +52,8 @@ interface Missing {
 export const MAX_BATCH_SIZE = 1000;
 const MIN_EXPIRE_MS = 1000;
 const MAX_LORAS = 100;
+/** Of a model or LoRA: what waits is kept in every replica's memory. */
+const MAX_NAME_LENGTH = 128;
 const NO_REQUEST: Violation = { field: 'request', description: 'expected one, got none' };
 
 export class Admission {
@@ -190,14 +192,18 @@ function missingModel(name: string, models: ReadonlyMap<string, ModelInfo>): Mis
 }
 
 /** What is wrong whatever the model is. */
-function shapeFaults({ format, loras, negativePrompt, priority, prompt }: generation.GenerateRequest): Violation[] {
+function shapeFaults({ format, loras, model, negativePrompt, priority, prompt }: generation.GenerateRequest): Violation[] {
   const promptBytes = Buffer.byteLength(prompt);
   const negativeBytes = Buffer.byteLength(negativePrompt);
   const faults: Violation[] = [];
   const expect = (isRight: boolean, field: string, description: string) => void (isRight || faults.push({ field, description }));
   expect(promptBytes >= 1 && promptBytes <= MAX_PROMPT_BYTES, 'prompt', `expected 1 to ${MAX_PROMPT_BYTES} bytes, got ${promptBytes}`);
   expect(negativeBytes <= MAX_PROMPT_BYTES, 'negative_prompt', `expected at most ${MAX_PROMPT_BYTES} bytes, got ${negativeBytes}`);
+  const expectName = ({ length }: string, field: string) =>
+    expect(length <= MAX_NAME_LENGTH, field, `expected at most ${MAX_NAME_LENGTH} characters, got ${length}`);
+  expectName(model, 'model');
   expect(loras.length <= MAX_LORAS, 'loras', `expected at most ${MAX_LORAS}, got ${loras.length}`);
+  for (const [at, { name }] of loras.slice(0, MAX_LORAS).entries()) expectName(name, `loras[${at}].name`);
   expect(generation.ImageFormat[format] !== undefined && format >= 0, 'format', `expected PNG, JPEG or WEBP, got ${format}`);
   expect(generation.Priority[priority] !== undefined && priority >= 0, 'priority', `expected HIGH, NORMAL or LOW, got ${priority}`);
   return faults;

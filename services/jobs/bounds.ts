@@ -9,7 +9,7 @@ import type { JobIndex } from './index/job-index.js';
 import { recordsFull, tooManyBytes, tooManyJobs } from './refusals.js';
 
 export interface BoundsOptions {
-  readonly index: Pick<JobIndex, 'counts' | 'recordBytes' | 'storedBytes' | 'tenantStoredBytes' | 'waitingCount'>;
+  readonly index: Pick<JobIndex, 'activeCount' | 'counts' | 'recordBytes' | 'storedBytes' | 'tenantStoredBytes' | 'waitingCount'>;
   /** Of pictures (blobs/blobs.ts): rejects with STORE_FULL. */
   readonly refuseWhenFull: (promisedBytes: number) => Promise<void>;
   /** Of each tenant. */
@@ -50,19 +50,26 @@ export class Bounds {
 
   #check(tenant: string, jobCount: number): void {
     const { index, maxRecordBytes, maxStoredBytes, maxWaitingCount } = this.#options;
-    const waiting = index.waitingCount(tenant) + (this.#accepting.get(tenant) ?? 0);
+    const accepting = this.#accepting.get(tenant) ?? 0;
+    const waiting = index.waitingCount(tenant) + accepting;
     if (waiting + jobCount > maxWaitingCount) throw tooManyJobs(tenant, { limit: maxWaitingCount, waiting });
     const stored = index.tenantStoredBytes(tenant);
-    if (stored >= maxStoredBytes) throw tooManyBytes(tenant, { limit: maxStoredBytes, stored });
+    const promised = Math.ceil((index.activeCount(tenant) + accepting + jobCount) * this.#meanBytes());
+    if (stored + promised > maxStoredBytes) throw tooManyBytes(tenant, { limit: maxStoredBytes, stored, promised });
     const newBytes = (jobCount + this.#acceptingCount()) * RECORD_BYTES;
     if (index.recordBytes + newBytes > FILLED_RATIO * maxRecordBytes) throw recordsFull(maxRecordBytes);
   }
 
-  /** What all that is accepted and not drawn yet will take, by what jobs came to so far. */
+  /** What all that is accepted and not drawn yet will take. */
   #promisedBytes(): number {
+    const { counts } = this.#options.index;
+    return (counts.queued + counts.running + this.#acceptingCount()) * this.#meanBytes();
+  }
+
+  /** Of one job, by what jobs came to so far. */
+  #meanBytes(): number {
     const { counts, storedBytes } = this.#options.index;
-    const meanBytes = counts.succeeded >= LEAST_COUNT ? storedBytes / counts.succeeded : JOB_BYTES;
-    return (counts.queued + counts.running + this.#acceptingCount()) * meanBytes;
+    return counts.succeeded >= LEAST_COUNT ? storedBytes / counts.succeeded : JOB_BYTES;
   }
 
   #acceptingCount(): number {

@@ -226,7 +226,7 @@ function slotCount(membership: Membership): number {
 }
 
 function tellOthers({ news }: Jobs, event: JobsEvent): void {
-  if (event.type === 'jobWaits') news.waits(event, event.etaMs);
+  if (event.type === 'jobWaits') news.waits(event, event);
   if (event.type === 'jobStepped') news.stepped(event, event);
 }
 

@@ -2,6 +2,12 @@
 import { createHash } from 'node:crypto';
 import { generation } from '#contracts';
 import type { Job } from './domain/job.js';
+import { receiverUrlOf } from './webhook/receiver-url.js';
+
+interface Item {
+  readonly jobId: string;
+  readonly request?: generation.GenerateRequest | undefined;
+}
 
 /** Names of the fields of GenerateRequest that differ. */
 export function differences(asked: Job, askedFor: Pick<generation.GenerateRequest, 'model' | 'seed'>, accepted: Job): string[] {
@@ -14,10 +20,17 @@ export function differences(asked: Job, askedFor: Pick<generation.GenerateReques
   return [...names].filter((name) => !isOpen(name) && JSON.stringify(a[name]) !== JSON.stringify(b[name])).map(asInContract);
 }
 
-/** Of all requests of a batch as they came: equal for a repeated submission. */
-export function digestOf(items: readonly { readonly jobId: string; readonly request?: generation.GenerateRequest | undefined }[]): string {
+/** Whether the job tells this receiver; without one it tells the tenant's own, which may be another by now. */
+export function isWebhookOf({ webhook }: Job, askedUrl: string): boolean {
+  return askedUrl === '' || webhook?.url === receiverUrlOf(askedUrl);
+}
+
+/** Of a batch as it came: equal for a repeated submission. */
+export function digestOf(items: readonly Item[], webhookUrl: string): string {
   const texts = items.map(({ jobId, request }) => [jobId, request && generation.GenerateRequest.toJSON(request)]);
-  return createHash('sha256').update(JSON.stringify(texts)).digest('hex');
+  return createHash('sha256')
+    .update(JSON.stringify([texts, webhookUrl]))
+    .digest('hex');
 }
 
 function fieldsOf({ priority, request }: Job): Record<string, unknown> {

@@ -62,8 +62,12 @@ export function tooManyJobs(tenant: string, { limit, waiting }: { limit: number;
   return beyondBound(Reason.TOO_MANY_JOBS, tenant, `at most ${limit} jobs that wait, ${waiting} do`);
 }
 
-export function tooManyBytes(tenant: string, { limit, stored }: { limit: number; stored: number }): StatusError {
-  return beyondBound(Reason.TOO_MANY_BYTES, tenant, `at most ${limit} bytes of pictures kept, there are ${stored}`);
+export function tooManyBytes(
+  tenant: string,
+  { limit, stored, promised }: { limit: number; stored: number; promised: number },
+): StatusError {
+  const description = `at most ${limit} bytes of pictures, ${stored} are kept and jobs not drawn yet will take about ${promised}`;
+  return beyondBound(Reason.TOO_MANY_BYTES, tenant, description);
 }
 
 function beyondBound(reason: string, tenant: string, description: string): StatusError {

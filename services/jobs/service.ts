@@ -123,6 +123,7 @@ export function createJobs(options: JobsOptions): Jobs {
   const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
   const sweeper = new Sweeper({
     ...common,
+    isMine: (name) => share.belongsHere(name),
     blobs,
     everyMs: config.blobs.sweepEveryMs,
     maySweep: () => isFollowing() && replicas() !== undefined,

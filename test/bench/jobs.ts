@@ -233,7 +233,12 @@ async function withMesh<T>(
 ): Promise<T> {
   const engine = `node ${path.join(packageRoot, 'dist/test/engines/scriptable/main.js')}`;
   const node = { SCRIPT_STEP: `${stepMs}ms`, DMESH_NODE_MODEL_DIR: path.join(packageRoot, 'no-such-model') };
-  const jobs = { DMESH_JOBS_MAX_WAITING: '1000000', DMESH_JOBS_STORE_RESERVE: '1KiB', ...env?.jobs };
+  const jobs = {
+    DMESH_JOBS_MAX_WAITING: '1000000',
+    DMESH_JOBS_MAX_STORED_BYTES: '4096GiB',
+    DMESH_JOBS_STORE_RESERVE: '1KiB',
+    ...env?.jobs,
+  };
   const mesh = await LocalMesh.start({ ...options, engine, graceMs: 2000, env: { ...env, node, jobs } });
   try {
     return await use(mesh);

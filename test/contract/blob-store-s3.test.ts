@@ -12,7 +12,7 @@ import { S3Store, type S3StoreOptions } from '../../services/jobs/blobs/s3-store
 import { findS3Server, S3_BUCKET, S3_CREDENTIALS, type S3Server, startS3Server } from '../support/s3-server.js';
 import { describeBlobStore, PAGE_COUNT, picture } from './blob-store-conformance.js';
 
-const program = findS3Server();
+const program = await findS3Server();
 if ('missing' in program) process.stdout.write(`SKIPPED S3: ${program.missing}\n`);
 
 const optionsFor = (endpoint: string): S3StoreOptions => ({

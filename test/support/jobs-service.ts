@@ -9,6 +9,7 @@ import type { Change, Job } from '../../services/jobs/domain/job.js';
 import { UNTOLD } from '../../services/jobs/domain/job.js';
 import { createJobsService } from '../../services/jobs/rpc/handlers.js';
 import type { Step } from '../../services/jobs/rpc/parts.js';
+import { receiverUrlOf } from '../../services/jobs/webhook/receiver-url.js';
 import type { JobsStore, Replica } from './jobs-store.js';
 import { sampleBeat } from './sample-beat.js';
 
@@ -46,7 +47,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
     random: Math.random,
     config: {
       tokenFile: undefined,
-      bounds: { maxWaitingCount: 5000, maxStoredBytes: 1 << 30 },
+      bounds: { maxWaitingCount: 5000, maxStoredBytes: 2 ** 40 },
       expireAfterMs: 60_000,
       maxExpireAfterMs: 3_600_000,
       ...options.config,
@@ -55,7 +56,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
     askModels: async () => models,
     webhookFor: (_, url) => {
       if (url.startsWith('ftp:')) throw webhookRefused();
-      return url === '' ? undefined : { url, ...UNTOLD };
+      return url === '' ? undefined : { url: receiverUrlOf(url) ?? url, ...UNTOLD };
     },
     steps: {
       stepOf: (key) => steps.get(key),

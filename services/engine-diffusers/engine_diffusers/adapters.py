@@ -135,9 +135,12 @@ def _pair(name: str, layer: str, linear: nn.Linear, parts: Mapping[str, Tensor])
         shapes = [" × ".join(map(str, tensor.shape)) for tensor in (linear.weight, up, down)]
         raise lora_unusable(name, f"{layer} is {shapes[0]}, its pair {shapes[1]} and {shapes[2]}")
     rank = down.shape[0]
-    scale = float(parts["alpha"]) / rank if "alpha" in parts else 1.0
-    if not all(torch.isfinite(tensor).all() for tensor in (down, up)):
-        raise lora_unusable(name, f"{layer} holds values that are not finite")
+    alpha = parts.get("alpha", torch.tensor(float(rank)))
+    if alpha.numel() != 1:
+        raise lora_unusable(name, f"{layer} has an alpha of {alpha.numel()} numbers")
     # Weights in 8 bits are stored so, not computed with.
     to = {"dtype": getattr(linear, "compute_dtype", linear.weight.dtype), "device": linear.weight.device}
-    return down.to(**to), (up.float() * scale).to(**to)
+    pair = down.to(**to), (up.float() * (float(alpha) / rank)).to(**to)
+    if not all(torch.isfinite(tensor).all() for tensor in pair):
+        raise lora_unusable(name, f"{layer} holds values that are not finite")
+    return pair

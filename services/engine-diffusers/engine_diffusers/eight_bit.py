@@ -42,15 +42,17 @@ class EightBitLinear(nn.Linear):
 
 
 def shrink(model: nn.Module, device: torch.device) -> int:
-    """Puts EightBitLinear in place of the large layers; how many bytes that freed."""
+    """Puts EightBitLinear on `device` in place of the large layers; how many bytes that saved."""
     multiplies = can_multiply(device)
     freed = 0
-    for path, layer in list(model.named_modules()):
+    # By name: a list of the layers would hold each until the end, beside what took its place.
+    for path in [name for name, _ in model.named_modules()]:
+        layer = model.get_submodule(path)
         fits = isinstance(layer, nn.Linear) and not isinstance(layer, EightBitLinear) and _LARGE_LAYERS.search(path)
         if not fits or layer.in_features % _TILE or layer.out_features % _TILE:
             continue
         parent, _, name = path.rpartition(".")
-        small = EightBitLinear(layer, multiplies=multiplies)
+        small = EightBitLinear(layer.to(device), multiplies=multiplies)
         freed += layer.weight.nbytes - small.weight.nbytes - small.scale.nbytes
         setattr(model.get_submodule(parent), name, small)
     return freed

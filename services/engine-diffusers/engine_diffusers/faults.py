@@ -15,7 +15,8 @@ T = TypeVar("T")
 # After one of these every further call in this process fails, or worse, gives wrong numbers.
 _CONTEXT_FAULT = re.compile(
     r"illegal (?:memory access|instruction|address)|launch (?:failure|failed)|device-side assert|uncorrectable ECC|"
-    r"misaligned address|hardware stack error|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|"
+    r"launch timed out|misaligned address|invalid program counter|operation not supported on (?:global|shared)|"
+    r"hardware (?:stack )?error|NVLink error|CUDA error: unknown error|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|"
     r"CUDNN_STATUS_EXECUTION_FAILED|GPU is lost|device (?:is )?lost|driver shutting down|Xid",
     re.IGNORECASE,
 )
@@ -105,7 +106,9 @@ def with_retry(action: Callable[[], T], relieve: Callable[[], None]) -> T:
 def translate(error: BaseException, log: Log) -> Exception:
     """What the caller is told. What was not foreseen goes to the log with its traceback."""
     if isinstance(error, StatusError):
-        return error.with_traceback(None)  # frames hold tensors
+        # Frames hold tensors, also those of the exception that it was made of.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     if is_out_of_memory(error):
         return out_of_memory(error)
     log("error", "unforeseen", error=str(error), traceback="".join(traceback.format_exception(error))[-6000:])

@@ -1,6 +1,8 @@
 """From a model folder to a model that can draw, component by component; what is wrong with the folder is said in a sentence."""
 
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from .device import Placement, free_cached, place
 from .drawing import Model, now_ms
 from .eight_bit import shrink
 from .errors import StatusError, listed, model_unusable
-from .faults import is_out_of_memory
+from .faults import is_context_fault, is_out_of_memory
 from .folder import Component, ModelFolder, read_folder
 from .log import Log
 from .z_image import ZImageModel
@@ -47,7 +49,8 @@ def load(model_dir: str, options: Options, log: Log) -> Model:
         if folder.is_z_image:
             return _load_z_image(folder, placement, options, log)
         return _load_pipeline(folder, placement, options, log)
-    except StatusError:
+    except Exception as error:
+        _forget_frames(error)
         free_cached(placement.device)
         raise
 
@@ -63,9 +66,12 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
         component = folder.components[name]
         started_at_ms = now_ms()
         device = placement.text_encoder_device if name == "text_encoder" else placement.device
-        parts[name] = _load_component(folder, component, placement.dtype, device)
-        if shrunk.get(name) == "fp8":
+        in_eight_bits = shrunk.get(name) == "fp8"
+        # Those come to the device layer by layer: the GPU never has to hold the full weights.
+        parts[name] = _load_component(folder, component, placement.dtype, torch.device("cpu") if in_eight_bits else device)
+        if in_eight_bits:
             freed_bytes = shrink(parts[name], device)
+            parts[name].to(device)
             free_cached(device)
             log("info", "weights in 8 bits", component=name, freed_bytes=freed_bytes)
         loaded_bytes += component.weight_bytes
@@ -81,7 +87,7 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
     if options.attention != "native":
         # diffusers would make it that of every model in the process, which others than this transformer may not take.
         with diffusers.attention_backend("native"):
-            _or_unusable(f"attention {options.attention}", lambda: parts["transformer"].set_attention_backend(options.attention))
+            _or_unusable(f"attention {options.attention}", partial(parts["transformer"].set_attention_backend, options.attention))
     if options.compile != "off":
         parts["transformer"].compile_repeated_blocks()
     model = ZImageModel(folder, parts, placement, options)
@@ -90,10 +96,10 @@ def _load_z_image(folder: ModelFolder, placement: Placement, options: Options, l
     if unusual:
         # A kernel may be there and not do for this GPU: said here, not by every request.
         limits = folder.info.limits
-        _or_unusable(", ".join(unusual), lambda: model.warm_up([(limits.min_width, limits.min_height)]))
+        _or_unusable(", ".join(unusual), partial(model.warm_up, [(limits.min_width, limits.min_height)]))
     for size in compile_sizes(options.compile):
         started_at_ms = now_ms()
-        model.warm_up([size])
+        _or_unusable(f"compile {size[0]}x{size[1]}", partial(model.warm_up, [size]))
         log("info", "size warmed up", width=size[0], height=size[1], took_ms=round(now_ms() - started_at_ms))
     return model
 
@@ -152,9 +158,16 @@ def _or_unusable(what: str, action: Callable[[], Any]) -> Any:
     except StatusError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_context_fault(error):
             raise
         raise model_unusable(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """What was loaded so far is held by nothing but the frames of the failure; what a closure has, they do not let go."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _expect_shapes(folder: ModelFolder, parts: dict[str, Any]) -> None:

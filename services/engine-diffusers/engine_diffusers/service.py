@@ -33,6 +33,7 @@ class _Running:
     step: int = 0
     progress_at_ms: float = field(default_factory=now_ms)
     cancelled: bool = False
+    pausing: bool = False
     job: DrawJob | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -160,6 +161,8 @@ class EngineService:
     async def _generate(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         while self._running is not None and self._running.cancelled:
             await self._running.ended.wait()
+        if self._stopping:
+            raise stopped()
         if self._running is not None:
             raise busy(f"it draws {self._running.request_id}")
         if self._loading or not self._models:
@@ -202,10 +205,11 @@ class EngineService:
             await context.write(event(done=message("EngineDone")(**vars(drawn))).SerializeToString())
             figures = {name: round(value) for name, value in vars(drawn).items()}
             self._log("debug", "picture drawn", request_id=request.request_id, images=len(drawing.noises), **figures)
-        except asyncio.CancelledError:
-            running.cancelled = True
-            job.stop()
-            raise
+        finally:
+            # Cancelled, or its caller cannot be written to any more: nobody waits for the rest.
+            if not job.drawn.done():
+                running.cancelled = True
+                job.stop()
 
     async def _pause(self, request: Any, _context: object) -> Any:
         return message("PauseResponse")(paused=await self._put_aside(request.request_id))
@@ -214,10 +218,19 @@ class EngineService:
         running = self._running
         if self._paused is not None or running is None or running.job is None or running.request_id != request_id:
             return False
-        if not await running.job.pause():
-            return False
-        self._paused, self._running = running, None
-        return True
+        if running.pausing:
+            return False  # another call is about to
+        running.pausing = True
+
+        def on_paused(off: "asyncio.Future[bool]") -> None:
+            running.pausing = False
+            if off.result() and not running.ended.is_set():
+                self._paused, self._running = running, None
+
+        # Not left to this call alone: its caller may leave while the request is on its way off.
+        paused = running.job.pause()
+        paused.add_done_callback(on_paused)
+        return await asyncio.shield(paused)
 
     async def _continue(self, request: Any, _context: object) -> Any:
         paused = self._paused

@@ -24,14 +24,14 @@ def suspended(action: Callable[[Callable[[T], None]], R]) -> Generator[T, None, 
         if not to_action.get():
             raise Abandoned
 
+    # An exception is kept in no variable: it holds the frames that it went through, and they would hold it, with all of their tensors.
     def run() -> None:
         try:
             if not to_action.get():
                 raise Abandoned
-            outcome: tuple[str, object] = ("returned", action(hand_over))
+            from_action.put(("returned", action(hand_over)))
         except BaseException as error:
-            outcome = ("raised", error)
-        from_action.put(outcome)
+            from_action.put(("raised", error))
 
     thread = threading.Thread(target=run, name="pipeline", daemon=True)
     thread.start()
@@ -42,7 +42,10 @@ def suspended(action: Callable[[Callable[[T], None]], R]) -> Generator[T, None, 
             if kind == "returned":
                 return value  # type: ignore[return-value]
             if kind == "raised":
-                raise value  # type: ignore[misc]
+                try:
+                    raise value  # type: ignore[misc]
+                finally:
+                    del value
             yield value  # type: ignore[misc]
     finally:
         if thread.is_alive():

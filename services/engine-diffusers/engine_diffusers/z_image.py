@@ -17,9 +17,9 @@ from .device import Placement, determinism_class, free_cached, synchronize
 from .drawing import Checkpoint, Drawn, Event, Picture, Step, now_ms
 from .faults import Attempts, with_retry
 from .folder import ModelFolder
-from .order import LATENT_CHANNELS, PIXELS_PER_LATENT, Drawing, LoraUse
+from .order import LATENT_CHANNELS, PIXELS_PER_LATENT, Drawing
 from .pixels import expect_finite, to_rgb
-from .prompts import CaptionReader
+from .prompts import Caption, CaptionReader
 
 # Beyond this size a single picture keeps a large GPU as busy as several would.
 _BATCHED_PIXELS = 512 * 512
@@ -47,11 +47,8 @@ class ZImageModel:
     def draw(self, drawing: Drawing) -> Iterator[Event]:
         yield Checkpoint(may_pause=False)
         started_at_ms = now_ms()
-        self._adapters.use(drawing.loras)  # what cannot be applied fails before anything is drawn
-        caption = self._captions.read(drawing.prompt)
-        captions = [caption.features]
-        if drawing.guidance_scale > 0:
-            captions.append(self._captions.read(drawing.negative_prompt).features)
+        read = with_retry(lambda: self._read(drawing), self._make_room)
+        caption, captions = read[0], [each.features for each in read]
         encode_ms = now_ms() - started_at_ms
         denoise_ms = decode_ms = 0.0
         timesteps, sigmas = self._schedule(drawing)
@@ -77,8 +74,10 @@ class ZImageModel:
                 started_at_ms = now_ms()
                 expect_finite(latents, "the latents hold")
                 tiled = drawing.width * drawing.height > self._options.tile_past_pixels
-                rgb = with_retry(lambda latents=latents, tiled=tiled: self._decode(latents, tiled), self._make_room_for_tiles)
-                self._vae.disable_tiling()
+                attempts = Attempts(self._make_room)
+                while attempts.more:
+                    with attempts.one():
+                        rgb = self._decode(latents, tiled or attempts.failed)
                 decode_ms += now_ms() - started_at_ms
                 yield Picture(image_index, drawing.width, drawing.height, rgb, latents)
         forward_count = len(drawing.noises) * drawing.steps * len(captions)
@@ -122,6 +121,11 @@ class ZImageModel:
     def _noise(self, noises: tuple[np.ndarray, ...]) -> Tensor:
         return torch.from_numpy(np.concatenate(noises).astype(np.float32)).to(self._placement.device)
 
+    def _read(self, drawing: Drawing) -> list[Caption]:
+        self._adapters.use(drawing.loras)  # what cannot be applied fails before anything is drawn
+        texts = [drawing.prompt, drawing.negative_prompt] if drawing.guidance_scale > 0 else [drawing.prompt]
+        return [self._captions.read(text) for text in texts]
+
     @torch.inference_mode()
     def _step(self, latents: Tensor, timestep: Tensor, sigma_delta: Tensor, captions: list[Tensor], drawing: Drawing) -> Tensor:
         """One step of Euler's method for pictures of one size and one prompt. Latents stay in float32."""
@@ -130,7 +134,7 @@ class ZImageModel:
         inputs = list(latents.to(self._placement.dtype).repeat(len(captions), 1, 1, 1).unsqueeze(2).unbind(0))
         time = ((1000 - timestep.expand(1)) / 1000).repeat(len(inputs))
         of_each = [caption for caption in captions for _ in range(count)]
-        with self._eager_with_adapters(drawing.loras):
+        with self._eager_with_adapters():
             outputs = self._transformer(inputs, time, of_each, return_dict=False)[0]
         velocity = torch.stack(list(outputs[:count])).float()
         if len(captions) > 1:
@@ -140,24 +144,24 @@ class ZImageModel:
         synchronize(self._placement.device)
         return latents
 
-    def _eager_with_adapters(self, loras: tuple[LoraUse, ...]) -> Any:
-        """Compiled blocks would not see the hooks of a LoRA."""
-        if self._options.compile == "off" or not loras:
+    def _eager_with_adapters(self) -> Any:
+        """Compiled blocks would not see the hooks of a LoRA. One of strength 0 has none, and draws what the bare model draws."""
+        if self._options.compile == "off" or not self._adapters.active:
             return nullcontext()
         return torch.compiler.set_stance("force_eager")
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor, tiled: bool) -> bytes:
-        if tiled:
-            self._vae.enable_tiling()
         config = self._vae.config
         scaled = latents.to(self._vae.dtype) / config.scaling_factor + config.shift_factor
-        return to_rgb(self._vae.decode(scaled, return_dict=False)[0])
+        if tiled:
+            self._vae.enable_tiling()
+        try:
+            return to_rgb(self._vae.decode(scaled, return_dict=False)[0])
+        finally:
+            self._vae.disable_tiling()  # also when it failed: the next picture is another request's
 
     def _make_room(self) -> None:
+        self._adapters.forget()
         self._captions.forget()
         free_cached(self._placement.device)
-
-    def _make_room_for_tiles(self) -> None:
-        self._make_room()
-        self._vae.enable_tiling()

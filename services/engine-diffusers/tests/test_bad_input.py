@@ -127,6 +127,7 @@ GOOD = {
         ({**GOOD, "transformer.layers.99.attention.to_q.lora_A.weight": (4, 144)}, "layers.99"),
         ({key: (4, 96) if "lora_A" in key else (96, 4) for key in GOOD}, "its pair 96 × 4 and 4 × 96"),
         ({"transformer.layers.0.attention.to_q.lora_A.weight": (4, 144)}, "one half of its pair"),
+        ({**GOOD, "transformer.layers.0.attention.to_q.alpha": (2,)}, "an alpha of 2 numbers"),
     ],
 )
 def test_a_lora_that_does_not_fit(model: Model, tmp_path: Path, keys: dict[str, tuple[int, ...]], why: str) -> None:
@@ -228,3 +229,13 @@ def test_details_are_what_the_mesh_reads(model: Model) -> None:
     assert resource.resource_name == "unknown"
     many = SimpleNamespace(text="x" * 100_000)
     assert len(StatusError(Code.INTERNAL, "INTERNAL", many.text).details()) < 8192
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_a_lora_whose_scale_is_no_number(model: Model, tmp_path: Path, alpha: float) -> None:
+    path = tmp_path / "lora.safetensors"
+    pair = {key: torch.full(shape, 0.01) for key, shape in GOOD.items()}
+    save_file({**pair, "transformer.layers.0.attention.to_q.alpha": torch.tensor(alpha)}, path)
+    with pytest.raises(StatusError, match="not finite") as caught:
+        Adapters(model._transformer, lambda _name: path, 1).use((LoraUse("mine", 1.0),))
+    assert caught.value.reason == "LORA_UNUSABLE"

@@ -105,9 +105,9 @@ export class JobIndex {
     return batch?.committed ? batch : undefined;
   }
 
-  /** Resolves when this replica knows of a batch that NATS has; it is milliseconds behind, and a second at most is waited. */
-  async batchKnown(tenant: string, batchId: string): Promise<void> {
-    if (this.batch(tenant, batchId)) return;
+  /** Whether this replica knows of a batch that NATS has; it is milliseconds behind, and a second at most is waited. */
+  async batchKnown(tenant: string, batchId: string): Promise<boolean> {
+    if (this.batch(tenant, batchId)) return true;
     const key = batchKey(tenant, batchId);
     const known = new AbortController();
     const waiting = this.#batchWaiters.get(key) ?? new Set();
@@ -115,6 +115,7 @@ export class JobIndex {
     await this.#clock.sleep(BEHIND_MS, known.signal).catch(() => {}); // it is known
     waiting.delete(known);
     if (waiting.size === 0) this.#batchWaiters.delete(key);
+    return known.signal.aborted;
   }
 
   /** By the key of its record, held or not. */
@@ -138,6 +139,11 @@ export class JobIndex {
 
   waitingCount(tenant: string): number {
     return this.#seen.waitingCount(tenant);
+  }
+
+  /** Waiting and running. */
+  activeCount(tenant: string): number {
+    return this.#seen.activeCount(tenant);
   }
 
   tenantStoredBytes(tenant: string): number {

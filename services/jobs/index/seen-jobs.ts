@@ -49,6 +49,11 @@ export class SeenJobs {
     return this.#tenants.get(tenant)?.byState.queued.size ?? 0;
   }
 
+  activeCount(tenant: string): number {
+    const jobs = this.#tenants.get(tenant)?.byState;
+    return jobs ? jobs.queued.size + jobs.running.size : 0;
+  }
+
   tenantStoredBytes(tenant: string): number {
     return this.#tenants.get(tenant)?.storedBytes ?? 0;
   }

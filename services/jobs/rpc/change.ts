@@ -35,7 +35,9 @@ export function changeHandlers(parts: RpcParts): Handlers {
     const done = await inParallel(batch.jobIds, WRITES, async (jobId) => {
       const entry = index.get(jobKey(tenant, jobId));
       if (entry && entry.endedAtMs > 0) return false;
-      return (await records.changeJob(tenant, jobId, cancelled)).kind === 'changed';
+      // Of a job that was deleted the id may be another's by now.
+      const decide = (job: Job) => (job.batchId === batchId ? cancelled(job) : undefined);
+      return (await records.changeJob(tenant, jobId, decide)).kind === 'changed';
     });
     return { job: undefined, cancelledCount: done.filter(Boolean).length };
   };

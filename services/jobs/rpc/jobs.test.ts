@@ -2,9 +2,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { jobs } from '#contracts';
 import { Code, Reason } from '#core';
+import { systemClock } from '#runtime';
 import { begun, changed, Jobs, type JobsReplica, pictureRequest, startJobsReplica, succeeded } from '../../../test/support/jobs-service.js';
 import { type JobsStore, startJobsStore } from '../../../test/support/jobs-store.js';
 import { jobKey } from '../domain/record.js';
+import { JobIndex } from '../index/job-index.js';
 
 let store: JobsStore;
 let a: JobsReplica;
@@ -120,6 +122,26 @@ test('a batch is whole at every replica as soon as it is accepted', async () => 
     expect([counts.response.batch?.jobCount, listed.jobs.length]).toEqual([50, 50]);
   }
   await expect(list({ batchId: 'nobody' })).rejects.toMatchObject(unknown);
+});
+
+test('a replica that does not know of a batch yet tells nothing of it rather than that it is empty', async () => {
+  await submitBatch('unheard', 2);
+  const replica = async () => ({ ...(await store.replica()), index: new JobIndex({ clock: systemClock, onUnreadable: () => {} }) });
+  const behind = await startJobsReplica({ ...store, replica }, { pictures });
+  await expect(behind.channel.unary(Jobs.getBatch, { batchId: 'unheard' })).rejects.toMatchObject({
+    code: Code.UNAVAILABLE,
+    reason: Reason.STORE_UNAVAILABLE,
+  });
+  await behind.stop();
+});
+
+test('a batch that is cancelled takes no job with it that has only the id of one of its own', async () => {
+  await submitBatch('reused', 2);
+  await a.channel.unary(Jobs.delete, { jobId: 'reused-1' });
+  await submit('reused-1');
+  const { cancelledCount } = (await b.channel.unary(Jobs.cancel, { which: { $case: 'batchId', value: 'reused' } })).response;
+  expect(cancelledCount).toBe(1);
+  expect(await get('reused-1')).toMatchObject({ batchId: '', state: jobs.JobState.QUEUED });
 });
 
 test('a retry runs what failed, expired or was cancelled once more, and nothing else', async () => {

@@ -32,6 +32,8 @@ export function readHandlers(parts: RpcParts): Handlers {
 
     getBatch: async (call) => {
       const { tenant } = await callers.known(call);
+      // Its figures are the index's: with a part of them it would seem over.
+      if (records.state.kind !== 'following') throw notReady();
       const { batch } = await reader.batch(tenant, call.request.batchId);
       return { batch: batchMessage(parts, batch) };
     },

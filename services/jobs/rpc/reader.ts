@@ -6,7 +6,7 @@ import { badRequest } from '#core';
 import type { Job } from '../domain/job.js';
 import { isJobId, JOB_ID_RULE } from '../domain/record.js';
 import type { JobIndex } from '../index/job-index.js';
-import { unknownBatch, unknownJob } from '../refusals.js';
+import { notReady, unknownBatch, unknownJob } from '../refusals.js';
 import type { JobRecords, StoredBatch, StoredJob } from '../store/job-records.js';
 
 export class Reader {
@@ -26,11 +26,12 @@ export class Reader {
     return stored;
   }
 
+  /** As `job`, and UNAVAILABLE while this replica does not know of its jobs. */
   async batch(tenant: string, batchId: string): Promise<StoredBatch> {
     requireId('batch_id', batchId);
     const stored = await this.#records.readBatch(tenant, batchId);
     if (!stored) throw unknownBatch(batchId);
-    await this.#index.batchKnown(tenant, batchId); // for what is told of its jobs
+    if (!(await this.#index.batchKnown(tenant, batchId))) throw notReady(); // nothing is known of its jobs
     return stored;
   }
 

@@ -10,7 +10,7 @@ import type { jobs } from '#contracts';
 import { badRequest, Code, Reason, StatusError } from '#core';
 import type { UnaryHandler } from '#grpc';
 import { type Caller, MAX_BATCH_SIZE } from '../admission.js';
-import { differences, digestOf } from '../differences.js';
+import { differences, digestOf, isWebhookOf } from '../differences.js';
 import type { Job } from '../domain/job.js';
 import { isJobId } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
@@ -38,7 +38,8 @@ export function submitBatch(parts: RpcParts): UnaryHandler<jobs.SubmitBatchReque
     }
     const batchId = call.request.batchId || admission.madeUpId('b');
     call.notes.batch_id = batchId;
-    const submission = { caller, batchId, items, digest: digestOf(items) };
+    const webhookUrl = options?.webhookUrl ?? '';
+    const submission = { caller, batchId, items, digest: digestOf(items, webhookUrl), webhookUrl };
     const before = isJobId(batchId) && call.request.batchId !== '' ? await findSame(parts, submission) : undefined;
     if (before) return answer(before, false);
     const admitted = await admission.admitBatch({ caller, options }, batchId, items);
@@ -53,6 +54,7 @@ interface BatchSubmission {
   readonly caller: Caller;
   readonly batchId: string;
   readonly items: readonly jobs.BatchItem[];
+  readonly webhookUrl: string;
   readonly digest: string;
 }
 
@@ -116,7 +118,8 @@ function isSame(job: Job, asked: jobs.BatchItem['request'], before: Job): boolea
 }
 
 /** The batch of this name, if there is one; throws JOB_DIFFERS when it is another. */
-async function findSame(parts: RpcParts, { batchId, caller, digest, items }: BatchSubmission): Promise<Accepted | undefined> {
+async function findSame(parts: RpcParts, submission: BatchSubmission): Promise<Accepted | undefined> {
+  const { batchId, caller, digest, items, webhookUrl } = submission;
   const stored = await parts.records.readBatch(caller.tenant, batchId);
   if (!stored || stored.batch.digest === digest) return stored?.batch;
   const { jobIds } = stored.batch;
@@ -124,12 +127,15 @@ async function findSame(parts: RpcParts, { batchId, caller, digest, items }: Bat
   const fields = await inParallel(items, WRITES, async ({ jobId, request }, at) => {
     const id = jobIds[at] ?? '';
     if (jobId !== '' && jobId !== id) return [`items[${at}].job_id`];
+    if (!request) throw badRequest([{ field: `items[${at}].request`, description: 'expected one, got none' }]);
     const accepted = await parts.records.readJob(caller.tenant, id);
-    if (!accepted || !request) return [];
+    if (accepted?.job.batchId !== batchId) return [`items[${at}]`]; // forgotten: what it was cannot be told any more
     const asked = { ...accepted.job, ...parts.admission.asAsked(request, caller) };
-    return differences(asked, request, accepted.job).map((field) => `items[${at}].${field}`);
+    const ofRequest = differences(asked, request, accepted.job).map((field) => `items[${at}].${field}`);
+    return isWebhookOf(accepted.job, webhookUrl) ? ofRequest : ['options.webhook_url', ...ofRequest];
   });
-  if (fields.flat().length > 0) throw jobDiffers('batch', batchId, fields.flat());
+  const differing = [...new Set(fields.flat())];
+  if (differing.length > 0) throw jobDiffers('batch', batchId, differing);
   return stored.batch;
 }
 

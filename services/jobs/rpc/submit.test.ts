@@ -29,8 +29,12 @@ const submit = async (at: JobsReplica, fields: Partial<jobs.SubmitRequest> = {},
   return (await at.channel.unary(Jobs.submit, jobs.SubmitRequest.fromPartial({ request: pictureRequest(), ...fields }), { metadata }))
     .response;
 };
-const submitBatch = async (at: JobsReplica, batchId: string, items: Partial<jobs.BatchItem>[]) => {
-  const request = jobs.SubmitBatchRequest.fromPartial({ batchId, items: items.map((item) => ({ request: pictureRequest(), ...item })) });
+const submitBatch = async (at: JobsReplica, batchId: string, items: Partial<jobs.BatchItem>[], options?: jobs.JobOptions) => {
+  const request = jobs.SubmitBatchRequest.fromPartial({
+    batchId,
+    options,
+    items: items.map((item) => ({ request: pictureRequest(), ...item })),
+  });
   return (await at.channel.unary(Jobs.submitBatch, request)).response;
 };
 const get = async (at: JobsReplica, jobId: string) => (await at.channel.unary(Jobs.get, { jobId, withUrls: false })).response.job;
@@ -105,6 +109,15 @@ test('while no model is known, what is well-formed is accepted', async () => {
   const early = await start({ models: [] });
   expect((await submit(early, { request: pictureRequest({ width: 12_345 }) })).job?.request?.model).toBe('');
   await expect(submit(early, { request: pictureRequest({ prompt: '' }) })).rejects.toMatchObject(violations(['request.prompt']));
+  const long = 'x'.repeat(129);
+  const request = pictureRequest({
+    model: long,
+    loras: [
+      { name: 'lora', strength: 1 },
+      { name: long, strength: 1 },
+    ],
+  });
+  await expect(submit(early, { request })).rejects.toMatchObject(violations(['request.model', 'request.loras[1].name']));
 });
 
 test('a batch is accepted as a whole, and the same one again is the same', async () => {
@@ -122,6 +135,30 @@ test('a batch is accepted as a whole, and the same one again is the same', async
     submitBatch(a, 'b1', [items[0] ?? {}, { jobId: 'mine', request: pictureRequest({ prompt: 'x' }) }, items[2] ?? {}]),
   ).rejects.toMatchObject(differs('items[1].request.prompt'));
   await expect(submitBatch(a, 'b1', [{}])).rejects.toMatchObject(differs('items'));
+});
+
+test('a batch of which a job was forgotten is another, unless it is the same to the letter', async () => {
+  const items = [{ request: pictureRequest({ prompt: 'one' }) }, { request: pictureRequest({ prompt: 'two' }) }];
+  await submitBatch(a, 'b7', items);
+  await a.channel.unary(Jobs.delete, { jobId: 'b7-1' });
+  expect(await submitBatch(b, 'b7', items)).toMatchObject({ created: false });
+  const other = { request: pictureRequest({ prompt: 'three' }) };
+  await expect(submitBatch(b, 'b7', [...items.slice(0, 1), other])).rejects.toMatchObject(differs('items[1]'));
+  await expect(submitBatch(b, 'b7', [...items.slice(0, 1), { request: undefined }])).rejects.toMatchObject(
+    violations(['items[1].request']),
+  );
+});
+
+test('another webhook is another submission; none is the one there is', async () => {
+  const options = (webhookUrl: string) => ({ webhookUrl, expireAfterMs: undefined });
+  const [hook, other] = [options('https://hooks.example/one#here'), options('https://hooks.example/two')];
+  await submit(a, { jobId: 'told', options: hook });
+  expect((await submit(b, { jobId: 'told', options: hook })).created).toBe(false);
+  expect((await submit(b, { jobId: 'told' })).created).toBe(false);
+  await expect(submit(b, { jobId: 'told', options: other })).rejects.toMatchObject(differs('options.webhook_url'));
+  await submitBatch(a, 'b8', [{}, {}], hook);
+  for (const same of [hook, undefined]) expect((await submitBatch(b, 'b8', [{}, {}], same)).created).toBe(false);
+  await expect(submitBatch(b, 'b8', [{}, {}], other)).rejects.toMatchObject(differs('options.webhook_url'));
 });
 
 test('of a batch with a job that is there already, nothing is accepted', async () => {
@@ -205,7 +242,7 @@ test('a tenant has bounds, and what is full refuses before it accepts', async ()
   } as const;
   let full = false;
   const limited = await start({
-    config: { tokenFile: 'tokens.json', bounds: { maxWaitingCount: 2, maxStoredBytes: 1000 } },
+    config: { tokenFile: 'tokens.json', bounds: { maxWaitingCount: 2, maxStoredBytes: 2 ** 30 } },
     isFull: () => full,
   });
   limited.door.replace([{ ...token, models: ['z-image-tiny'], admin: true, actsFor: false }]);

@@ -195,6 +195,28 @@ test('a store without room is asked again: the picture has cost a GPU', async ()
   expect(state().kind).toBe('succeeded');
 });
 
+test('while NATS has no room for the record the picture is kept', async () => {
+  let full = false;
+  const jobs = new MemoryJobs();
+  jobs.add(sampleJob());
+  const changeJob: MemoryJobs['changeJob'] = async (...args) => {
+    if (full) throw refusal(Reason.STORE_FULL, Code.RESOURCE_EXHAUSTED);
+    return jobs.changeJob(...args);
+  };
+  const records = { changeJob, readJob: (tenant: string, jobId: string) => jobs.readJob(tenant, jobId) };
+  const { attempt, clock, router } = world(sampleJob(), { records });
+  router.say(started());
+  await clock.advance(0);
+  full = true;
+  router.say(...picture);
+  await clock.advance(20_000);
+  expect(attempt.phase).toBe('keeping');
+  full = false;
+  await clock.advance(5000);
+  await attempt.ended;
+  expect(jobs.jobOf('j1').state.kind).toBe('succeeded');
+});
+
 test('moved by the mesh, it is the same attempt on another node', async () => {
   const { clock, jobs, router } = world();
   router.say(started('node-1', 1), picture[0] as GenerateEvent, started('node-2', 2));

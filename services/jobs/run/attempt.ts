@@ -362,9 +362,10 @@ function names({ state }: Job, stored: readonly StoredImage[]): boolean {
   return state.kind === 'succeeded' && state.result.images.every(({ blob }, index) => blob === stored[index]?.blob);
 }
 
-/** NATS is away or slow, and will be back. */
+/** NATS is away, slow or full, and will not stay so. */
 function isPassing(thrown: unknown): boolean {
-  const { code } = StatusError.from(thrown);
+  const { code, reason } = StatusError.from(thrown);
+  if (reason === Reason.STORE_FULL) return true;
   return code === Code.UNAVAILABLE || code === Code.DEADLINE_EXCEEDED || code === Code.FAILED_PRECONDITION || code === Code.ABORTED;
 }
 

@@ -62,6 +62,12 @@ test('steps are told a few times a second, and known everywhere until the job ru
   expect(news.stepOf(entry.key)).toBeUndefined();
 });
 
+test('a job that waits at a router has a place in line there', () => {
+  const { news, published } = world();
+  news.waits(of, { position: 4, etaMs: 1234.5 });
+  expect(JSON.parse(published[0]?.text ?? '')).toEqual({ job_id: 'j1', tenant: 'acme', state: 'QUEUED', position: 4, eta_ms: 1235 });
+});
+
 test('late steps and what is no step are passed over', () => {
   const { jobs, news, say } = world();
   const entry = jobs.add(sampleJob());
@@ -72,6 +78,9 @@ test('late steps and what is no step are passed over', () => {
     '"step": garbage',
     '{"step": 3}',
     '{"job_id":"j1","tenant":"acme","attempt":1,"node_id":5,"step":3,"total_steps":8}',
+    ...[-1, 0.5, 2 ** 32, 1e300].map((step) =>
+      JSON.stringify({ job_id: 'j1', tenant: 'acme', attempt: 1, node_id: 'n', step, total_steps: 8 }),
+    ),
     'null',
   ])
     say(text);

@@ -86,9 +86,9 @@ export class JobNews {
     this.#toldAt.delete(key);
   }
 
-  /** It waits at a router, that long by its prediction. */
-  waits(job: OfJob, etaMs: number): void {
-    if (this.#isTime(job)) this.#publish(job, { state: 'QUEUED', eta_ms: Math.round(etaMs) });
+  /** It waits at a router: its place in line there, and that long by its prediction. */
+  waits(job: OfJob, { etaMs, position }: { readonly etaMs: number; readonly position: number }): void {
+    if (this.#isTime(job)) this.#publish(job, { state: 'QUEUED', position, eta_ms: Math.round(etaMs) });
   }
 
   stepped(job: OfJob, { attempt, nodeId, step, totalSteps }: Step): void {
@@ -130,6 +130,11 @@ function parseStep(text: string): (OfJob & { readonly step: Step }) | undefined 
   }
   const { tenant, job_id: jobId, attempt, node_id: nodeId, step, total_steps: totalSteps } = value;
   if (typeof tenant !== 'string' || typeof jobId !== 'string' || typeof nodeId !== 'string') return undefined;
-  if (typeof attempt !== 'number' || typeof step !== 'number' || typeof totalSteps !== 'number') return undefined;
+  if (!isCount(attempt) || !isCount(step) || !isCount(totalSteps)) return undefined;
   return { tenant, jobId, step: { attempt, nodeId, step, totalSteps } };
+}
+
+/** As the contract can say it. */
+function isCount(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 32;
 }

@@ -67,11 +67,12 @@ test('a crowd changes hands in slices; who comes or goes meanwhile has it begin 
   const { become, clock, jobs, share } = world();
   for (let index = 0; index < 2500; index++) jobs.add(sampleJob({ jobId: `j${index}` }));
   become(a);
-  expect(share.size).toBe(1000);
+  const isLastMine = () => share.isMine(jobs.entryOf('j2499').key);
+  expect([share.size, isLastMine()]).toEqual([1000, false]);
   become({ ...a, draining: true }, b);
   expect([share.size, clock.pendingCount]).toEqual([0, 1]);
   become(a);
   await clock.advance(0);
   await clock.advance(0);
-  expect([share.size, clock.pendingCount]).toEqual([2500, 0]);
+  expect([share.size, clock.pendingCount, isLastMine()]).toEqual([2500, 0, true]);
 });

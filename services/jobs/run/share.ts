@@ -60,8 +60,14 @@ export class Share {
     return this.#owners.length;
   }
 
+  /** Of a job, as it was told last: who asks and who listens must not differ while a crowd changes hands. */
   isMine(key: string): boolean {
-    return ownerOf(key, this.#owners) === this.#options.replicaId;
+    return this.#mine.has(key);
+  }
+
+  /** Of anything, by its name, as things are now. */
+  belongsHere(name: string): boolean {
+    return ownerOf(name, this.#owners) === this.#options.replicaId;
   }
 
   /** Whether this worker may still bring its result. Everybody lives until the contrary is known. */
@@ -71,7 +77,7 @@ export class Share {
 
   /** It is new or has changed. */
   job(entry: JobEntry): void {
-    const mine = this.isMine(entry.key);
+    const mine = this.belongsHere(entry.key);
     if (mine) this.#mine.add(entry.key);
     else this.#mine.delete(entry.key);
     for (const listener of this.#options.listeners) listener.job(entry, mine);
@@ -102,7 +108,7 @@ export class Share {
     for (let count = 0; count < AT_ONCE_COUNT; count++) {
       const { done, value: entry } = rest.next();
       if (done) return;
-      const mine = this.isMine(entry.key);
+      const mine = this.belongsHere(entry.key);
       if (mine !== this.#mine.has(entry.key) || (mine && entry.kind === 'running')) this.job(entry);
     }
     this.#cancelWalk = this.#options.clock.schedule(0, () => this.#walk(rest));

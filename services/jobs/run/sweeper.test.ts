@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { Code, Reason, StatusError } from '#core';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob, sampleResult } from '../../../test/support/memory-jobs.js';
 import { blobName, parseBlobName } from '../blobs/blob-name.js';
@@ -13,7 +14,7 @@ const done = { orphanCount: 0, movedCount: 0, temporaryCount: 0, damagedCount: 0
 const blobOf = (attempt: number, uid = 'uid-j1') =>
   blobName({ tenant: 'acme', jobId: 'j1', uid, attempt, imageIndex: 0, sha256: 'f'.repeat(64), mimeType: 'image/png' });
 
-function world(job?: Job) {
+function world(job?: Job, readJob?: MemoryJobs['readJob']) {
   const clock = new ManualClock();
   const jobs = new MemoryJobs();
   if (job) jobs.add(job);
@@ -32,7 +33,7 @@ function world(job?: Job) {
       },
     },
     records: {
-      readJob: (tenant, jobId) => jobs.readJob(tenant, jobId),
+      readJob: readJob ?? ((tenant, jobId) => jobs.readJob(tenant, jobId)),
       removeBatch: async (_, batchId) => {
         removed.push(batchId);
         return true;
@@ -47,8 +48,8 @@ function world(job?: Job) {
   return { clock, removed, state, sweeper, sweeps };
 }
 
-async function isNamed(job: Job | undefined, name: string): Promise<boolean> {
-  const { clock, sweeps } = world(job);
+async function isNamed(job: Job | undefined, name: string, readJob?: MemoryJobs['readJob']): Promise<boolean> {
+  const { clock, sweeps } = world(job, readJob);
   await clock.advance(HOUR_MS);
   const parts = parseBlobName(name);
   if (!parts) throw new Error(name);
@@ -68,6 +69,13 @@ test.each([
   ['of no job', undefined, blobOf(1), false],
 ])('a picture %s', async (_, job, name, expected) => {
   expect(await isNamed(job, name)).toBe(expected);
+});
+
+test('a record that cannot be read keeps its pictures and stops nothing; NATS that is away ends the sweep', async () => {
+  const failing = (error: Error) => () => Promise.reject(error);
+  expect(await isNamed(undefined, blobOf(1), failing(new SyntaxError('no JSON')))).toBe(true);
+  const away = new StatusError({ code: Code.UNAVAILABLE, reason: Reason.STORE_UNAVAILABLE, message: 'away' });
+  await expect(isNamed(undefined, blobOf(1), failing(away))).rejects.toBe(away);
 });
 
 test('nothing is looked at while it is not known who lives or what there is', async () => {

@@ -2,10 +2,11 @@
  * Looks now and then for what nothing names any more, each replica for its share: pictures without a record, left by
  * attempts that died between the two and by removals that were cut short; batches of which no job is left.
  */
-import type { Clock, Emit, Random } from '#core';
+import { type Clock, type Emit, type Random, StatusError } from '#core';
 import type { ListedBlob } from '../blobs/blob-store.js';
 import type { Blobs } from '../blobs/blobs.js';
-import { batchKey } from '../domain/record.js';
+import type { Job } from '../domain/job.js';
+import { batchKey, jobKey } from '../domain/record.js';
 import type { JobsEvent } from '../events.js';
 import type { JobIndex } from '../index/job-index.js';
 import type { JobRecords } from '../store/job-records.js';
@@ -75,7 +76,14 @@ export class Sweeper {
 
   /** By the record as it is on disk, or by an attempt that runs and has still to record it. */
   async #isNamed({ name, parts: { attempt, jobId, tenant, uid } }: ListedBlob): Promise<boolean> {
-    const job = (await this.#options.records.readJob(tenant, jobId))?.job;
+    let job: Job | undefined;
+    try {
+      job = (await this.#options.records.readJob(tenant, jobId))?.job;
+    } catch (error) {
+      if (error instanceof StatusError) throw error; // NATS: a later sweep
+      this.#options.emit({ type: 'recordUnreadable', key: jobKey(tenant, jobId), error });
+      return true; // it may be this one's
+    }
     if (job?.uid !== uid) return false;
     if (job.state.kind === 'running') return job.attempt === attempt;
     return job.state.kind === 'succeeded' && job.state.result.images.some(({ blob }) => blob === name);

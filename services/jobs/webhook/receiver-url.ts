@@ -35,6 +35,14 @@ export function checkReceiverUrl(text: string, isAllowed: IsAllowed): CheckedUrl
   return { ok: true, url };
 }
 
+/** As a job has it that was submitted with this text; undefined for what is no URL. */
+export function receiverUrlOf(text: string): string | undefined {
+  if (!URL.canParse(text)) return undefined;
+  const url = new URL(text);
+  url.hash = '';
+  return url.href;
+}
+
 /** The host as it is resolved and connected to: an IPv6 address without brackets. */
 export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[|\]$/g, '');

@@ -3779,7 +3779,8 @@ export type JobsServiceService = typeof JobsServiceService;
 export const JobsServiceService = {
   /**
    * Answers when the job is on disk. The same id with the same request again is the same job, for as long as
-   * its record is kept; with another request ALREADY_EXISTS/JOB_DIFFERS names the fields that differ.
+   * its record is kept; with another request or webhook ALREADY_EXISTS/JOB_DIFFERS names the fields that differ. What
+   * the second leaves open (model, seed, webhook) is as the first had it, and so is when it expires.
    *
    * RESOURCE_EXHAUSTED/TOO_MANY_JOBS, TOO_MANY_BYTES (the tenant's bounds) and STORE_FULL (no room for results);
    * UNAVAILABLE while NATS is away.
@@ -3896,7 +3897,8 @@ export const JobsServiceService = {
 export interface JobsServiceServer extends UntypedServiceImplementation {
   /**
    * Answers when the job is on disk. The same id with the same request again is the same job, for as long as
-   * its record is kept; with another request ALREADY_EXISTS/JOB_DIFFERS names the fields that differ.
+   * its record is kept; with another request or webhook ALREADY_EXISTS/JOB_DIFFERS names the fields that differ. What
+   * the second leaves open (model, seed, webhook) is as the first had it, and so is when it expires.
    *
    * RESOURCE_EXHAUSTED/TOO_MANY_JOBS, TOO_MANY_BYTES (the tenant's bounds) and STORE_FULL (no room for results);
    * UNAVAILABLE while NATS is away.
@@ -3933,7 +3935,8 @@ export interface JobsServiceServer extends UntypedServiceImplementation {
 export interface JobsServiceClient extends Client {
   /**
    * Answers when the job is on disk. The same id with the same request again is the same job, for as long as
-   * its record is kept; with another request ALREADY_EXISTS/JOB_DIFFERS names the fields that differ.
+   * its record is kept; with another request or webhook ALREADY_EXISTS/JOB_DIFFERS names the fields that differ. What
+   * the second leaves open (model, seed, webhook) is as the first had it, and so is when it expires.
    *
    * RESOURCE_EXHAUSTED/TOO_MANY_JOBS, TOO_MANY_BYTES (the tenant's bounds) and STORE_FULL (no room for results);
    * UNAVAILABLE while NATS is away.

@@ -44,7 +44,7 @@ async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
   return list;
 }
 
-test('submit() gives a job an id and a seed, so that a repetition is the same job', async () => {
+test('submit() gives a job an id, and leaves its seed to the mesh, so that a repetition is the same job', async () => {
   const seen: jobs.SubmitRequest[] = [];
   const client = await mesh({
     submit: async ({ request }) => {
@@ -58,7 +58,7 @@ test('submit() gives a job an id and a seed, so that a repetition is the same jo
   expect([submitted.jobId, created]).toEqual([seen[0]?.jobId, false]);
   expect(seen[0]).toMatchObject({
     jobId: 'j-00000000000000',
-    request: { prompt: 'a red circle', seed: 0n, requestId: '', priority: generation.Priority.HIGH },
+    request: { prompt: 'a red circle', seed: undefined, requestId: '', priority: generation.Priority.HIGH },
     options: { expireAfterMs: 5000n, webhookUrl: '' },
   });
 });
@@ -75,7 +75,7 @@ test('submitBatch() keeps the ids and seeds it is given', async () => {
   expect(submitted).toMatchObject({ batch: { batchId: 'b', jobCount: 2 }, jobIds: ['a', 'b-1'], created: true });
   expect(seen?.items).toMatchObject([
     { jobId: 'a', request: { prompt: 'x', seed: 7n } },
-    { jobId: '', request: { prompt: 'y' } },
+    { jobId: '', request: { prompt: 'y', seed: undefined } },
   ]);
 });
 

@@ -1,10 +1,10 @@
 /**
- * Submit now, collect later. Every job gets an id and a seed here when it has none, so that a call that
- * is repeated is the same job; what breaks on the way (a watch, a download) goes on where it was.
+ * Submit now, collect later. Every job gets an id here when it has none, so that a call that is repeated is
+ * the same job; a seed that is absent stays so, and the mesh fixes it once; what breaks on the way (a watch, a download) goes on where it was.
  */
 import { createHash } from 'node:crypto';
-import { jobs } from '#contracts';
-import { Code, Reason, StatusError } from '#core';
+import { type generation, jobs } from '#contracts';
+import { Code, type Random, Reason, StatusError } from '#core';
 import type { Method } from '#grpc';
 import { type Caller, type CallSettings, type ClientCall, guarded, OTHER_TIMEOUT_MS, PICTURE_TIMEOUT_MS } from './caller.js';
 import { madeUpId, type PictureRequest, wireRequest } from './request.js';
@@ -71,7 +71,7 @@ export class JobsClient {
     const { random } = this.caller;
     const message = {
       jobId: options.jobId ?? madeUpId('j', random),
-      request: { ...wireRequest(request, random), requestId: '' },
+      request: jobRequest(request, random),
       options: wireOptions(options),
     };
     const call = this.caller.call(options, OTHER_TIMEOUT_MS);
@@ -87,7 +87,7 @@ export class JobsClient {
     const { random } = this.caller;
     const message = {
       batchId: options.batchId ?? madeUpId('b', random),
-      items: requests.map(({ jobId = '', ...request }) => ({ jobId, request: { ...wireRequest(request, random), requestId: '' } })),
+      items: requests.map(({ jobId = '', ...request }) => ({ jobId, request: jobRequest(request, random) })),
       options: wireOptions(options),
     };
     const call = this.caller.call(options, PICTURE_TIMEOUT_MS);
@@ -246,6 +246,12 @@ class StoredFile {
       message: `expected a picture of job ${this.jobId} with the digest ${this.#sha256}, got ${sha256}`,
     });
   }
+}
+
+/** Without a seed of its own whoever submits it again, from whatever program, says the same. */
+function jobRequest(request: PictureRequest, random: Random): generation.GenerateRequest {
+  const wire = wireRequest(request, random);
+  return { ...wire, requestId: '', seed: request.seed === undefined ? undefined : wire.seed };
 }
 
 function wireOptions({ expireAfterMs, webhookUrl = '' }: JobSettings): jobs.JobOptions {

@@ -131,7 +131,13 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     slotCount: () => slotCount(membership),
     reached,
   });
-  const server = new Server({ clock, emit: observeCalls({ metrics, logger }), maxRequestBytes: config.maxRequestBytes, tls: tls.callers });
+  const server = new Server({
+    clock,
+    emit: observeCalls({ metrics, logger }),
+    maxRequestBytes: config.maxRequestBytes,
+    idleReaderMs: config.idleReaderMs,
+    tls: tls.callers,
+  });
   const readiness = (): Readiness => {
     if (lifecycle.phase !== 'ready') return { ready: false, reason: `the jobs service is ${lifecycle.phase}` };
     return service.isFollowing() ? { ready: true } : { ready: false, reason: 'the records are not followed: NATS is away or refuses' };

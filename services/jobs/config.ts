@@ -47,6 +47,8 @@ export function parseConfig(read: EnvReader, defaults: { hostName: string; termi
     ),
     // A prompt needs a few KiB, a batch of a thousand a few MiB.
     maxRequestBytes: read.bytes('DMESH_JOBS_MAX_REQUEST', 16 * 1024 ** 2, 'Larger requests are refused.'),
+    // As routers have it.
+    idleReaderMs: read.durationMs('DMESH_JOBS_IDLE_READER', 60_000, 'A caller who takes nothing of its answer for this long is cut off.'),
     records: {
       replicaCount: read.integer('DMESH_JOBS_NATS_REPLICAS', 1, { min: 1, max: 5 }, 'NATS servers that keep each record; 3 in a cluster.'),
       // A record is a few KiB: half a million jobs.

@@ -119,7 +119,8 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     emit,
     onChange: () => jobsReplicas.prune(),
   });
-  const jobsReplicas = new JobsReplicas({ clock, random, emit, directory: jobsDirectory, link: { ...config.link, tls: tls.jobs } });
+  const jobsLink = { connectTimeoutMs: config.link.connectTimeoutMs, tls: tls.jobs };
+  const jobsReplicas = new JobsReplicas({ clock, random, emit, directory: jobsDirectory, link: jobsLink });
   const observeCall = observeCalls({ metrics, logger });
   const server = new Server({
     clock,

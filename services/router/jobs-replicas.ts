@@ -18,12 +18,18 @@ export interface JobsReplicasOptions {
     readonly settledAt: number | undefined;
     readonly whenSettled: Promise<void>;
   };
-  readonly link: Omit<ChannelOptions, 'clock'>;
+  readonly link: Omit<ChannelOptions, 'clock' | 'keepaliveMs'>;
 }
 
 /** A call that is passed on: what it says besides its request. */
 export type PassedCall = Pick<Call<Buffer>, 'metadata' | 'deadlineAt' | 'signal' | 'notes' | 'method'>;
 
+/**
+ * A replica that froze holds its calls up for twice this. Not as short as for nodes: one that is busy for a second, with
+ * a batch of a thousand jobs, would lose all its calls, and the next replica would get them on top. New calls do not
+ * wait for it: the directory drops who is silent for 3.5 s.
+ */
+const KEEPALIVE_MS = 5000;
 /** How long a router that has just started looks for replicas. */
 const SETTLE_WAIT_MS = 2000;
 /** Who asks and what it belongs to; everything else a caller sends is for this router. */
@@ -97,7 +103,7 @@ export class JobsReplicas {
 
   #channel(address: string): Channel {
     const { clock, link } = this.#options;
-    const channel = this.#channels.get(address) ?? new Channel(address, { ...link, clock });
+    const channel = this.#channels.get(address) ?? new Channel(address, { ...link, clock, keepaliveMs: KEEPALIVE_MS });
     this.#channels.set(address, channel);
     return channel;
   }

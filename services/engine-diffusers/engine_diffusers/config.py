@@ -25,7 +25,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Options:
-    """How models are held and drawn. Each says what it costs and what it buys."""
+    """How models are held and drawn. Each says what it costs and what it buys. Of other families than Z-Image, fp8 is refused, and
+    text_encoder cpu, attention and compile have no effect, which Load says in the log."""
 
     device: str = "auto"
     """auto, cuda or cpu. auto: the GPU that CUDA_VISIBLE_DEVICES names, without one the CPU; cuda: no GPU is an error."""

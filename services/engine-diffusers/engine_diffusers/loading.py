@@ -112,6 +112,14 @@ def _load_pipeline(folder: ModelFolder, placement: Placement, options: Options, 
     if "fp8" in (options.weights, options.text_encoder):
         kind = folder.pipeline_class
         raise model_unusable(f"model {folder.info.name}: weights in fp8 are for models of the Z-Image family, this is a {kind}")
+    asked = [
+        ("attention", options.attention, "native"),
+        ("compile", options.compile, "off"),
+        ("text_encoder", options.text_encoder, "auto"),
+    ]
+    without_effect = [f"{name} {value}" for name, value, usual in asked if value != usual]
+    if without_effect:
+        log("warn", "settings for the Z-Image family alone", model=folder.info.full_name, without_effect=without_effect)
     started_at_ms = now_ms()
     pipe = _or_unusable(
         f"model {folder.info.name}",

@@ -122,6 +122,13 @@ def test_weights_of_8_bits_are_refused(other: Model) -> None:
     assert not other.prepare("a cat", "")
 
 
+def test_settings_without_effect_are_told(other: Model) -> None:
+    told: list[dict[str, object]] = []
+    options = Options(attention="_native_cudnn", compile="64x64", text_encoder="cpu")
+    load(str(other.folder.dir), options, lambda level, _msg, **fields: told.append(fields) if level == "warn" else None).release()
+    assert [fields["without_effect"] for fields in told] == [["attention _native_cudnn", "compile 64x64", "text_encoder cpu"]]
+
+
 def test_too_long_a_prompt_and_noise_that_is_none(other: Model) -> None:
     with pytest.raises(StatusError) as caught:
         draw(other, order(prompt="abcdefgh " * 60))

@@ -1,6 +1,7 @@
 """What an option buys, at tiny size: half the bytes and nearly the same picture; a prompt read ahead; pictures drawn together."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -46,6 +47,22 @@ def test_weights_in_8_bits_are_a_quarter_of_32(eight_bits: Model) -> None:
     block = nn.ModuleDict({"attention": nn.ModuleDict({"to_q": nn.Linear(64, 32)}), "adaLN_modulation": nn.Linear(64, 32)})
     several = nn.ModuleDict({"layers": nn.ModuleList([block]), "t_embedder": nn.ModuleDict({"mlp": nn.Linear(64, 32)})})
     assert shrink(several, torch.device("cpu")) == 32 * 64 * 3 - 32 * 4
+
+
+def test_layers_shrink_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never are two full ones on the device beside the small ones: a GPU that has room for 8 bits has room for the way there."""
+    model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"mlp": nn.ModuleDict({"up": nn.Linear(32, 32)})}) for _ in range(3)])})
+    full = [weakref.ref(block["mlp"]["up"]) for block in model["layers"]]
+    left: list[int] = []
+
+    class Watched(EightBitLinear):
+        def __init__(self, linear: nn.Linear, *, multiplies: bool) -> None:
+            left.append(sum(ref() is not None for ref in full))
+            super().__init__(linear, multiplies=multiplies)
+
+    monkeypatch.setattr("engine_diffusers.eight_bit.EightBitLinear", Watched)
+    shrink(model, torch.device("cpu"))
+    assert left == [3, 2, 1]
 
 
 @pytest.mark.parametrize("multiplies", [False, True])

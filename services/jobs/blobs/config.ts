@@ -57,7 +57,12 @@ export function readBlobConfig(read: EnvReader) {
     orphanAfterMs: read.durationMs('DMESH_JOBS_ORPHAN_AFTER', 24 * HOUR_MS, 'Pictures this old that no job names are removed.'),
     sweepEveryMs: read.durationMs('DMESH_JOBS_SWEEP_EVERY', HOUR_MS, 'How often the store is looked through for them.'),
     // Each holds a picture of a few MB in memory until its caller has it all.
-    readingCount: read.integer('DMESH_JOBS_DOWNLOADS', 32, { min: 1, max: 10_000 }, 'Pictures held for downloads at once; more wait.'),
+    readingCount: read.integer(
+      'DMESH_JOBS_DOWNLOADS',
+      32,
+      { min: 1, max: 10_000 },
+      'Pictures held for downloads at once, half of them for one tenant; more wait.',
+    ),
   };
   checkS3(read, config.kind, config.s3);
   for (const [name, gotMs] of [

@@ -41,16 +41,27 @@ describe('Downloads', () => {
       return bytes;
     };
     const two = new Downloads({ maxCount: 2, read });
-    const readers = ['a', 'b', 'c', 'd'].map((name) => two.from(name, 0, never)[Symbol.asyncIterator]());
+    const readers = ['x/a', 'y/b', 'z/c', 'x/d'].map((name) => two.from(name, 0, never)[Symbol.asyncIterator]());
     const first = readers.map((reader) => reader.next());
     await Promise.all(first.slice(0, 2));
-    expect(begun).toEqual(['a', 'b']);
+    expect(begun).toEqual(['x/a', 'y/b']);
     await readers[1]?.return?.(); // its caller has gone
     await first[2];
-    expect(begun).toEqual(['a', 'b', 'c']);
+    expect(begun).toEqual(['x/a', 'y/b', 'z/c']);
     for (const reader of readers) await reader.return?.();
     await first[3];
-    expect(begun).toEqual(['a', 'b', 'c', 'd']);
+    expect(begun).toEqual(['x/a', 'y/b', 'z/c', 'x/d']);
+  });
+
+  test('readers of one tenant leave places to others, however slow they are', async () => {
+    const four = new Downloads({ maxCount: 4, read: async () => bytes });
+    const slow = ['x/1', 'x/2', 'x/3'].map((name) => four.from(name, 0, never)[Symbol.asyncIterator]());
+    const first = slow.map((reader) => reader.next());
+    await Promise.all(first.slice(0, 2));
+    await all(four.from('y/1', 0, never));
+    await slow[0]?.return?.();
+    await first[2];
+    for (const reader of slow) await reader.return?.();
   });
 
   test('who goes while it waits takes no place', async () => {

@@ -70,7 +70,7 @@ async function startReplica(id: string, fakes: Partial<HandlersOf<typeof Service
 }
 
 /** The router's half; replicas are drawn by `random`, of those sorted by id. */
-async function startRouter({ random = () => 0, replicaCount = 0 } = {}) {
+async function startRouter({ random = () => 0, replicaCount = 0, clock = systemClock } = {}) {
   const events: RouterEvent[] = [];
   const emit = (event: { type: string }) => void events.push(event as RouterEvent);
   const directory: ReplicaDirectory = new ReplicaDirectory({
@@ -80,7 +80,7 @@ async function startRouter({ random = () => 0, replicaCount = 0 } = {}) {
     emit,
     onChange: () => replicas.prune(),
   });
-  const replicas = new JobsReplicas({ clock: systemClock, random, emit, directory, link: {} });
+  const replicas = new JobsReplicas({ clock, random, emit, directory, link: {} });
   directory.start();
   const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 22 });
   server.add(Jobs, jobsHandlers(replicas), { endless: ['watch'] });
@@ -176,6 +176,19 @@ test('a call that was lost on the way is repeated where doing it twice is doing 
   expect(b.calls).toHaveLength(2);
   await b.server.close();
   await expect(channel.unary(Service.get, { jobId: 'j1', withUrls: false })).rejects.toMatchObject({ code: Code.UNAVAILABLE });
+});
+
+test('a replica that is too busy for two seconds to answer a ping keeps its calls', async () => {
+  const { calls } = await startReplica('a');
+  // Those seconds pass at once: no word can come before what waits as long falls due.
+  const schedule = (ms: number, callback: () => void) => {
+    if (ms > 2000) return systemClock.schedule(ms, callback);
+    queueMicrotask(callback);
+    return () => {};
+  };
+  const { channel } = await startRouter({ replicaCount: 1, clock: { ...systemClock, schedule } });
+  for (const jobId of ['j1', 'j2']) await channel.unary(Service.retry, { jobId });
+  expect(calls).toHaveLength(2);
 });
 
 test('when all replicas say that NATS is away, so does the router', async () => {

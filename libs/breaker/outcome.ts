@@ -37,6 +37,7 @@ const BY_REASON: Readonly<Record<Reason, Outcome>> = {
   [Reason.STORE_FULL]: CALLERS_OWN, // of the jobs service; no node says these eleven
   [Reason.RESULT_MISSING]: CALLERS_OWN,
   [Reason.RESULT_DAMAGED]: CALLERS_OWN,
+  [Reason.RECORD_DAMAGED]: CALLERS_OWN,
   [Reason.NO_JOBS_SERVICE]: CALLERS_OWN, // a router's, for jobs
   [Reason.WEBHOOK_REFUSED]: CALLERS_OWN,
   [Reason.UNKNOWN_JOB]: CALLERS_OWN,

@@ -168,6 +168,32 @@ it('after NATS was killed and came back, it tells only what changed meanwhile, r
   expect(a.now()).toEqual(b.now());
 });
 
+it('what a purge of the stream took is told as removed when it is asked for', async () => {
+  const { url } = await startNats();
+  const { records, known, told } = follow(url);
+  await expect.poll(() => records.state.kind, soon).toBe('following');
+  await records.create('k1', text('one'));
+  await records.create('k2', text('two'));
+  const other = connectBus({ url, name: 'test', clock: systemClock, random: () => 0, emit: () => {} });
+  cleanups.push(() => other.close());
+  await new Promise<void>((resolve) => {
+    other.attach((connection) => {
+      void connection
+        .jetstreamManager()
+        .then((jsm) => jsm.streams.purge('KV_things'))
+        .then(() => resolve());
+      return () => {};
+    });
+  });
+  expect([...known.keys()]).toEqual(['k1', 'k2']);
+  expect(await records.read('k1')).toBeUndefined();
+  expect(await records.read('k1')).toBeUndefined();
+  expect([...known.keys()]).toEqual(['k2']);
+  expect(told.filter((line) => line === 'k1 gone')).toHaveLength(1);
+  await records.create('k1', text('anew'));
+  expect(known.get('k1')).toBe('anew');
+});
+
 it('a record changed between looking at the bucket and following it is never told as removed', async () => {
   const { url } = await startNats();
   const a = follow(url);

@@ -169,11 +169,15 @@ export class KeptRecords {
   /** Asks the leader of the bucket, since another of its servers may lag behind. */
   async #newestOf(key: string): Promise<{ removed: boolean; data: Uint8Array; revision: number } | undefined> {
     const store = this.#requireStore();
+    const known = this.#revisions.get(key);
     try {
       const message = await store.jsm.streams.getMessage(this.#stream, { last_by_subj: subjectOf(this.#options.settings.bucket, key) });
       return { removed: message.header.get(OPERATION) !== '', data: message.data, revision: message.seq };
     } catch (reason) {
-      if (isApiError(reason, ApiError.NO_MESSAGE)) return undefined;
+      if (isApiError(reason, ApiError.NO_MESSAGE)) {
+        this.#tellMissing(key, known);
+        return undefined;
+      }
       throw this.#faultOf(reason, store);
     }
   }
@@ -290,6 +294,13 @@ export class KeptRecords {
     this.#newest = Math.max(this.#newest, revision);
     const known = this.#revisions.get(key);
     if (known === undefined || revision <= known) return;
+    this.#revisions.delete(key);
+    this.#options.onRemoved(key);
+  }
+
+  /** Gone without a marker, as after a purge of the stream, of which nobody who follows hears. `known`: before it was asked for. */
+  #tellMissing(key: string, known: number | undefined): void {
+    if (known === undefined || this.#revisions.get(key) !== known) return;
     this.#revisions.delete(key);
     this.#options.onRemoved(key);
   }

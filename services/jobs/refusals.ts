@@ -31,6 +31,21 @@ export function jobDiffers(type: 'job' | 'batch', name: string, fields: readonly
   });
 }
 
+/** `key`: of the bucket. */
+export function recordDamaged(key: string, cause: unknown): StatusError {
+  const message = `the record ${key} cannot be read`;
+  return new StatusError({ code: Code.DATA_LOSS, reason: Reason.RECORD_DAMAGED, message, metadata: { key }, cause });
+}
+
+export function isRecordDamaged(thrown: unknown): boolean {
+  return StatusError.from(thrown).reason === Reason.RECORD_DAMAGED;
+}
+
+/** For who goes through many jobs: one that is damaged is passed over. */
+export function unlessDamaged(thrown: unknown): undefined {
+  if (!isRecordDamaged(thrown)) throw thrown;
+}
+
 export function jobEnded(jobId: string, state: StateKind): StatusError {
   return wrongState(Reason.JOB_ENDED, `the job ${jobId} has ${ENDED[state] ?? 'ended'}`, state);
 }

@@ -122,3 +122,22 @@ test('a record reads as it was written', () => {
   expect(() => parseRecord('job.a.j', '{"some":"thing"}')).toThrow('expected a record');
   expect(() => parseRecord('job.a.j', 'garbage')).toThrow();
 });
+
+test('what lacks anything that is relied on is no record', () => {
+  const key = jobKey(queued.tenant, queued.jobId);
+  const done = after(queued, begun(), succeeded(1));
+  const written = (job: Job, fields: object) => JSON.stringify({ ...JSON.parse(formatJob(job)), ...fields });
+  const faulty = [
+    'null',
+    written(queued, { request: undefined }),
+    written(queued, { state: { kind: 'weird' } }),
+    written(queued, { state: { kind: 'queued' } }),
+    written(queued, { priority: 'urgent' }),
+    written(queued, { submittedAtMs: 'long ago' }),
+    written(queued, { jobId: 'another' }),
+    written(queued, { webhook: {} }),
+    written(done, { state: { ...done.state, result: undefined } }),
+    written(done, { state: { ...done.state, result: { images: [{}], used: {}, executingMs: 1 } } }),
+  ];
+  for (const text of faulty) expect(() => parseRecord(key, text), text).toThrow();
+});

@@ -3,7 +3,8 @@
  * `nats kv get dmesh_jobs job.acme.my-job`. What cannot be read is reported, never guessed.
  */
 import { generation } from '#contracts';
-import type { Job, Result, State } from './job.js';
+import { PRIORITIES } from '#scheduling';
+import type { Job, Result, StateKind } from './job.js';
 
 /** Commits the jobs that name it: before it is there, they are not seen. */
 export interface Batch {
@@ -54,18 +55,92 @@ export function formatBatch(batch: Batch): string {
   return JSON.stringify(batch);
 }
 
-/** Throws when it is no record of ours. */
+/** Throws when it is no record of ours: all that is relied on is there, and of its type. */
 export function parseRecord(key: string, text: string): StoredRecord {
-  const value = JSON.parse(text) as Record<string, unknown> & { state?: { kind?: unknown } };
-  const known = isJobKey(key) ? typeof value.jobId === 'string' && typeof value.state?.kind === 'string' : Array.isArray(value.jobIds);
-  if (!known) throw new Error(`expected a record at ${key}, got ${text.slice(0, 80)}`);
-  return isJobKey(key) ? { kind: 'job', job: parseJob(value) } : { kind: 'batch', batch: value as unknown as Batch };
+  const value: unknown = JSON.parse(text);
+  const isRight = isJobKey(key)
+    ? isJob(value) && jobKey(value.tenant, value.jobId) === key
+    : isBatch(value) && batchKey(value.tenant, value.batchId) === key;
+  if (!isRight) throw new Error(`expected a record at ${key}, got ${text.slice(0, 80)}`);
+  return isJobKey(key) ? { kind: 'job', job: parseJob(value as Job) } : { kind: 'batch', batch: value as Batch };
 }
 
-function parseJob(value: Record<string, unknown>): Job {
-  const job = value as unknown as Job;
-  const state = job.state.kind === 'succeeded' ? { ...job.state, result: parseResult(job.state.result) } : job.state;
-  return { ...job, request: generation.GenerateRequest.fromJSON(value.request), state: state as State };
+type Fields = Readonly<Record<string, 'string' | 'number' | 'object'>>;
+
+const JOB_FIELDS = {
+  uid: 'string',
+  tenant: 'string',
+  jobId: 'string',
+  batchId: 'string',
+  request: 'object',
+  submittedAtMs: 'number',
+  expiresAtMs: 'number',
+  round: 'number',
+  attempt: 'number',
+  failedAttempts: 'number',
+} as const satisfies Fields;
+const STATE_FIELDS: Readonly<Record<StateKind, Fields>> = {
+  queued: { notBeforeMs: 'number' },
+  running: { worker: 'string', nodeId: 'string', startedAtMs: 'number' },
+  succeeded: { nodeId: 'string', startedAtMs: 'number', endedAtMs: 'number', result: 'object' },
+  failed: { endedAtMs: 'number', failure: 'object' },
+  cancelled: { endedAtMs: 'number' },
+  expired: { endedAtMs: 'number' },
+};
+const FAILURE_FIELDS: Fields = { code: 'number', reason: 'string', message: 'string' };
+const RESULT_FIELDS: Fields = { images: 'object', used: 'object', executingMs: 'number' };
+const IMAGE_FIELDS: Fields = {
+  blob: 'string',
+  mimeType: 'string',
+  width: 'number',
+  height: 'number',
+  seed: 'string',
+  sizeBytes: 'number',
+  sha256: 'string',
+};
+const WEBHOOK_FIELDS: Fields = {
+  url: 'string',
+  state: 'string',
+  eventId: 'string',
+  attempts: 'number',
+  firstAttemptAtMs: 'number',
+  nextAttemptAtMs: 'number',
+  lastError: 'string',
+};
+const BATCH_FIELDS: Fields = { tenant: 'string', batchId: 'string', submittedAtMs: 'number', jobIds: 'object', digest: 'string' };
+
+function has(value: unknown, fields: Fields): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  const given = value as Record<string, unknown>;
+  return Object.entries(fields).every(([name, type]) => typeof given[name] === type && given[name] !== null);
+}
+
+function isJob(value: unknown): value is Job {
+  if (!has(value, JOB_FIELDS)) return false;
+  const { lastFailure, priority, state, webhook } = value;
+  const isFailureRight = lastFailure === undefined || has(lastFailure, FAILURE_FIELDS);
+  const isWebhookRight = webhook === undefined || has(webhook, WEBHOOK_FIELDS);
+  return PRIORITIES.some((known) => known === priority) && isState(state) && isFailureRight && isWebhookRight;
+}
+
+function isState(value: unknown): boolean {
+  if (!has(value, { kind: 'string' })) return false;
+  const { failure, kind, result } = value;
+  const fields = Object.entries(STATE_FIELDS).find(([known]) => known === kind)?.[1];
+  if (!fields || !has(value, fields)) return false;
+  if (kind === 'failed') return has(failure, FAILURE_FIELDS);
+  if (kind !== 'succeeded') return true;
+  return has(result, RESULT_FIELDS) && Array.isArray(result.images) && result.images.every((image) => has(image, IMAGE_FIELDS));
+}
+
+function isBatch(value: unknown): value is Batch {
+  return has(value, BATCH_FIELDS) && Array.isArray(value.jobIds) && value.jobIds.every((id) => typeof id === 'string');
+}
+
+function parseJob(job: Job): Job {
+  const { request, state } = job;
+  const parsed = state.kind === 'succeeded' ? { ...state, result: parseResult(state.result) } : state;
+  return { ...job, request: generation.GenerateRequest.fromJSON(request), state: parsed };
 }
 
 function formatResult(result: Result): object {

@@ -8,7 +8,7 @@ import type { HandlersOf } from '#grpc';
 import { type Change, isEnded, type Job } from '../domain/job.js';
 import { jobKey } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
-import { jobActive, jobEnded, notReady, unknownJob } from '../refusals.js';
+import { isRecordDamaged, jobActive, jobEnded, notReady, unknownJob, unlessDamaged } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';
 import { jobMessage } from './message.js';
 import type { RpcParts } from './parts.js';
@@ -37,9 +37,18 @@ export function changeHandlers(parts: RpcParts): Handlers {
       if (entry && entry.endedAtMs > 0) return false;
       // Of a job that was deleted the id may be another's by now.
       const decide = (job: Job) => (job.batchId === batchId ? cancelled(job) : undefined);
-      return (await records.changeJob(tenant, jobId, decide)).kind === 'changed';
+      return (await records.changeJob(tenant, jobId, decide).catch(unlessDamaged))?.kind === 'changed';
     });
     return { job: undefined, cancelledCount: done.filter(Boolean).length };
+  };
+
+  const deleteJob = async (tenant: string, jobId: string): Promise<void> => {
+    for (let from: StoredJob | undefined = await reader.job(tenant, jobId); from; from = await records.readJob(tenant, jobId)) {
+      const ended = await records.changeJob(tenant, jobId, cancelled, from);
+      if (ended.kind === 'missing') return;
+      if (await records.removeJob(tenant, jobId, ended.revision)) return dropPictures(blobs, ended.job);
+      // Changed meanwhile: as it is now.
+    }
   };
 
   return {
@@ -71,12 +80,11 @@ export function changeHandlers(parts: RpcParts): Handlers {
       const { tenant } = await callers.known(call);
       const { jobId } = call.request;
       call.notes.job_id = jobId.slice(0, 64);
-      for (let from: StoredJob | undefined = await reader.job(tenant, jobId); from; from = await records.readJob(tenant, jobId)) {
-        const ended = await records.changeJob(tenant, jobId, cancelled, from);
-        if (ended.kind === 'missing') break;
-        if (!(await records.removeJob(tenant, jobId, ended.revision))) continue; // changed meanwhile: as it is now
-        await dropPictures(blobs, ended.job);
-        break;
+      try {
+        await deleteJob(tenant, jobId);
+      } catch (thrown) {
+        // Nobody can say what it is: it goes, and its pictures, if it has any, are swept.
+        if (!isRecordDamaged(thrown) || !(await records.removeDamagedJob(tenant, jobId))) throw thrown;
       }
       return {};
     },

@@ -165,6 +165,20 @@ test('a job that is deleted is gone with its pictures, and its id is free', asyn
   expect(await submit('deleted')).toMatchObject({ state: jobs.JobState.QUEUED, attempt: 0 });
 });
 
+test('of a job whose record is damaged that is said; lists go on without it, and it can be deleted', async () => {
+  await submitBatch('damaged', 2);
+  await expect.poll(() => b.index.job('anonymous', 'damaged-1')?.kind).toBe('queued');
+  a.bus.publish('$KV.dmesh_jobs.job.anonymous.damaged-0', '{"jobId":"damaged-0","state":{"kind":"weird"}}');
+  const damaged = { code: Code.DATA_LOSS, reason: Reason.RECORD_DAMAGED };
+  await expect.poll(() => get('damaged-0').catch(({ reason }) => reason)).toBe(Reason.RECORD_DAMAGED);
+  await expect(cancel('damaged-0')).rejects.toMatchObject(damaged);
+  await expect(submit('damaged-0')).rejects.toMatchObject(damaged);
+  await expect(told(watch(a, 'damaged-0'))).rejects.toMatchObject(damaged);
+  expect((await list({ batchId: 'damaged' })).jobs.map(({ jobId }) => jobId)).toEqual(['damaged-1']);
+  await b.channel.unary(Jobs.delete, { jobId: 'damaged-0' });
+  await expect(get('damaged-0')).rejects.toMatchObject(unknown);
+});
+
 test('a watch tells every change and step to the end, from whatever revision, at any replica', async () => {
   const first = await submit('watched');
   const lines: string[] = [];

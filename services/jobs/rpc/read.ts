@@ -7,7 +7,7 @@ import { isJobId, JOB_ID_RULE } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
 import type { JobFilter } from '../index/seen-jobs.js';
 import type { Place } from '../index/sorted-entries.js';
-import { notReady } from '../refusals.js';
+import { notReady, unlessDamaged } from '../refusals.js';
 import type { StoredJob } from '../store/job-records.js';
 import { batchMessage, isOf, jobMessage, listedMessage, stateKind } from './message.js';
 import type { RpcParts } from './parts.js';
@@ -46,7 +46,7 @@ export function readHandlers(parts: RpcParts): Handlers {
       const entries = index.list(filter, pageSize + 1, place);
       const page = entries.slice(0, pageSize);
       const last = entries.length > pageSize ? page.at(-1) : undefined;
-      const stored = await inParallel(page, READS, ({ jobId }) => records.readJob(tenant, jobId));
+      const stored = await inParallel(page, READS, ({ jobId }) => records.readJob(tenant, jobId).catch(unlessDamaged));
       // The index may be a moment behind: what was deleted, or has another state by now, is not of this list.
       const found = stored.filter((one): one is StoredJob => one !== undefined && isOf(one.job, filter.states));
       const messages = found.map((one) => listedMessage(jobMessage(parts, one)));

@@ -50,6 +50,7 @@ const picture: GenerateEvent[] = [
   },
   { event: { $case: 'completed', value: generation.Completed.fromPartial({ imageCount: 1, executingMs: 40, used: { model: 'm' } }) } },
 ];
+const unread: Pick<AttemptOptions['records'], 'changeJob'> = { changeJob: async () => ({ kind: 'missing' }) };
 const refusal = (reason: string, code: Code = Code.UNAVAILABLE) =>
   new StatusError({ code, reason, message: `because of ${reason}`, retryDelayMs: 700 });
 
@@ -295,6 +296,15 @@ test('leaving sets back what a node draws, and nothing else', async () => {
   await attempt.ended;
   expect(jobs.jobOf('j1')).toMatchObject({ attempt: 1, failedAttempts: 0, state: { kind: 'queued', notBeforeMs: 0 } });
   expect(router.calls[0]?.options.signal.aborted).toBe(true);
+});
+
+test('a record that cannot be read keeps its own job back alone; without NATS all wait', async () => {
+  const fails = (reason: string, code: Code) => {
+    const { attempt } = world(sampleJob(), { records: { ...unread, readJob: async () => Promise.reject(refusal(reason, code)) } });
+    return attempt.ended;
+  };
+  expect(await fails(Reason.RECORD_DAMAGED, Code.DATA_LOSS)).toMatchObject({ kind: 'turnedAway', scope: 'job' });
+  expect(await fails(Reason.STORE_UNAVAILABLE, Code.UNAVAILABLE)).toMatchObject({ kind: 'turnedAway', scope: 'all' });
 });
 
 test('cancelled, the call to the router ends', async () => {

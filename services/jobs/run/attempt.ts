@@ -137,8 +137,8 @@ export class Attempt {
     } catch (thrown) {
       if (thrown instanceof Lost || this.#stopped.signal.aborted) return OVER;
       const error = StatusError.from(thrown);
-      // The record could not be read: nothing was tried.
-      if (!job) return { kind: 'turnedAway', scope: 'all', leastMs: undefined };
+      // The record could not be read: nothing was tried. Without NATS that is so for all of them.
+      if (!job) return { kind: 'turnedAway', scope: isPassing(error) ? 'all' : 'job', leastMs: undefined };
       return this.#failed(job, error).catch((fault: unknown): AttemptEnd => {
         if (fault instanceof Lost) return OVER;
         emit({ type: 'attemptLost', tenant, jobId, error: fault });

@@ -6,6 +6,7 @@ import { blobName, parseBlobName } from '../blobs/blob-name.js';
 import type { SweepOptions } from '../blobs/sweep.js';
 import type { Job } from '../domain/job.js';
 import type { BatchEntry } from '../index/job-index.js';
+import { recordDamaged } from '../refusals.js';
 import { Sweeper } from './sweeper.js';
 
 const HOUR_MS = 3_600_000;
@@ -73,7 +74,7 @@ test.each([
 
 test('a record that cannot be read keeps its pictures and stops nothing; NATS that is away ends the sweep', async () => {
   const failing = (error: Error) => () => Promise.reject(error);
-  expect(await isNamed(undefined, blobOf(1), failing(new SyntaxError('no JSON')))).toBe(true);
+  expect(await isNamed(undefined, blobOf(1), failing(recordDamaged('job.acme.j1', new SyntaxError('no JSON'))))).toBe(true);
   const away = new StatusError({ code: Code.UNAVAILABLE, reason: Reason.STORE_UNAVAILABLE, message: 'away' });
   await expect(isNamed(undefined, blobOf(1), failing(away))).rejects.toBe(away);
 });

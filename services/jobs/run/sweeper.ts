@@ -2,13 +2,14 @@
  * Looks now and then for what nothing names any more, each replica for its share: pictures without a record, left by
  * attempts that died between the two and by removals that were cut short; batches of which no job is left.
  */
-import { type Clock, type Emit, type Random, StatusError } from '#core';
+import type { Clock, Emit, Random } from '#core';
 import type { ListedBlob } from '../blobs/blob-store.js';
 import type { Blobs } from '../blobs/blobs.js';
 import type { Job } from '../domain/job.js';
 import { batchKey, jobKey } from '../domain/record.js';
 import type { JobsEvent } from '../events.js';
 import type { JobIndex } from '../index/job-index.js';
+import { isRecordDamaged } from '../refusals.js';
 import type { JobRecords } from '../store/job-records.js';
 
 export interface SweeperOptions {
@@ -80,7 +81,7 @@ export class Sweeper {
     try {
       job = (await this.#options.records.readJob(tenant, jobId))?.job;
     } catch (error) {
-      if (error instanceof StatusError) throw error; // NATS: a later sweep
+      if (!isRecordDamaged(error)) throw error; // NATS: a later sweep
       this.#options.emit({ type: 'recordUnreadable', key: jobKey(tenant, jobId), error });
       return true; // it may be this one's
     }

@@ -1,6 +1,6 @@
 /** Records of jobs against a real nats-server, seen by two replicas. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Code } from '#core';
+import { Code, Reason } from '#core';
 import { type JobsStore, queuedJob, startJobsStore } from '../../../test/support/jobs-store.js';
 import type { Change } from '../domain/job.js';
 import { jobKey } from '../domain/record.js';
@@ -75,5 +75,12 @@ test('what is no record is passed over and told', async () => {
   await records.createJob(queuedJob('good'));
   await expect.poll(() => index.job('acme', 'good')?.jobId, soon).toBe('good');
   expect(index.get(jobKey('acme', 'bad'))).toBeUndefined();
-  await expect(records.readJob('acme', 'bad')).rejects.toThrow();
+  const damaged = { code: Code.DATA_LOSS, reason: Reason.RECORD_DAMAGED };
+  await expect(records.readJob('acme', 'bad')).rejects.toMatchObject(damaged);
+  expect(await records.removeDamagedJob('acme', 'good')).toBe(false);
+  bus.publish('$KV.dmesh_jobs.job.acme.good', 'garbage');
+  await expect.poll(() => [index.job('acme', 'good'), index.counts.queued], soon).toEqual([undefined, 0]);
+  await expect(records.changeJob('acme', 'good', () => begunBy('w'))).rejects.toMatchObject(damaged);
+  expect(await records.removeDamagedJob('acme', 'good')).toBe(true);
+  expect(await records.readJob('acme', 'good')).toBeUndefined();
 });

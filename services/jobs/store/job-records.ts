@@ -5,7 +5,8 @@
 import { type BucketSettings, type Bus, type KeptRecord, KeptRecords, type KeptState } from '#bus';
 import { type Clock, Reason, StatusError } from '#core';
 import { type Change, change, type Job } from '../domain/job.js';
-import { type Batch, batchKey, formatBatch, formatJob, jobKey, parseRecord } from '../domain/record.js';
+import { type Batch, batchKey, formatBatch, formatJob, isJobKey, jobKey, parseRecord, type StoredRecord } from '../domain/record.js';
+import { recordDamaged } from '../refusals.js';
 
 export interface StoredJob {
   readonly job: Job;
@@ -27,7 +28,7 @@ export interface RecordsListener {
   readonly onRemoved: (key: string) => void;
   /** `following`: all that is there has been told, and every change will be. */
   readonly onState: (state: KeptState) => void;
-  /** Something in the bucket is no record of ours, or made a listener throw; it is passed over. */
+  /** Something in the bucket is no record of ours, or made a listener throw. A job that cannot be read any more is told as removed. */
   readonly onUnreadable: (key: string, cause: unknown) => void;
 }
 
@@ -38,7 +39,10 @@ export interface JobRecordsOptions {
   readonly listener: RecordsListener;
 }
 
-/** Every method throws as KeptRecords does: UNAVAILABLE while NATS is away, or when it did not confirm. */
+/**
+ * Every method throws as KeptRecords does: UNAVAILABLE while NATS is away, or when it did not confirm. DATA_LOSS,
+ * RECORD_DAMAGED: what is there cannot be read.
+ */
 export class JobRecords {
   readonly #records: KeptRecords;
   readonly #listener: RecordsListener;
@@ -87,6 +91,16 @@ export class JobRecords {
     return this.#remove(jobKey(tenant, jobId), revision);
   }
 
+  /** One that cannot be read, whatever it is now. False when there is none, or it can be read. */
+  async removeDamagedJob(tenant: string, jobId: string): Promise<boolean> {
+    const key = jobKey(tenant, jobId);
+    for (;;) {
+      const record = await this.#records.read(key);
+      if (!record || !isDamaged(record)) return false;
+      if (await this.#remove(key, record.revision)) return true;
+    }
+  }
+
   /**
    * What `decide` wants to happen to the job as it is, and again to what it has become when somebody was
    * faster. `from`, when it was read just now, saves reading it.
@@ -119,7 +133,7 @@ export class JobRecords {
 
   async #read(key: string): Promise<({ kind: 'job' } & StoredJob) | ({ kind: 'batch' } & StoredBatch) | undefined> {
     const record = await this.#records.read(key);
-    return record && { ...parseRecord(key, textOf(record)), revision: record.revision };
+    return record && { ...parse(record), revision: record.revision };
   }
 
   async #remove(key: string, revision: number): Promise<boolean> {
@@ -128,10 +142,20 @@ export class JobRecords {
   }
 
   #tell(record: KeptRecord): void {
-    const { key, data, revision } = record;
-    const stored = parseRecord(key, textOf(record));
+    const { data, revision } = record;
+    const stored = this.#parseOrForget(record);
     if (stored.kind === 'job') this.#listener.onJob({ job: stored.job, revision }, data.length);
     else this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+  }
+
+  /** A job that cannot be read is not run, listed or counted. A batch stays as it was: its jobs are not lost with it. */
+  #parseOrForget(record: KeptRecord): StoredRecord {
+    try {
+      return parse(record);
+    } catch (thrown) {
+      if (isJobKey(record.key)) this.#listener.onRemoved(record.key);
+      throw thrown;
+    }
   }
 
   /** What is thrown here would end the vendor's reader, and with it all news. */
@@ -141,6 +165,23 @@ export class JobRecords {
     } catch (cause) {
       this.#listener.onUnreadable(key, cause);
     }
+  }
+}
+
+function isDamaged(record: KeptRecord): boolean {
+  try {
+    parse(record);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+function parse(record: KeptRecord): StoredRecord {
+  try {
+    return parseRecord(record.key, textOf(record));
+  } catch (cause) {
+    throw recordDamaged(record.key, cause);
   }
 }
 

@@ -4,7 +4,7 @@
 // runs before there are any. Progress goes to stderr, so that stdout stays the command's own.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -81,6 +81,7 @@ function build() {
   if (!wanted.every((source) => existsSync(outputOf(source)))) rmSync(state, { force: true });
   const result = run([process.execPath, at('node_modules/typescript/bin/tsc'), '-p', at('tsconfig.json')], process.env);
   if (result.failed) throw new Refusal(`${result.output}\nThe build failed: type errors above.`);
+  chmodSync(at('dist/services/cli/main.js'), 0o755); // npx runs it as a program, and tsc has written it anew
   // What changed while tsc ran is built next time.
   writeFileSync(at('dist/.prepared'), before);
 }

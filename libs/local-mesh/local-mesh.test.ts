@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -69,6 +69,13 @@ test('jobs replicas stop first; with a folder to keep, their store and that of N
     const { mesh, lines } = await start({ jobsCount: 2, keepDir });
     expect(mesh.jobs.map(({ id }) => id).sort()).toEqual(['jobs-1', 'jobs-2']);
     expect(JSON.parse(mesh.jobs[0]?.lines[0] ?? '').storeDir).toBe(path.join(keepDir, 'jobs'));
+    await expect(start({ keepDir })).rejects.toThrow(`${keepDir} is in use by another mesh (dmesh, process ${process.pid})`);
+    const lockText = await readFile(path.join(keepDir, 'mesh.lock'), 'utf8');
+    expect(
+      JSON.parse(lockText)
+        .map(({ id }: { id: string }) => id)
+        .sort(),
+    ).toEqual(['dmesh', 'jobs-1', 'jobs-2', 'nats']);
     const [first] = mesh.jobs;
     first?.kill('SIGKILL');
     await first?.exited;
@@ -76,6 +83,7 @@ test('jobs replicas stop first; with a folder to keep, their store and that of N
     await mesh.stop();
     expect(lines.filter((line) => line.text === 'left').map((line) => line.process)[2]).toBe('router-1');
     expect(existsSync(path.join(keepDir, 'nats', 'jetstream'))).toBe(true);
+    expect(existsSync(path.join(keepDir, 'mesh.lock'))).toBe(false);
   } finally {
     await rm(keepDir, { recursive: true, force: true });
   }

@@ -13,6 +13,7 @@ import { Code, StatusError } from '#core';
 import { type Env, packageRoot, thisProcess } from '#runtime';
 import type { ClientTlsPaths } from '#tls';
 import { Child, type Line } from './child.js';
+import { type FolderLock, lockFolder } from './folder-lock.js';
 import type { LocalGpu } from './gpus.js';
 import { type NatsServer, startNatsServer } from './nats-server.js';
 import { findNatsServer } from './nats-server-find.js';
@@ -24,7 +25,7 @@ export interface LocalMeshOptions {
   readonly routerCount?: number;
   /** Replicas of the jobs service; default 0. */
   readonly jobsCount?: number;
-  /** Folder that outlives the mesh and is found again by the next one: NATS's store and the pictures of jobs. Default: none. */
+  /** Folder that outlives the mesh and is found again by the next one, one at a time: NATS's store and the pictures of jobs. Default: none. */
   readonly keepDir?: string | undefined;
   /** host:port of the first router; default a free port. Further routers get free ports. */
   readonly routerListen?: string;
@@ -77,6 +78,7 @@ export class LocalMesh {
   readonly #programs: Programs;
   #natsPath = '';
   #natsUrl = '';
+  #keepLock: FolderLock | undefined;
   #stopped: Promise<void> | undefined;
 
   private constructor(options: LocalMeshOptions, dir: string) {
@@ -232,7 +234,8 @@ export class LocalMesh {
   }
 
   async #startAll(): Promise<void> {
-    const { nodes, natsUrl, routerListen, routerCount = 1, jobsCount = 0 } = this.#options;
+    const { keepDir, nodes, natsUrl, routerListen, routerCount = 1, jobsCount = 0 } = this.#options;
+    if (keepDir !== undefined) this.#keepLock = await lockFolder(keepDir);
     if (natsUrl === undefined) {
       const log = (text: string) => this.#options.onLine?.({ process: 'setup', text });
       this.#natsPath = (await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log })).path;
@@ -253,6 +256,8 @@ export class LocalMesh {
     const graceMs = this.#options.graceMs ?? 40_000;
     for (const group of [this.jobs, this.routers, this.nodes]) await Promise.all(group.map((child) => child.stop(graceMs)));
     await this.nats?.stop();
+    this.#keepLock?.release();
+    this.#keepLock = undefined;
     await rm(this.#dir, { recursive: true, force: true });
   }
 
@@ -269,18 +274,27 @@ export class LocalMesh {
     this.#launches.set(child, launch);
     const started: Readonly<Record<Kind, Child[]>> = { router: this.routers, node: this.nodes, jobs: this.jobs };
     started[launch.kind].push(child);
+    this.#shareKeepLock();
     return child;
   }
 
-  #startNats(port: number): Promise<NatsServer> {
+  async #startNats(port: number): Promise<NatsServer> {
     const onLine = (text: string) => this.#options.onLine?.({ process: 'nats', text });
-    return startNatsServer({
+    const nats = await startNatsServer({
       path: this.#natsPath,
       port,
       jetstream: true,
       dir: path.join(this.#options.keepDir ?? this.#dir, 'nats'),
       onLine,
     });
+    this.#shareKeepLock(nats);
+    return nats;
+  }
+
+  /** Those that work in the folder to keep, and go on for a while when this process is killed. */
+  #shareKeepLock(nats = this.nats): void {
+    const jobs = this.jobs.filter(({ pid, running }) => running && pid > 0);
+    this.#keepLock?.shareWith([...(nats ? [{ id: 'nats', pid: nats.pid }] : []), ...jobs]);
   }
 
   /** Where the pictures of jobs lie: as long as their records. Undefined: the service's own choice, beside a NATS that is not ours. */

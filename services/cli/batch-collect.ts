@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Batch, Code, hasEnded, type Job, type JobSettings, JobState, type JobsClient, StatusError } from '#client';
-import type { Clock } from '#core';
+import { type Clock, Reason } from '#core';
 import type { PlannedBatch, PlannedJob } from './batch-plan.js';
 import { extensionOf } from './pictures.js';
 
@@ -30,11 +30,15 @@ export interface CollectProgress {
   readonly fileCount: number;
   /** 0: not known. */
   readonly etaMs: number;
+  /** Why the mesh does not answer just now; it is asked again. */
+  readonly trouble?: StatusError;
 }
 
 export interface Collected {
   /** Files fetched now … */
   readonly fetched: readonly string[];
+  /** … of those, in place of another file … */
+  readonly replaced: readonly string[];
   /** … and those that were there. */
   readonly kept: readonly string[];
   /** Jobs that ended without a picture. */
@@ -44,6 +48,8 @@ export interface Collected {
 }
 
 const LOOK_EVERY_MS = 500;
+/** A mesh that is started anew, or a NATS that went, is back by then; who waits loses nothing by it. */
+const PATIENCE_MS = 120_000;
 /** Pictures fetched at a time. */
 const FETCH_COUNT = 4;
 
@@ -63,34 +69,64 @@ export async function submitBatches(plan: readonly PlannedBatch[], options: Coll
   return [];
 }
 
-/** Resolves when every job has ended and every picture there is lies in the folder. */
+/**
+ * Resolves when every job has ended and every picture there is lies in the folder. A mesh that goes away meanwhile is
+ * asked again for two minutes.
+ */
 export async function collectBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<Collected> {
   const { clock, dir, jobs, onProgress, signal } = options;
   await mkdir(dir, { recursive: true });
-  const jobCount = plan.reduce((sum, batch) => sum + batch.jobs.length, 0);
+  const jobCount = countOf(plan);
   const collection = new Collection(options);
   let unsent = await submitBatches(plan, options);
   const open = new Map(plan.filter((batch) => !unsent.includes(batch)).map((batch) => [batch.batchId, batch]));
-  for (;;) {
-    let [runningCount, etaMs] = [0, 0];
+  let [runningCount, etaMs] = [0, 0];
+  const tell = (trouble?: StatusError) => {
+    const { endedCount, fileCount } = collection;
+    const progress = { jobCount, unsentCount: countOf(unsent), runningCount, endedCount, fileCount, etaMs };
+    onProgress(trouble ? { ...progress, trouble } : progress);
+  };
+  const look = async () => {
+    [runningCount, etaMs] = [0, 0];
     for (const batch of [...open.values()]) {
       const state = await jobs.getBatch(batch.batchId, { signal });
       runningCount += state.runningCount;
       etaMs = Math.max(etaMs, state.etaMs);
       const endedCount = endedCountOf(state);
       const isOver = endedCount >= state.jobCount;
-      if (isOver) open.delete(batch.batchId);
       await collection.collect(batch, { isOver, endedCount });
+      if (isOver) open.delete(batch.batchId);
     }
-    const unsentCount = unsent.reduce((sum, batch) => sum + batch.jobs.length, 0);
-    const { endedCount, fileCount } = collection;
-    onProgress({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs });
-    if (open.size === 0 && unsent.length === 0) return collection;
+    tell();
     const before = unsent;
     if (unsent.length > 0) unsent = await submitLater(unsent, open.size > 0, options);
     for (const batch of before.slice(0, before.length - unsent.length)) open.set(batch.batchId, batch);
+  };
+  tell();
+  for (let awaySince: number | undefined; ; ) {
+    try {
+      await look();
+      awaySince = undefined;
+    } catch (thrown) {
+      if (!isAway(thrown)) throw thrown;
+      awaySince ??= clock.now();
+      if (clock.now() - awaySince >= PATIENCE_MS) throw thrown;
+      tell(thrown);
+    }
+    if (open.size === 0 && unsent.length === 0) return collection.inOrderOf(plan);
     await clock.sleep(LOOK_EVERY_MS, signal);
   }
+}
+
+/** Whether it says nothing about the jobs: the mesh, or what it keeps them in, cannot be asked just now. */
+export function isAway(thrown: unknown): thrown is StatusError {
+  if (!(thrown instanceof StatusError)) return false;
+  const { code, reason } = thrown;
+  return code === Code.UNAVAILABLE || code === Code.DEADLINE_EXCEEDED || reason === Reason.STORE_UNAVAILABLE;
+}
+
+function countOf(plan: readonly PlannedBatch[]): number {
+  return plan.reduce((sum, { jobs }) => sum + jobs.length, 0);
 }
 
 /** While others run, a mesh without room is no failure: they make room. */
@@ -105,6 +141,7 @@ async function submitLater(unsent: PlannedBatch[], othersRun: boolean, options: 
 
 class Collection implements Collected {
   readonly fetched: string[] = [];
+  readonly replaced: string[] = [];
   readonly kept: string[] = [];
   readonly failed: { planned: PlannedJob; job: Job }[] = [];
   readonly gone: PlannedJob[] = [];
@@ -128,7 +165,6 @@ class Collection implements Collected {
   async collect(batch: PlannedBatch, now: { isOver: boolean; endedCount: number }): Promise<void> {
     const { batchId } = batch;
     if (!now.isOver && now.endedCount === (this.#endedCounts.get(batchId) ?? 0)) return;
-    this.#endedCounts.set(batchId, now.endedCount);
     const { jobs, signal } = this.#options;
     const planned = new Map(batch.jobs.map((job) => [job.jobId, job]));
     const found: { planned: PlannedJob; job: Job }[] = [];
@@ -141,9 +177,19 @@ class Collection implements Collected {
     const fetchers = Array.from({ length: FETCH_COUNT }, async () => {
       for (const each of fetching) await this.#take(each);
     });
-    await Promise.all(fetchers);
+    // All of them have ended before one that failed is told: whoever comes back finds nothing half done.
+    for (const outcome of await Promise.allSettled(fetchers)) if (outcome.status === 'rejected') throw outcome.reason;
+    this.#endedCounts.set(batchId, now.endedCount);
     if (!now.isOver) return;
     for (const job of planned.values()) if (!this.#done.has(job.jobId)) this.gone.push(job);
+  }
+
+  /** As the file of prompts has them, whatever came first. */
+  inOrderOf(plan: readonly PlannedBatch[]): this {
+    const order = new Map(plan.flatMap(({ jobs }) => jobs).map(({ jobId }, index) => [jobId, index]));
+    this.failed.sort((a, b) => (order.get(a.job.jobId) ?? 0) - (order.get(b.job.jobId) ?? 0));
+    this.gone.sort((a, b) => (order.get(a.jobId) ?? 0) - (order.get(b.jobId) ?? 0));
+    return this;
   }
 
   async #take({ planned, job }: { planned: PlannedJob; job: Job }): Promise<void> {
@@ -151,14 +197,17 @@ class Collection implements Collected {
       this.failed.push({ planned, job });
     } else {
       const images = job.result?.images ?? [];
+      const files: { file: string; found: Found }[] = [];
       for (const [imageIndex, image] of images.entries()) {
         const ending = `${images.length > 1 ? `-${imageIndex + 1}` : ''}${extensionOf(image.mimeType)}`;
         const file = path.join(this.#options.dir, `${planned.name}${ending}`);
-        if (await isAsDrawn(file, image.sha256)) this.kept.push(file);
-        else {
-          await this.#fetch(file, job.jobId, imageIndex);
-          this.fetched.push(file);
-        }
+        const found = await lookAt(file, image.sha256);
+        if (found !== 'as drawn') await this.#fetch(file, job.jobId, imageIndex);
+        files.push({ file, found });
+      }
+      for (const { file, found } of files) {
+        (found === 'as drawn' ? this.kept : this.fetched).push(file);
+        if (found === 'another') this.replaced.push(file);
       }
     }
     this.#done.add(job.jobId);
@@ -177,14 +226,15 @@ function endedCountOf({ succeededCount, failedCount, cancelledCount, expiredCoun
   return succeededCount + failedCount + cancelledCount + expiredCount;
 }
 
-async function isAsDrawn(file: string, sha256: string): Promise<boolean> {
+type Found = 'as drawn' | 'another' | 'nothing';
+
+async function lookAt(file: string, sha256: string): Promise<Found> {
   try {
-    return (
-      createHash('sha256')
-        .update(await readFile(file))
-        .digest('hex') === sha256
-    );
+    const digest = createHash('sha256')
+      .update(await readFile(file))
+      .digest('hex');
+    return digest === sha256 ? 'as drawn' : 'another';
   } catch {
-    return false; // not there, or not to be read: fetching says why not
+    return 'nothing'; // or not to be read: fetching says why not
   }
 }

@@ -2,7 +2,7 @@
 import { Code, codeName, printable, Reason, StatusError } from '#core';
 import { UsageError } from './arguments.js';
 import { ExitCode } from './command.js';
-import { seconds } from './node-words.js';
+import { duration } from './node-words.js';
 import type { Paint } from './terminal.js';
 
 const TRY: Readonly<Record<string, string>> = {
@@ -26,7 +26,9 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.NO_RESULT]: '"dmesh jobs watch JOB" waits for its end',
   [Reason.TOO_MANY_JOBS]: 'let some of your jobs end, or cancel them; "dmesh jobs list --state queued" shows what waits',
   [Reason.TOO_MANY_BYTES]: '"dmesh jobs delete JOB" makes room',
-  [Reason.NO_JOBS_SERVICE]: '"dmesh up --jobs 1" starts a mesh with one; on other machines a replica of the jobs service has to run',
+  [Reason.NO_JOBS_SERVICE]:
+    '"dmesh up" starts a mesh with one, and where routers want tokens it says what it needs for that (DMESH_JOBS_ROUTER_TOKEN); ' +
+    'on other machines a replica of the jobs service has to run',
   [Reason.NO_NODES]: '"dmesh nodes" shows which nodes the router knows and how they feel',
   [Reason.QUEUE_FULL]: 'the mesh is busy; try again later',
   [Reason.QUEUE_TIMEOUT]: 'the mesh is busy; try again later or give it more time with --timeout',
@@ -60,7 +62,7 @@ export function describeFailure(error: unknown, paint: Paint, command?: string):
 
 function cureOf({ reason, details }: StatusError): string | undefined {
   if (reason !== Reason.DEADLINE_UNREACHABLE) return TRY[reason];
-  const [predicted, left] = [details.metadata?.predicted_ms, details.metadata?.left_ms].map((ms) => seconds(Number(ms)));
+  const [predicted, left] = [details.metadata?.predicted_ms, details.metadata?.left_ms].map((ms) => duration(Number(ms)));
   const figures = details.metadata?.predicted_ms === undefined ? '' : `it would take ${predicted} and has ${left}: `;
   return `${figures}give it more time with --timeout, make it smaller, or ask with --priority high`;
 }

@@ -2,7 +2,7 @@
 import { type Job, JobState } from '#client';
 import { generation, jobs } from '#contracts';
 import { printable } from '#core';
-import { seconds } from './node-words.js';
+import { duration } from './node-words.js';
 import { table } from './table.js';
 import type { Colour, Paint } from './terminal.js';
 
@@ -76,13 +76,15 @@ export function describeJob(job: Job, paint: Paint): string {
       `picture ${index}`,
       `${image.width}×${image.height} ${image.mimeType}, ${image.sizeBytes} bytes, sha256 ${image.sha256}${image.url ? ` ${image.url}` : ''}`,
     ]),
-    ['drawn in', result ? seconds(result.executingMs) : ''],
-    [
-      'webhook',
-      webhook ? `${webhook.url} ${WEBHOOK_WORDS[webhook.state] ?? 'unknown'}, ${webhook.attempts} attempts ${webhook.lastError}` : '',
-    ],
+    ['drawn in', result ? duration(result.executingMs) : ''],
+    ['webhook', webhook ? webhookWords(webhook) : ''],
   ];
   return rows.flatMap(([name, value]) => (value === '' ? [] : [`${name.padEnd(11)}${printable(value)}\n`])).join('');
+}
+
+function webhookWords({ url, state, attempts, lastError }: jobs.WebhookDelivery): string {
+  const after = attempts > 0 ? ` after ${attempts} ${attempts === 1 ? 'attempt' : 'attempts'}` : '';
+  return `${url} ${WEBHOOK_WORDS[state] ?? 'unknown'}${after}${lastError === '' ? '' : `: ${lastError}`}`;
 }
 
 const WEBHOOK_WORDS: Readonly<Record<number, string>> = {
@@ -98,7 +100,7 @@ function painted({ state }: Job, paint: Paint): string {
 
 /** What there is to say of it just now. */
 function whatOf(job: Job): string {
-  const eta = job.etaMs > 0 ? `, about ${seconds(job.etaMs)}` : '';
+  const eta = job.etaMs > 0 ? `, about ${duration(job.etaMs)}` : '';
   switch (job.state) {
     case JobState.QUEUED: {
       const again = job.nextAttemptAtMs > 0n ? `, again at ${timeOf(job.nextAttemptAtMs)}${failureOf(job)}` : '';
@@ -107,7 +109,7 @@ function whatOf(job: Job): string {
     case JobState.RUNNING:
       return `step ${job.step} of ${job.totalSteps} on ${job.nodeId}${eta}`;
     case JobState.SUCCEEDED:
-      return `on ${job.nodeId} in ${seconds(job.result?.executingMs ?? 0)}`;
+      return `on ${job.nodeId} in ${duration(job.result?.executingMs ?? 0)}`;
     default:
       return failureOf(job).replace(/^: /, '');
   }

@@ -37,6 +37,8 @@ const unknown = () => new StatusError({ code: Code.NOT_FOUND, reason: 'UNKNOWN_J
 class FakeJobs {
   readonly batches = new Map<string, jobs.Job[]>();
   submitCount = 0;
+  /** So many looks find NATS away. */
+  awayCount = 0;
   downloadCount = 0;
   room = Number.POSITIVE_INFINITY;
 
@@ -93,6 +95,9 @@ class FakeJobs {
       return { batch: this.countsOf(batchId), jobIds: items.map(({ jobId }) => jobId), created };
     },
     getBatch: async ({ request: { batchId } }) => {
+      if (this.awayCount-- > 0) {
+        throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: 'NATS is away' });
+      }
       this.finishOne(batchId);
       return { batch: this.countsOf(batchId) };
     },
@@ -226,6 +231,7 @@ test('submit draws a file of prompts into a folder; given again it fetches only 
   expect(JSON.parse(again.out)).toMatchObject({
     batches: [...fake.batches.keys()],
     fetched: [path.join(out, '1-a-red-circle.png'), path.join(out, '3-a-green-star.png')],
+    replaced: [path.join(out, '3-a-green-star.png')],
     kept: [path.join(out, '2-a-yellow-heart.png')],
     failed: [],
   });
@@ -273,6 +279,29 @@ test('batches for which there is no room wait for those before them', async () =
   });
 });
 
+test('a mesh that is away while somebody waits is asked again, for two minutes', async () => {
+  const { fake, router } = await start();
+  fake.awayCount = 2;
+  const mesh = connectMesh({ address: router });
+  cleanups.push(() => mesh.close());
+  const troubles: (string | undefined)[] = [];
+  const collect = (text: string, now: () => number) =>
+    collectBatches(planBatches(text, {}, {}), {
+      jobs: mesh.jobs,
+      clock: { now, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 1), signal), schedule: systemClock.schedule },
+      signal: new AbortController().signal,
+      dir: path.join(dir, 'out'),
+      settings: {},
+      onProgress: ({ trouble }) => troubles.push(trouble?.reason),
+    });
+  expect((await collect('a', () => 0)).fetched).toHaveLength(1);
+  expect(troubles).toEqual([undefined, 'STORE_UNAVAILABLE', 'STORE_UNAVAILABLE', undefined]);
+  fake.awayCount = Number.POSITIVE_INFINITY;
+  let nowMs = 0;
+  await expect(collect('b', () => (nowMs += 40_000))).rejects.toThrow('NATS is away');
+  expect(troubles.length).toBeGreaterThan(5);
+});
+
 test('jobs list, show, watch, cancel, retry and download', async () => {
   const { fake, dmesh } = await start();
   const file = await prompts('a red circle', 'a bad one', 'a star');
@@ -305,6 +334,7 @@ test('jobs list, show, watch, cancel, retry and download', async () => {
   const picture = path.join(dir, 'mine.png');
   expect(await dmesh(['jobs', 'download', `${batchId}-0`, '-o', picture])).toMatchObject({ code: ExitCode.OK });
   expect(await readFile(picture)).toEqual(pictureOf('a red circle'));
+  expect((await dmesh(['jobs', 'download', `${batchId}-0`, '-o', picture])).out).toContain('in place of an older file');
   expect(await dmesh(['jobs', 'show', 'nobody'])).toMatchObject({ code: ExitCode.REFUSED, err: expect.stringContaining('UNKNOWN_JOB') });
 });
 
@@ -328,7 +358,7 @@ test('without a jobs service there is advice', async () => {
   const router = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
   expect(await dmesh(['jobs', 'list', '--router', router])).toMatchObject({
     code: ExitCode.UNAVAILABLE,
-    err: expect.stringContaining('dmesh up --jobs 1'),
+    err: expect.stringContaining('"dmesh up" starts a mesh with one'),
   });
 });
 

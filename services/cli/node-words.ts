@@ -21,7 +21,7 @@ export function breakerOf(node: NodeInfo, paint: Paint): string {
 /** Every model, those that are not loaded with the time a load takes. */
 export function modelsOf({ models }: NodeInfo): string {
   const words = models.map(({ name, revision, loadedNodes, loadMs }) =>
-    loadedNodes > 0 ? `${name}@${clipped(revision)}` : `${name}@${clipped(revision)} (${seconds(loadMs)})`,
+    loadedNodes > 0 ? `${name}@${clipped(revision)}` : `${name}@${clipped(revision)} (${duration(loadMs)})`,
   );
   return words.join(' ') || '-';
 }
@@ -39,6 +39,11 @@ function clipped(revision: string): string {
   return revision.slice(0, 12);
 }
 
-export function seconds(ms: number): string {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+export function duration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 100_000) return `${(ms / 1000).toFixed(1)} s`;
+  const allSeconds = Math.round(ms / 1000);
+  const allMinutes = Math.round(ms / 60_000);
+  if (allMinutes < 60) return `${Math.floor(allSeconds / 60)} min ${allSeconds % 60} s`;
+  return `${Math.floor(allMinutes / 60)} h ${allMinutes % 60} min`;
 }

@@ -54,7 +54,7 @@ export async function savePictures(result: Generated, file: string): Promise<Sav
   return Promise.all(
     result.images.map(async (image, index) => {
       const own = result.images.length === 1 ? file : path.join(dir, `${name}-${index + 1}${ext}`);
-      const replaced = await write(own, image.data);
+      const replaced = await savePicture(own, image.data);
       const { mimeType, width, height } = image;
       return { file: own, mimeType, width, height, seed: image.seed.toString(), sizeBytes: image.data.length, replaced };
     }),
@@ -62,7 +62,7 @@ export async function savePictures(result: Generated, file: string): Promise<Sav
 }
 
 /** Whether another file had to go for it. */
-async function write(file: string, data: Uint8Array): Promise<boolean> {
+export async function savePicture(file: string, data: Uint8Array): Promise<boolean> {
   try {
     await writeFile(file, data, { flag: 'wx' });
     return false;
@@ -73,6 +73,9 @@ async function write(file: string, data: Uint8Array): Promise<boolean> {
   }
 }
 
+/** What is said of a picture that took the place of another file. */
+export const REPLACED = 'in place of an older file';
+
 export function describePictures(result: Generated, saved: readonly SavedPicture[], paint: Paint): string {
   const { queuedMs, executingMs } = result.timings;
   const waited = queuedMs >= 1 ? `, waited ${Math.round(queuedMs)} ms` : '';
@@ -80,7 +83,7 @@ export function describePictures(result: Generated, saved: readonly SavedPicture
   const by = paint('dim', `drawn by ${printable(result.nodeId)} in ${Math.round(executingMs)} ms${waited}${attempts}`);
   return saved
     .map((one) => {
-      const instead = one.replaced ? paint('dim', ', in place of an older file') : '';
+      const instead = one.replaced ? paint('dim', `, ${REPLACED}`) : '';
       return `${paint('bold', one.file)}  ${one.width}×${one.height}  seed ${one.seed}  ${by}${instead}\n`;
     })
     .join('');

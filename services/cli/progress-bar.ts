@@ -1,7 +1,7 @@
 /** One line that says how a picture comes along: position in the queue, then steps, then bytes. */
 import type { Progress } from '#client';
 import { printable } from '#core';
-import { seconds } from './node-words.js';
+import { duration } from './node-words.js';
 import { CLEAR_LINE, type Terminal } from './terminal.js';
 
 const BAR_COLUMN_COUNT = 24;
@@ -29,13 +29,13 @@ export class ProgressBar {
   #textOf(progress: Progress): string | undefined {
     switch (progress.kind) {
       case 'accepted':
-        return `accepted, about ${seconds(progress.etaMs)}`;
+        return `accepted, about ${duration(progress.etaMs)}`;
       case 'queued':
-        return `in the queue at position ${progress.position}, about ${seconds(progress.etaMs)}`;
+        return `in the queue at position ${progress.position}, about ${duration(progress.etaMs)}`;
       case 'started':
         this.#nodeId = progress.nodeId;
         this.#attempt = progress.attempt;
-        return this.#bar(0, progress.loadMs > 0 ? `loading the model, about ${seconds(progress.loadMs)},` : 'starting');
+        return this.#bar(0, progress.loadMs > 0 ? `loading the model, about ${duration(progress.loadMs)},` : 'starting');
       case 'step': {
         const picture = progress.imageIndex > 0 ? `, picture ${progress.imageIndex + 1}` : '';
         return this.#bar(progress.step / progress.total, `step ${progress.step} of ${progress.total}${picture}`);
@@ -43,7 +43,7 @@ export class ProgressBar {
       case 'receiving':
         return this.#bar(1, progress.receivedBytes < progress.totalBytes ? 'receiving' : 'done');
       case 'retrying':
-        return `${progress.reason}, trying again in ${seconds(progress.delayMs)}`;
+        return `${progress.reason}, trying again in ${duration(progress.delayMs)}`;
       default:
         return progress satisfies never;
     }

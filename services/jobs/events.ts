@@ -40,8 +40,8 @@ export type JobsEvent =
     })
   /** A fault in our own code: what became of an attempt could not be recorded. */
   | (OfJob & { readonly type: 'attemptLost'; readonly error: unknown })
-  /** A picture waits for the store, or its record for NATS. */
-  | (OfJob & { readonly type: 'recordingDelayed'; readonly error: unknown })
+  /** A picture waits for the store, or its record for NATS; `again`: as it did before. */
+  | (OfJob & { readonly type: 'recordingDelayed'; readonly again: boolean; readonly error: unknown })
   /** Its worker has died; it waits anew. */
   | (OfJob & { readonly type: 'jobTakenBack'; readonly worker: string })
   | (OfJob & { readonly type: 'jobForgotten'; readonly why: 'retention' | 'uncommitted' })

@@ -124,7 +124,8 @@ export function observe({
         const isOver = state !== 'queued' && state !== 'running';
         if (isOver && before !== state) ended.with({ state }).add();
         const fields = { ...named(event), state, attempt, ...(nodeId === '' ? {} : { node_id: nodeId }) };
-        return isOver ? logger.info(fields, 'job ended') : logger.debug(fields, 'job changed');
+        // It changes once more when its webhook is told.
+        return isOver && before !== state ? logger.info(fields, 'job ended') : logger.debug(fields, 'job changed');
       }
       case 'jobWaits':
       case 'jobStepped':
@@ -143,7 +144,7 @@ export function observe({
         return logger.error({ ...named(event), error: event.error }, 'attempt over without a record of it');
       case 'recordingDelayed':
         delays.with().add();
-        return logger.warn({ ...named(event), error: event.error }, 'picture kept here, recorded later');
+        return logger[event.again ? 'debug' : 'warn']({ ...named(event), error: event.error }, 'picture kept here, recorded later');
       case 'jobTakenBack':
         takenBack.with().add();
         return logger.info({ ...named(event), worker: event.worker }, 'job taken back from a worker that is gone');

@@ -25,11 +25,12 @@ export interface JobsReplicasOptions {
 export type PassedCall = Pick<Call<Buffer>, 'metadata' | 'deadlineAt' | 'signal' | 'notes' | 'method'>;
 
 /**
- * A replica that froze holds its calls up for twice this. Not as short as for nodes: one that is busy for a second, with
- * a batch of a thousand jobs, would lose all its calls, and the next replica would get them on top. New calls do not
- * wait for it: the directory drops who is silent for 3.5 s.
+ * Not as short as for nodes: a replica that is busy for a second, with a batch of a thousand jobs, would lose all its
+ * calls, and the next replica would get them on top. One that froze holds its calls up for twice this, which is less
+ * than the 10 s that a client gives them: they can still be asked of another. New calls do not wait for it, since the
+ * directory drops who is silent for 3.5 s.
  */
-const KEEPALIVE_MS = 5000;
+const KEEPALIVE_MS = 4000;
 /** How long a router that has just started looks for replicas. */
 const SETTLE_WAIT_MS = 2000;
 /** Who asks and what it belongs to; everything else a caller sends is for this router. */

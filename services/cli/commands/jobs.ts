@@ -1,12 +1,11 @@
 /** dmesh jobs: what was submitted, how far it is, and what is to become of it. */
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { connectMesh, hasEnded, type Job, JobState, type JobsClient } from '#client';
 import { jobs as contract } from '#contracts';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { describeChange, describeJob, describeJobs, STATE_WORDS, STATES } from '../job-words.js';
-import { extensionOf } from '../pictures.js';
+import { extensionOf, REPLACED, savePicture } from '../pictures.js';
 import { clip } from '../table.js';
 import { CLEAR_LINE } from '../terminal.js';
 
@@ -161,8 +160,13 @@ async function download({ client, jobId, read, context }: Parts): Promise<ExitCo
     const picture = await client.download(jobId, { imageIndex, signal });
     const { dir, name, ext } = path.parse(read.text('out') ?? `${jobId}${extensionOf(picture.mimeType)}`);
     const file = path.join(dir, `${name}${count > 1 ? `-${imageIndex + 1}` : ''}${ext}`);
-    await writeFile(file, picture.data);
-    terminal.out(read.flag('json') ? `${JSON.stringify({ file, sha256: picture.sha256 })}\n` : `${file}  ${picture.data.length} bytes\n`);
+    const replaced = await savePicture(file, picture.data);
+    const instead = replaced ? terminal.paint('dim', `, ${REPLACED}`) : '';
+    terminal.out(
+      read.flag('json')
+        ? `${JSON.stringify({ file, sha256: picture.sha256, replaced })}\n`
+        : `${file}  ${picture.data.length} bytes${instead}\n`,
+    );
   }
   return ExitCode.OK;
 }

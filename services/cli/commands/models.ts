@@ -4,7 +4,7 @@ import { generation } from '#contracts';
 import { printable } from '#core';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
-import { seconds } from '../node-words.js';
+import { duration } from '../node-words.js';
 import type { Paint } from '../terminal.js';
 
 const usage = `dmesh models [options]
@@ -38,7 +38,7 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
 
 function describe(model: Model, paint: Paint): string {
   const { name, revision, nodes, loadedNodes, loadMs, leadsTo } = model;
-  const loading = loadMs > 0 ? `, loaded on ${loadedNodes || 'none'}; a load takes about ${seconds(loadMs)}` : '';
+  const loading = loadMs > 0 ? `, loaded on ${loadedNodes || 'none'}; a load takes about ${duration(loadMs)}` : '';
   const head = `${paint('bold', printable(name))}  revision ${printable(revision.slice(0, 12))}, served by ${nodes} node${nodes === 1 ? '' : 's'}${loading}\n`;
   const route: Row[] = leadsTo.length === 0 ? [] : [['leads to', leadsTo.join(' ')]];
   return (

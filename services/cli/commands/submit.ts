@@ -5,12 +5,12 @@ import { connectMesh, StatusError } from '#client';
 import { printable } from '#core';
 import { systemClock } from '#runtime';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Collected, type CollectProgress, collectBatches, submitBatches } from '../batch-collect.js';
+import { type Collected, type CollectProgress, collectBatches, isAway, submitBatches } from '../batch-collect.js';
 import { type PlannedBatch, planBatches } from '../batch-plan.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
-import { seconds } from '../node-words.js';
-import { FORMATS } from '../pictures.js';
+import { duration } from '../node-words.js';
+import { FORMATS, REPLACED } from '../pictures.js';
 import { bar } from '../progress-bar.js';
 import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
 import { CLEAR_LINE } from '../terminal.js';
@@ -18,8 +18,9 @@ import { CLEAR_LINE } from '../terminal.js';
 const usage = `dmesh submit PROMPTS.txt --out FOLDER [options]
 
   One job for each line of the file; the mesh keeps them, whatever happens to this command. Waits and
-  fetches each picture as it is drawn. Given again it goes on: the same lines with the same options are
-  the same jobs, and only what is missing is fetched, for as long as the mesh keeps them.
+  fetches each picture as it is drawn. Given again it goes on: the same file (all its lines) with the same
+  options is the same jobs, and only what is missing is fetched, for as long as the mesh keeps them; with a
+  line more or less it is other jobs. It tells when a picture takes the place of another file.
 
       --out FOLDER     where pictures go: 1-words-of-the-prompt.png, 2-…; made where it is missing
       --no-wait        leaves when the jobs are on disk; the same command without it fetches the pictures
@@ -67,7 +68,13 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   read.check();
 
   const mesh = connectMesh(at);
-  const options = { jobs: mesh.jobs, clock: systemClock, signal, dir, settings, onProgress: showIn(context) };
+  const show = showIn(context);
+  let areKept = false;
+  const onProgress = (progress: CollectProgress) => {
+    areKept = true; // told from when the mesh has accepted jobs
+    show(progress);
+  };
+  const options = { jobs: mesh.jobs, clock: systemClock, signal, dir, settings, onProgress };
   try {
     if (!waits) {
       const unsent = await submitBatches(plan, options);
@@ -80,7 +87,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     return collected.failed.length + collected.gone.length === 0 ? ExitCode.OK : ExitCode.FAILED;
   } catch (error) {
     if (terminal.interactive) terminal.err(CLEAR_LINE);
-    if (signal.aborted) terminal.err('the jobs go on; the same command again fetches what is drawn by then\n');
+    if (signal.aborted || (areKept && isAway(error)))
+      terminal.err('the jobs go on; the same command again fetches what is drawn by then\n');
     throw error instanceof StatusError ? inOurWords(error) : error;
   } finally {
     mesh.close();
@@ -119,12 +127,28 @@ function inOurWords(error: StatusError): StatusError {
 const OPTION_FIELDS: Readonly<Record<string, string>> = { 'options.webhook_url': 'webhook', 'options.expire_after_ms': 'expire' };
 
 function showIn({ terminal }: Context): (progress: CollectProgress) => void {
-  return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs }) => {
-    if (!terminal.interactive) return;
-    const eta = etaMs > 0 ? `, about ${seconds(etaMs)}` : '';
-    const unsent = unsentCount > 0 ? `, ${unsentCount} not accepted yet` : '';
-    const text = `${bar(endedCount / jobCount)} ${endedCount} of ${jobCount} done, ${fileCount} saved, ${runningCount} running${unsent}${eta}`;
-    terminal.err(`${CLEAR_LINE}${text.slice(0, terminal.columnCount - 1)}`);
+  const { columnCount, interactive, err } = terminal;
+  let wasAway = false;
+  return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs, trouble }) => {
+    const isNews = wasAway !== (trouble !== undefined);
+    wasAway = trouble !== undefined;
+    if (!interactive) {
+      if (isNews) err(trouble ? `${trouble.reason}: ${printable(trouble.message)}; trying again\n` : 'the mesh answers again\n');
+      return;
+    }
+    const done = `${endedCount} of ${jobCount} done`;
+    // What matters most comes first; what has no room is left out.
+    const parts = trouble
+      ? [done, ', trying again', `: ${trouble.reason}`]
+      : [
+          `${bar(endedCount / jobCount)} ${done}`,
+          `, ${fileCount} saved`,
+          etaMs > 0 ? `, about ${duration(etaMs)}` : '',
+          `, ${runningCount} running`,
+          unsentCount > 0 ? `, ${unsentCount} not accepted yet` : '',
+        ];
+    while (parts.length > 1 && parts.join('').length >= columnCount) parts.pop();
+    err(`${CLEAR_LINE}${parts.join('').slice(0, columnCount - 1)}`);
   };
 }
 
@@ -139,20 +163,22 @@ function describeSubmitted(plan: readonly PlannedBatch[], unsent: readonly Plann
   return [...rows, ...(rest > 0 ? [`${rest} more found no room; give the command again later\n`] : [])].join('');
 }
 
-function describeCollected(dir: string, { fetched, kept, failed, gone }: Collected): string {
+function describeCollected(dir: string, { fetched, replaced, kept, failed, gone }: Collected): string {
   const pictures = fetched.length + kept.length;
   const were = kept.length > 0 ? `, ${kept.length} of them were there` : '';
   const lines = [`${pictures} ${pictures === 1 ? 'picture' : 'pictures'} in ${path.join(dir, '.')}${were}`];
+  for (const file of replaced) lines.push(`${file}: ${REPLACED}`);
   for (const { planned, job } of failed) lines.push(`${planned.name}: ${stateWord(job.state)}${failureOf(job)} (${job.jobId})`);
   for (const planned of gone) lines.push(`${planned.name}: the mesh does not know it any more (${planned.jobId})`);
   if (failed.length > 0) lines.push('"dmesh jobs retry JOB" runs one once more; then give this command again');
   return `${lines.map(printable).join('\n')}\n`;
 }
 
-function asJson(plan: readonly PlannedBatch[], { fetched, kept, failed, gone }: Collected): object {
+function asJson(plan: readonly PlannedBatch[], { fetched, replaced, kept, failed, gone }: Collected): object {
   return {
     batches: idsOf(plan),
     fetched,
+    replaced,
     kept,
     failed: failed.map(({ planned: { jobId, name }, job }) => ({ jobId, name, state: stateWord(job.state), reason: job.failure?.reason })),
     gone: gone.map(({ jobId }) => jobId),

@@ -2,6 +2,7 @@
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { connectMesh } from '#client';
+import { printable } from '#core';
 import type { LocalMesh } from '#local-mesh';
 import { type Env, systemClock } from '#runtime';
 import { Arguments } from '../arguments.js';
@@ -24,7 +25,8 @@ const usage = `dmesh up [options]
       --model FOLDER   model folder to serve; default DMESH_NODE_MODEL_DIR or the embedded model
       --routers N      routers; the first gets --router-port, the others free ports; default 1
       --jobs N         replicas of the jobs service ("dmesh submit"); default ${DEFAULT_JOBS_COUNT}
-      --keep FOLDER    jobs, their pictures and routes outlive Ctrl-C in there; default: they go with the mesh
+      --keep FOLDER    jobs, their pictures and routes outlive Ctrl-C in there, for one mesh at a time; default: they go
+                       with the mesh
       --router-port N  default 50051; 0 takes a free one
       --draw           draw one picture into images/ when the mesh is ready, with seed ${FIRST_PICTURE.seed}
       --prompt TEXT    what to draw then; default "${FIRST_PICTURE.prompt}"
@@ -97,6 +99,15 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   return ExitCode.OK;
 }
 
+/** Said where a mesh with tokens has no jobs service, with the cure. */
+function whyNoJobs(tokenFile: string): string {
+  return [
+    'There is no jobs service ("dmesh submit"): routers want tokens, and there is none for it to show. Make one, which',
+    'is printed once, and start again with DMESH_JOBS_ROUTER_TOKEN=dm_… beside DMESH_ROUTER_TOKEN_FILE:',
+    `  npx dmesh token add --file ${printable(tokenFile)} --tenant jobs --max-priority high --acts-for-all`,
+  ].join('\n');
+}
+
 /** Routers that want tokens draw for a jobs service that shows one. */
 function mayDraw(env: Env): boolean {
   const shown = env.DMESH_JOBS_ROUTER_TOKEN ?? env.DMESH_JOBS_ROUTER_TOKEN_FILE ?? '';
@@ -135,6 +146,7 @@ function describeMesh(mesh: LocalMesh, tookSeconds: number, { env, terminal: { p
     mesh.jobs.length > 0 ? `  ${token}npx dmesh submit prompts.txt --out pictures${router}   # a prompt a line; now or later\n` : '',
     `  grpcurl -plaintext ${header}-d '{"prompt":"a yellow heart"}' ${mesh.address} diffusionmesh.v1.ImageGenerationService/Generate\n`,
     mesh.nodes[0] ? `  kill -9 ${mesh.nodes[0].pid}   # ${mesh.nodes[0].id} dies; callers see nothing of it\n` : '',
+    mesh.jobs.length === 0 && !mayDraw(env) ? `\n${paint('yellow', whyNoJobs(env.DMESH_ROUTER_TOKEN_FILE ?? ''))}\n` : '',
     `\nCtrl-C drains and stops everything.\n\n`,
   ].join('');
 }

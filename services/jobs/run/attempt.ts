@@ -264,7 +264,7 @@ export class Attempt {
       } catch (error) {
         const { reason } = StatusError.from(error);
         if (reason !== Reason.STORE_FULL && reason !== Reason.STORE_UNAVAILABLE) throw error;
-        emit({ type: 'recordingDelayed', tenant, jobId, error });
+        emit({ type: 'recordingDelayed', tenant, jobId, again: delayMs > RECORD_RETRY_MS, error });
       }
       await clock.sleep(delayMs, this.#stopped.signal);
     }
@@ -313,7 +313,7 @@ export class Attempt {
         return outcome;
       } catch (error) {
         this.#known = undefined; // it may have been written
-        emit({ type: 'recordingDelayed', tenant, jobId, error });
+        emit({ type: 'recordingDelayed', tenant, jobId, again: delayMs > RECORD_RETRY_MS, error });
         if (!isPassing(error)) throw error;
       }
       try {

@@ -57,12 +57,13 @@ export class Routers {
   ): AsyncGenerator<generation.GenerateEvent, void> {
     const link = this.#pick();
     link.callCount++;
+    const timeoutMs = Math.round(call.deadlineAt - this.#options.clock.now());
     try {
       const metadata = { ...this.#metadata(), 'x-mesh-tenant': tenant, 'x-mesh-route-key': routeKey };
       yield* link.channel.serverStream(Pictures.generateStream, request, { ...call, metadata });
     } catch (thrown) {
       this.#noteFailure(link, thrown);
-      throw thrown;
+      throw inPlainWords(thrown, timeoutMs);
     } finally {
       link.callCount--;
       this.#dropGone();
@@ -133,4 +134,12 @@ export class Routers {
 
 function noRouter(): StatusError {
   return new StatusError({ code: Code.UNAVAILABLE, reason: Reason.CONNECT_FAILED, message: 'no router is there to draw it' });
+}
+
+/** What ends an attempt is kept in its job and shown; what grpc-js says of a deadline is meant for its own authors. */
+function inPlainWords(thrown: unknown, timeoutMs: number): unknown {
+  if (!(thrown instanceof StatusError) || !thrown.message.startsWith('Deadline exceeded')) return thrown;
+  const { code, reason, details } = thrown;
+  const message = `not drawn within the ${(timeoutMs / 1000).toFixed(1)} s that it had left`;
+  return new StatusError({ ...details, code, reason, message, cause: thrown });
 }

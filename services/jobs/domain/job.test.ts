@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { generation } from '#contracts';
 import { Code } from '#core';
-import { type Change, change, compareProgress, isEnded, type Job, type Result } from './job.js';
+import { type Change, change, isEnded, type Job, type Result } from './job.js';
 import { formatJob, jobKey, parseRecord } from './record.js';
 
 const result: Result = {
@@ -81,6 +81,15 @@ test('what has ended changes only by a retry, and never when it succeeded', () =
   expect(change(after(queued, begun(), succeeded(1)), retried)).toBeUndefined();
   expect(change(queued, retried)).toBeUndefined();
 });
+
+/** Negative, 0 or positive as `a` is earlier than, at the same point as, or later than `b` in the life of one job. */
+function compareProgress(a: Job, b: Job): number {
+  return a.round - b.round || a.attempt - b.attempt || phaseOf(a) - phaseOf(b);
+}
+
+function phaseOf({ state }: Job): number {
+  return state.kind === 'running' ? 0 : state.kind === 'queued' ? 1 : 2;
+}
 
 test('progress only rises, whatever happens in whatever order', () => {
   const all: Change[] = [

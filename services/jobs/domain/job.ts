@@ -163,15 +163,6 @@ export function isEnded({ state }: Job): boolean {
   return state.kind !== 'queued' && state.kind !== 'running';
 }
 
-/** Negative, 0 or positive as `a` is earlier than, at the same point as, or later than `b` in the life of one job. */
-export function compareProgress(a: Job, b: Job): number {
-  return a.round - b.round || a.attempt - b.attempt || phaseOf(a) - phaseOf(b);
-}
-
-function phaseOf({ state }: Job): number {
-  return state.kind === 'running' ? 0 : state.kind === 'queued' ? 1 : 2;
-}
-
 function ended(job: Job, state: Extract<State, { endedAtMs: number }>): Job {
   const { webhook } = job;
   if (!webhook) return { ...job, state };

@@ -14,37 +14,21 @@ export interface TokenSourceOptions {
 
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
-export class TokenSource {
-  readonly #options: TokenSourceOptions;
-  readonly #file: FollowedFiles;
-
-  constructor(options: TokenSourceOptions) {
-    this.#options = options;
-    const { path, clock, emit } = options;
-    this.#file = new FollowedFiles({
+export class TokenSource extends FollowedFiles {
+  constructor({ path, clock, emit, onTokens }: TokenSourceOptions) {
+    const take = (text: string): readonly string[] => {
+      const parsed = parseTokenFile(text);
+      if (!parsed.ok) return parsed.faults.map((fault) => `${path}: ${fault}`);
+      onTokens(parsed.tokens);
+      emit({ type: 'tokensLoaded', path, tokenCount: parsed.tokens.length });
+      return [];
+    };
+    super({
       paths: [path],
       clock,
       maxBytes: MAX_FILE_BYTES,
-      take: ([content]) => this.#take(content?.toString('utf8') ?? ''),
+      take: ([content]) => take(content?.toString('utf8') ?? ''),
       onRejected: (faults) => emit({ type: 'tokensRejected', path, faults }),
     });
-  }
-
-  /** Reads the file and follows it. Rejects with a ConfigError when the first reading finds no usable file. */
-  start(): Promise<void> {
-    return this.#file.start();
-  }
-
-  close(): void {
-    this.#file.close();
-  }
-
-  #take(text: string): readonly string[] {
-    const { path, emit, onTokens } = this.#options;
-    const parsed = parseTokenFile(text);
-    if (!parsed.ok) return parsed.faults.map((fault) => `${path}: ${fault}`);
-    onTokens(parsed.tokens);
-    emit({ type: 'tokensLoaded', path, tokenCount: parsed.tokens.length });
-    return [];
   }
 }

@@ -15,17 +15,15 @@ export interface BeatPublisherOptions {
   readonly read: () => Omit<Beat, 'seq'>;
 }
 
-export class BeatPublisher {
-  readonly #heartbeat: Heartbeat;
-  #seq = 0;
-
+export class BeatPublisher extends Heartbeat {
   constructor({ read, ...options }: BeatPublisherOptions) {
-    this.#heartbeat = new Heartbeat({
+    let seq = 0;
+    super({
       ...options,
       rollCall: ROLL_CALL,
       beat: () => {
-        this.#seq += 1;
-        const beat: Beat = { ...read(), seq: this.#seq };
+        seq += 1;
+        const beat: Beat = { ...read(), seq };
         return { subject: beatSubject(beat.nodeId), payload: JSON.stringify(beat) };
       },
       leave: () => {
@@ -34,19 +32,5 @@ export class BeatPublisher {
         return { subject: leaveSubject(nodeId), payload: JSON.stringify(leave) };
       },
     });
-  }
-
-  start(): void {
-    this.#heartbeat.start();
-  }
-
-  /** Something a router should know has changed: beats within a few milliseconds. Cheap to call often. */
-  changed(): void {
-    this.#heartbeat.changed();
-  }
-
-  /** Says goodbye, so that routers need not wait for silence. Resolves when NATS has it or is away. Safe to repeat. */
-  stop(): Promise<void> {
-    return this.#heartbeat.stop();
   }
 }

@@ -35,11 +35,9 @@ export interface ReplicaAnnouncerOptions {
   readonly read: () => Replica & { readonly service: ReplicaService };
 }
 
-export class ReplicaAnnouncer {
-  readonly #heartbeat: Heartbeat;
-
+export class ReplicaAnnouncer extends Heartbeat {
   constructor({ read, ...options }: ReplicaAnnouncerOptions) {
-    this.#heartbeat = new Heartbeat({
+    super({
       ...options,
       rollCall: replicaRollCall(read().service),
       beat: () => {
@@ -51,21 +49,6 @@ export class ReplicaAnnouncer {
         return { subject: replicaLeaveSubject(service, id), payload: JSON.stringify({ id, incarnation }) };
       },
     });
-  }
-
-  /** Does not wait for NATS. */
-  start(): void {
-    this.#heartbeat.start();
-  }
-
-  /** What is read has changed: tells it at once. */
-  changed(): void {
-    this.#heartbeat.changed();
-  }
-
-  /** Says goodbye. Resolves when NATS has it or is away. Safe to repeat. */
-  stop(): Promise<void> {
-    return this.#heartbeat.stop();
   }
 }
 

@@ -19,5 +19,6 @@ export {
   type Labels,
   type Metrics,
 } from './metrics.js';
+export { observeBus } from './observe-bus.js';
 export { observeCalls } from './observe-calls.js';
 export { observeTls } from './observe-tls.js';

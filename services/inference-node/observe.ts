@@ -1,7 +1,7 @@
 /** Node events as log lines and series. New figure: new event, new case here. */
 import type { BusEvent, GpuReport } from '#bus';
 import type { Emit } from '#core';
-import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
+import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics, observeBus } from '#telemetry';
 import type { NodeEvent } from './events.js';
 
 export interface Sources {
@@ -20,6 +20,7 @@ const STEP_BUCKETS_SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 
 export function observe(options: { logger: Logger; metrics: Metrics; sources: () => Sources | undefined }): Emit<NodeEvent | BusEvent> {
   const count = series(options);
   const { logger } = options;
+  const bus = observeBus(options);
   return (event) => {
     count(event);
     switch (event.type) {
@@ -87,26 +88,11 @@ export function observe(options: { logger: Logger; metrics: Metrics; sources: ()
         return logger.info({ by: event.by }, event.draining ? 'draining' : 'taking work again');
       case 'controlReceived':
         return logger.info({ action: event.action }, 'control');
-      case 'busConnected':
-        return logger.info({ server: event.server }, 'NATS connected');
-      case 'busReconnected':
-        return logger.info({ server: event.server, away_ms: round(event.awayMs) }, 'NATS connected again');
-      case 'busDisconnected':
-        return logger.warn({ server: event.server, why: event.cause }, 'NATS lost; serving without it');
-      case 'busStale':
-        return logger.warn({ server: event.server }, 'NATS answers no pings');
-      case 'busConnectFailed':
-        return logger.warn({ server: event.server, why: event.cause }, 'NATS not reached; serving without it');
-      case 'busError':
-        return logger.warn({ why: event.cause }, 'NATS error');
-      case 'busHandlerFailed':
-        return logger.error({ subject: event.subject, error: event.error }, 'a message could not be handled');
       case 'imageEncoded':
       case 'stepDone':
-      case 'beatRejected': // nodes listen to no beats
         return;
       default:
-        event satisfies never;
+        bus(event);
     }
   };
 }

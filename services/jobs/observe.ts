@@ -2,7 +2,7 @@
 import type { AccessEvent } from '#access';
 import type { BusEvent, ReplicaEvent } from '#bus';
 import { type Emit, Reason } from '#core';
-import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
+import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics, observeBus } from '#telemetry';
 import type { StateKind } from './domain/job.js';
 import type { JobsEvent } from './events.js';
 
@@ -86,7 +86,7 @@ export function observe({
     help: 'Times the token file was read, by whether it could be used.',
     labels: ['result'],
   });
-  const busChanges = metrics.counter({ name: 'dmesh_bus_events_total', help: 'What happened to the NATS connection.', labels: ['event'] });
+  const bus = observeBus({ logger, metrics });
   metrics.gauge({
     name: 'dmesh_jobs_jobs',
     help: 'Jobs by state, of all replicas.',
@@ -191,28 +191,8 @@ export function observe({
         return logger.info({ kind: event.service, replica: event.replica.id, address: event.replica.address }, 'replica there');
       case 'replicaGone':
         return logger.info({ kind: event.service, replica: event.replica.id, cause: event.cause }, 'replica gone');
-      case 'busHandlerFailed':
-        busChanges.with({ event: event.type }).add();
-        return logger.error({ subject: event.subject, error: event.error }, 'a subscriber failed');
-      case 'beatRejected':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ subject: event.subject, fault: event.fault }, 'beat rejected');
-      case 'busConnected':
-      case 'busReconnected':
-        busChanges.with({ event: event.type }).add();
-        return logger.info({ nats: event.server }, event.type === 'busConnected' ? 'NATS connected' : 'NATS reconnected');
-      case 'busDisconnected':
-      case 'busConnectFailed':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ nats: event.server, cause: event.cause }, event.type === 'busDisconnected' ? 'NATS lost' : 'NATS not reached');
-      case 'busStale':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ nats: event.server }, 'NATS answers no pings');
-      case 'busError':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ cause: event.cause }, 'NATS error');
       default:
-        event satisfies never;
+        bus(event);
     }
   };
 }

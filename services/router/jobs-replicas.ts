@@ -1,7 +1,7 @@
 /**
  * Which replica of the jobs service takes this call? Any that lives: they are all the same. A replica that
- * could not be reached has not seen the call, so the next is asked; one whose connection broke may have done
- * what it was asked, so the next is asked only where doing it twice is doing it once.
+ * could not be reached has not seen the call, so the next is asked; one whose connection broke, or whose own to NATS
+ * did, may have done what it was asked, so the next is asked only where doing it twice is doing it once.
  */
 import type { Replica } from '#bus';
 import { type Clock, Code, type Emit, type Random, Reason, StatusError } from '#core';
@@ -48,7 +48,7 @@ export class JobsReplicas {
 
   /**
    * `ask` is tried on one replica after the other while that can do no harm. Throws what the last one answered, or
-   * UNAVAILABLE/NO_JOBS_SERVICE.
+   * UNAVAILABLE/NO_JOBS_SERVICE when none did.
    */
   async passOn<T>(
     call: PassedCall,
@@ -57,12 +57,12 @@ export class JobsReplicas {
     const { emit, random } = this.#options;
     const options = { metadata: passedMetadata(call.metadata), deadlineAt: call.deadlineAt, signal: call.signal };
     const tried = new Set<string>();
-    let last: StatusError | undefined;
+    let answered: StatusError | undefined;
     for (;;) {
       const untried = (await this.#live(call.signal)).filter(({ address }) => !tried.has(address));
       const willing = untried.filter(({ draining }) => !draining);
       const replica = willing[Math.floor(random() * willing.length)] ?? untried[0];
-      if (!replica) throw last && !NOT_BEGUN.has(last.reason) ? last : noJobsService(tried.size);
+      if (!replica) throw answered ?? noJobsService(tried.size);
       tried.add(replica.address);
       call.notes.jobs_replica = replica.id;
       try {
@@ -70,9 +70,9 @@ export class JobsReplicas {
       } catch (thrown) {
         call.signal.throwIfAborted();
         const error = StatusError.from(thrown);
-        const again = NOT_BEGUN.has(error.reason) || (error.reason === Reason.CONNECTION_LOST && mayRepeat());
-        if (!again) throw error;
-        last = error;
+        const notBegun = NOT_BEGUN.has(error.reason);
+        if (!notBegun && !(isOfReplica(error) && mayRepeat())) throw error;
+        if (!notBegun) answered = error;
         emit({ type: 'jobsReplicaFailed', replicaId: replica.id, method: call.method, error });
       }
     }
@@ -108,6 +108,11 @@ export class JobsReplicas {
     this.#channels.set(address, channel);
     return channel;
   }
+}
+
+/** Another may know better: its connection broke, it does not see NATS or has not read all records yet, or cannot reach the pictures. */
+function isOfReplica({ code, reason }: StatusError): boolean {
+  return reason === Reason.CONNECTION_LOST || (reason === Reason.STORE_UNAVAILABLE && code === Code.UNAVAILABLE);
 }
 
 function passedMetadata(metadata: Readonly<Record<string, string>>): Record<string, string> {

@@ -3,7 +3,7 @@ import type { AccessEvent } from '#access';
 import { type BreakerEvent, outcomeOf } from '#breaker';
 import type { BusEvent, MembershipEvent, ReplicaEvent } from '#bus';
 import { codeName, type Emit } from '#core';
-import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics } from '#telemetry';
+import { DURATION_BUCKETS_SECONDS, type Logger, type Metrics, observeBus } from '#telemetry';
 import type { RouterEvent } from './events.js';
 
 export interface Sources {
@@ -132,7 +132,7 @@ export function observe(options: {
     help: 'Times a node was taken out, by cause.',
     labels: ['cause'],
   });
-  const busChanges = metrics.counter({ name: 'dmesh_bus_events_total', help: 'What happened to the NATS connection.', labels: ['event'] });
+  const bus = observeBus({ logger, metrics });
   // One look for three families, and series of their own only for nodes that are not as they should be: two for each
   // of a thousand nodes held the router up for 40 ms at every look of Prometheus.
   metrics.gauge({
@@ -305,28 +305,8 @@ export function observe(options: {
         return logger.warn({ cause: event.cause, silent: event.silentCount, members: event.memberCount }, 'membership frozen');
       case 'membershipThawed':
         return logger.info({ cause: event.cause, frozen_ms: Math.round(event.frozenMs) }, 'membership live');
-      case 'busHandlerFailed':
-        busChanges.with({ event: event.type }).add();
-        return logger.error({ subject: event.subject, error: event.error }, 'a subscriber failed');
-      case 'beatRejected':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ subject: event.subject, fault: event.fault }, 'beat rejected');
-      case 'busConnected':
-      case 'busReconnected':
-        busChanges.with({ event: event.type }).add();
-        return logger.info({ nats: event.server }, event.type === 'busConnected' ? 'NATS connected' : 'NATS reconnected');
-      case 'busDisconnected':
-      case 'busConnectFailed':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ nats: event.server, cause: event.cause }, event.type === 'busDisconnected' ? 'NATS lost' : 'NATS not reached');
-      case 'busStale':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ nats: event.server }, 'NATS answers no pings');
-      case 'busError':
-        busChanges.with({ event: event.type }).add();
-        return logger.warn({ cause: event.cause }, 'NATS error');
       default:
-        event satisfies never;
+        bus(event);
     }
   };
 }

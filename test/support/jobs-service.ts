@@ -5,6 +5,7 @@ import { Channel, Server } from '#grpc';
 import { modelMessage } from '#model-package';
 import { systemClock } from '#runtime';
 import type { AdmissionConfig } from '../../services/jobs/admission-config.js';
+import { resultMissing } from '../../services/jobs/blobs/status.js';
 import type { Change, Job } from '../../services/jobs/domain/job.js';
 import { UNTOLD } from '../../services/jobs/domain/job.js';
 import { createJobsService } from '../../services/jobs/rpc/handlers.js';
@@ -72,7 +73,8 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
       delete: async (name) => void pictures.delete(name),
       link: async (name) => (pictures.has(name) ? `https://pictures/${name}` : undefined),
       async *readFrom(name, offset) {
-        const data = pictures.get(name) ?? new Uint8Array();
+        const data = pictures.get(name);
+        if (!data) throw resultMissing(name);
         if (offset > data.length) throw new StatusError({ code: Code.OUT_OF_RANGE, reason: Reason.BAD_REQUEST, message: 'past the end' });
         for (let at = offset; at < data.length; at += 1000)
           yield { data: data.subarray(at, at + 1000), offset: at, totalBytes: data.length };

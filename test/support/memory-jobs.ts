@@ -98,6 +98,10 @@ export class MemoryJobs {
     return this.#stored.get(jobKey(tenant, jobId));
   }
 
+  readJobAsTold(tenant: string, jobId: string): Promise<StoredJob | undefined> {
+    return this.readJob(tenant, jobId);
+  }
+
   async changeJob(tenant: string, jobId: string, decide: (job: Job) => Change | undefined): Promise<Changed> {
     this.#expectNats();
     const stored = this.#stored.get(jobKey(tenant, jobId));

@@ -10,15 +10,21 @@ export function download({ blobs, callers, reader }: RpcParts): ServerStreamHand
     const { tenant } = await callers.known(call);
     const { imageIndex, jobId, offset: from } = call.request;
     call.notes.job_id = jobId.slice(0, 64);
-    const { state } = (await reader.job(tenant, jobId)).job;
+    const { state } = (await reader.perhapsSucceeded(tenant, jobId)).job;
     if (state.kind !== 'succeeded') throw noResult(jobId, state.kind);
     const { images } = state.result;
     const image = images[imageIndex];
     if (!image) throw noSuchImage(imageIndex, images.length);
     const { blob, mimeType, sha256 } = image;
-    for await (const { data, offset, totalBytes } of blobs.readFrom(blob, Number(from), call.signal)) {
-      const piece = Buffer.from(data.buffer, data.byteOffset, data.length);
-      await out.write({ data: piece, offset: BigInt(offset), totalBytes: BigInt(totalBytes), mimeType, sha256 });
+    try {
+      for await (const { data, offset, totalBytes } of blobs.readFrom(blob, Number(from), call.signal)) {
+        const piece = Buffer.from(data.buffer, data.byteOffset, data.length);
+        await out.write({ data: piece, offset: BigInt(offset), totalBytes: BigInt(totalBytes), mimeType, sha256 });
+      }
+    } catch (thrown) {
+      // Nothing is lost when the job was deleted meanwhile: then this throws that there is none.
+      if (StatusError.from(thrown).reason === Reason.RESULT_MISSING) await reader.job(tenant, jobId);
+      throw thrown;
     }
   };
 }

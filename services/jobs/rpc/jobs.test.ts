@@ -234,6 +234,18 @@ test('a picture comes in pieces from any offset; before the end, beyond it and f
   await expect(download(1, 0n)).rejects.toMatchObject({ code: Code.OUT_OF_RANGE });
 });
 
+test('a picture that is gone with its job is not told as lost; one that is gone without it is', async () => {
+  await submit('deleted');
+  pictures.set('deleted.png', Buffer.from('picture'));
+  await changed(a, 'deleted', begun, succeeded(1, 'deleted.png', 7));
+  const download = () => told(b.channel.serverStream(Jobs.download, { jobId: 'deleted', imageIndex: 0, offset: 0n }) as never);
+  await expect.poll(() => b.index.job('anonymous', 'deleted')?.kind).toBe('succeeded');
+  pictures.delete('deleted.png');
+  await expect(download()).rejects.toMatchObject({ code: Code.DATA_LOSS, reason: Reason.RESULT_MISSING });
+  await a.channel.unary(Jobs.delete, { jobId: 'deleted' });
+  await expect(download()).rejects.toMatchObject(unknown); // whatever of it b has at hand
+});
+
 test('while NATS is away everything is UNAVAILABLE at once, and as before when it is back', async () => {
   const before = await submit('kept');
   await store.nats.kill();

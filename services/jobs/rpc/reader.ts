@@ -10,10 +10,10 @@ import { notReady, unknownBatch, unknownJob } from '../refusals.js';
 import type { JobRecords, StoredBatch, StoredJob } from '../store/job-records.js';
 
 export class Reader {
-  readonly #records: Pick<JobRecords, 'readBatch' | 'readJob'>;
+  readonly #records: Pick<JobRecords, 'readBatch' | 'readJob' | 'readJobAsTold'>;
   readonly #index: Pick<JobIndex, 'batch' | 'batchKnown'>;
 
-  constructor(records: Pick<JobRecords, 'readBatch' | 'readJob'>, index: Pick<JobIndex, 'batch' | 'batchKnown'>) {
+  constructor(records: Pick<JobRecords, 'readBatch' | 'readJob' | 'readJobAsTold'>, index: Pick<JobIndex, 'batch' | 'batchKnown'>) {
     this.#records = records;
     this.#index = index;
   }
@@ -24,6 +24,14 @@ export class Reader {
     const stored = await this.#records.readJob(tenant, jobId);
     if (!stored || (await this.isHeld(stored.job))) throw unknownJob(jobId);
     return stored;
+  }
+
+  /** As `job`; but who has succeeded stays so, and that is not asked again. It may have been deleted milliseconds ago. */
+  async perhapsSucceeded(tenant: string, jobId: string): Promise<StoredJob> {
+    requireId('job_id', jobId);
+    const told = await this.#records.readJobAsTold(tenant, jobId);
+    if (told?.job.state.kind === 'succeeded' && !(await this.isHeld(told.job))) return told;
+    return this.job(tenant, jobId);
   }
 
   /** As `job`, and UNAVAILABLE while this replica does not know of its jobs. */

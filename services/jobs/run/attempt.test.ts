@@ -204,7 +204,7 @@ test('while NATS has no room for the record the picture is kept', async () => {
     if (full) throw refusal(Reason.STORE_FULL, Code.RESOURCE_EXHAUSTED);
     return jobs.changeJob(...args);
   };
-  const records = { changeJob, readJob: (tenant: string, jobId: string) => jobs.readJob(tenant, jobId) };
+  const records = { changeJob, readJobAsTold: (tenant: string, jobId: string) => jobs.readJob(tenant, jobId) };
   const { attempt, clock, router } = world(sampleJob(), { records });
   router.say(started());
   await clock.advance(0);
@@ -300,7 +300,7 @@ test('leaving sets back what a node draws, and nothing else', async () => {
 
 test('a record that cannot be read keeps its own job back alone; without NATS all wait', async () => {
   const fails = (reason: string, code: Code) => {
-    const { attempt } = world(sampleJob(), { records: { ...unread, readJob: async () => Promise.reject(refusal(reason, code)) } });
+    const { attempt } = world(sampleJob(), { records: { ...unread, readJobAsTold: async () => Promise.reject(refusal(reason, code)) } });
     return attempt.ended;
   };
   expect(await fails(Reason.RECORD_DAMAGED, Code.DATA_LOSS)).toMatchObject({ kind: 'turnedAway', scope: 'job' });

@@ -37,7 +37,7 @@ export interface AttemptOptions extends AttemptListener {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<JobRecords, 'readJob' | 'changeJob'>;
+  readonly records: Pick<JobRecords, 'readJobAsTold' | 'changeJob'>;
   readonly pictures: Pick<Blobs, 'put' | 'delete'>;
   readonly routers: { draw(request: generation.GenerateRequest, options: DrawOptions): AsyncIterable<generation.GenerateEvent> };
   /** This life of this replica, as records name it. */
@@ -127,7 +127,7 @@ export class Attempt {
     let job: Job | undefined;
     try {
       await reached('handed', jobId);
-      this.#known = await records.readJob(tenant, jobId);
+      this.#known = await records.readJobAsTold(tenant, jobId);
       job = this.#known?.job;
       if (job?.state.kind !== 'queued' || this.#stopped.signal.aborted) return OVER;
       this.#uid = job.uid;

@@ -7,6 +7,7 @@ import { type Clock, Reason, StatusError } from '#core';
 import { type Change, change, type Job } from '../domain/job.js';
 import { type Batch, batchKey, formatBatch, formatJob, isJobKey, jobKey, parseRecord, type StoredRecord } from '../domain/record.js';
 import { recordDamaged } from '../refusals.js';
+import { RecentJobs } from './recent-jobs.js';
 
 export interface StoredJob {
   readonly job: Job;
@@ -46,6 +47,7 @@ export interface JobRecordsOptions {
 export class JobRecords {
   readonly #records: KeptRecords;
   readonly #listener: RecordsListener;
+  readonly #recent = new RecentJobs();
 
   constructor({ bus, clock, settings, listener }: JobRecordsOptions) {
     this.#listener = listener;
@@ -54,7 +56,7 @@ export class JobRecords {
       clock,
       settings,
       onRecord: (record) => this.#guard(record.key, () => this.#tell(record)),
-      onRemoved: (key) => this.#guard(key, () => listener.onRemoved(key)),
+      onRemoved: (key) => this.#guard(key, () => this.#tellRemoved(key)),
       onState: (state) => this.#guard('', () => listener.onState(state)),
     });
   }
@@ -79,6 +81,11 @@ export class JobRecords {
   async readJob(tenant: string, jobId: string): Promise<StoredJob | undefined> {
     const read = await this.#read(jobKey(tenant, jobId));
     return read?.kind === 'job' ? { job: read.job, revision: read.revision } : undefined;
+  }
+
+  /** As it was told last, without asking NATS where that is still at hand: perhaps milliseconds behind `readJob`. */
+  async readJobAsTold(tenant: string, jobId: string): Promise<StoredJob | undefined> {
+    return this.#recent.get(jobKey(tenant, jobId)) ?? this.readJob(tenant, jobId);
   }
 
   /** Resolves with the new revision; undefined when `revision` is not the newest. */
@@ -144,8 +151,15 @@ export class JobRecords {
   #tell(record: KeptRecord): void {
     const { data, revision } = record;
     const stored = this.#parseOrForget(record);
-    if (stored.kind === 'job') this.#listener.onJob({ job: stored.job, revision }, data.length);
-    else this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+    if (stored.kind === 'batch') return this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
+    const told = { job: stored.job, revision };
+    this.#recent.saw(record.key, told, data.length);
+    this.#listener.onJob(told, data.length);
+  }
+
+  #tellRemoved(key: string): void {
+    this.#recent.forget(key);
+    this.#listener.onRemoved(key);
   }
 
   /** A job that cannot be read is not run, listed or counted. A batch stays as it was: its jobs are not lost with it. */
@@ -153,7 +167,7 @@ export class JobRecords {
     try {
       return parse(record);
     } catch (thrown) {
-      if (isJobKey(record.key)) this.#listener.onRemoved(record.key);
+      if (isJobKey(record.key)) this.#tellRemoved(record.key);
       throw thrown;
     }
   }

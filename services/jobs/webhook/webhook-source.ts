@@ -15,37 +15,21 @@ export interface WebhookSourceOptions {
 
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
-export class WebhookSource {
-  readonly #options: WebhookSourceOptions;
-  readonly #file: FollowedFiles;
-
-  constructor(options: WebhookSourceOptions) {
-    this.#options = options;
-    const { path, clock, emit } = options;
-    this.#file = new FollowedFiles({
+export class WebhookSource extends FollowedFiles {
+  constructor({ path, isAllowed, clock, emit, onSettings }: WebhookSourceOptions) {
+    const take = (text: string): readonly string[] => {
+      const parsed = parseWebhookFile(text, isAllowed);
+      if (!parsed.ok) return parsed.faults.map((fault) => `${path}: ${fault}`);
+      onSettings(parsed.settings);
+      emit({ type: 'webhooksLoaded', path, tenantCount: parsed.settings.tenants.size });
+      return [];
+    };
+    super({
       paths: [path],
       clock,
       maxBytes: MAX_FILE_BYTES,
-      take: ([content]) => this.#take(content?.toString('utf8') ?? ''),
+      take: ([content]) => take(content?.toString('utf8') ?? ''),
       onRejected: (faults) => emit({ type: 'webhooksRejected', path, faults }),
     });
-  }
-
-  /** Reads the file and follows it. Rejects with a ConfigError when the first reading finds no usable file. */
-  start(): Promise<void> {
-    return this.#file.start();
-  }
-
-  close(): void {
-    this.#file.close();
-  }
-
-  #take(text: string): readonly string[] {
-    const { path, isAllowed, emit, onSettings } = this.#options;
-    const parsed = parseWebhookFile(text, isAllowed);
-    if (!parsed.ok) return parsed.faults.map((fault) => `${path}: ${fault}`);
-    onSettings(parsed.settings);
-    emit({ type: 'webhooksLoaded', path, tenantCount: parsed.settings.tenants.size });
-    return [];
   }
 }

@@ -163,6 +163,29 @@ test('a replica that leaves is asked last', async () => {
   expect(a.calls).toHaveLength(1);
 });
 
+test('a replica that does not see NATS is passed over where that can do no harm; when none does, its answer stands', async () => {
+  let awayCount = 0;
+  const away = () => {
+    awayCount++;
+    const message = 'NATS is away';
+    return Promise.reject(new StatusError({ code: Code.UNAVAILABLE, reason: Reason.STORE_UNAVAILABLE, message, retryDelayMs: 1000 }));
+  };
+  const told = { reason: Reason.STORE_UNAVAILABLE, details: { retryDelayMs: 1000 } };
+  await startReplica('a', { get: away, retry: away, submit: away });
+  const b = await startReplica('b');
+  const { channel } = await startRouter({ replicaCount: 2 });
+  const get = () => channel.unary(Service.get, { jobId: 'j1', withUrls: false });
+  const submit = (jobId: string) => channel.unary(Service.submit, jobs.SubmitRequest.fromPartial({ jobId }));
+  await get();
+  await submit('j1');
+  expect([awayCount, b.calls.length]).toEqual([2, 2]);
+  await expect(channel.unary(Service.retry, { jobId: 'j1' })).rejects.toMatchObject(told);
+  await expect(submit('')).rejects.toMatchObject(told);
+  expect([awayCount, b.calls.length]).toEqual([4, 2]);
+  await b.server.close();
+  await expect(get()).rejects.toMatchObject(told);
+});
+
 test('a call that was lost on the way is repeated where doing it twice is doing it once', async () => {
   await startReplica('a', { submit: fail(lost), get: fail(lost), retry: fail(lost) });
   const b = await startReplica('b');

@@ -1,16 +1,15 @@
 /**
- * One picture for all who watch: drawn and serialised once per interval, however many watch, and not at
- * all while nobody does. A watcher who reads slowly misses pictures in between, never the newest one.
+ * One picture for all who watch: drawn once per interval, however many watch, and not at all while nobody
+ * does. A watcher who reads slowly misses pictures in between, never the newest one.
  */
 import type { Clock } from '#core';
 
-export interface SharedWatchOptions<Picture> {
+export interface SharedWatchOptions {
   readonly clock: Clock;
   /** Changes are told at most this often. */
   readonly intervalMs: number;
-  readonly draw: () => Picture;
-  /** Pictures of the same bytes are no news to anybody. */
-  readonly serialise: (picture: Picture) => Buffer;
+  /** As it is now, serialised. One of the same bytes as before is no news to anybody. */
+  readonly draw: () => Promise<Buffer>;
 }
 
 interface Latest {
@@ -18,14 +17,15 @@ interface Latest {
   readonly drawnAt: number;
 }
 
-export class SharedWatch<Picture> {
-  readonly #options: SharedWatchOptions<Picture>;
+export class SharedWatch {
+  readonly #options: SharedWatchOptions;
   readonly #waiting = new Set<() => void>();
   #latest: Latest | undefined;
+  #drawing: Promise<Latest> | undefined;
   #watcherCount = 0;
   #cancelTimer = () => {};
 
-  constructor(options: SharedWatchOptions<Picture>) {
+  constructor(options: SharedWatchOptions) {
     this.#options = options;
   }
 
@@ -35,11 +35,12 @@ export class SharedWatch<Picture> {
     try {
       let seen: Buffer | undefined;
       while (!signal.aborted) {
-        const { bytes } = this.#current();
+        const { bytes } = await this.#current();
+        if (signal.aborted) return;
         if (bytes !== seen) {
           seen = bytes;
           yield bytes;
-        } else await this.#change(signal);
+        } else if (this.#latest?.bytes === seen) await this.#change(signal); // else it changed meanwhile
       }
     } finally {
       this.#leave();
@@ -47,15 +48,23 @@ export class SharedWatch<Picture> {
   }
 
   /** The newest picture; drawn anew when the timer has not kept it fresh. */
-  #current(): Latest {
+  async #current(): Promise<Latest> {
     const { clock, intervalMs } = this.#options;
     const latest = this.#latest;
     return latest && clock.now() - latest.drawnAt < intervalMs ? latest : this.#draw();
   }
 
-  #draw(): Latest {
-    const { clock, draw, serialise } = this.#options;
-    const drawn = serialise(draw());
+  /** At most one at a time. */
+  #draw(): Promise<Latest> {
+    this.#drawing ??= this.#drawNow().finally(() => {
+      this.#drawing = undefined;
+    });
+    return this.#drawing;
+  }
+
+  async #drawNow(): Promise<Latest> {
+    const { clock, draw } = this.#options;
+    const drawn = await draw();
     const known = this.#latest?.bytes.equals(drawn) ? this.#latest.bytes : undefined;
     this.#latest = { bytes: known ?? drawn, drawnAt: clock.now() };
     if (!known) for (const wake of [...this.#waiting]) wake();
@@ -74,9 +83,9 @@ export class SharedWatch<Picture> {
 
   #tick(): void {
     const { clock, intervalMs } = this.#options;
-    this.#cancelTimer = clock.schedule(intervalMs, () => {
-      this.#draw();
+    this.#cancelTimer = clock.schedule(intervalMs, async () => {
       this.#tick();
+      await this.#draw();
     });
   }
 

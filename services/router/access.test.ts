@@ -11,38 +11,17 @@ import { type CallEnded, Channel, type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
 import { ManualClock } from '../../test/support/manual-clock.js';
+import { CONFIG, cleanUp, cleanups, joined } from '../../test/support/router-world.js';
 import { Access } from './access.js';
 import { AuditLog } from './audit-log.js';
 import type { RouterEvent } from './events.js';
 import { LEVERS } from './rpc/admin.js';
-import { createRouter, type RouterOptions } from './service.js';
+import { createRouter } from './service.js';
 
 const Pictures = generation.ImageGenerationServiceService;
 const Admin = admin.MeshAdminServiceService;
 const { HIGH, LOW } = generation.Priority;
-const cleanups: (() => Promise<void> | void)[] = [];
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
-
-const CONFIG: RouterOptions['config'] = {
-  routerId: 'router',
-  zone: '',
-  cacheBytes: 1 << 20,
-  order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
-  queue: {
-    limits: { perSlotCount: 0, minCount: 100, classRatio: { high: 1, normal: 1, low: 1 } },
-    timeoutMs: 10_000,
-    noNodesWaitMs: 300,
-  },
-  execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
-  cost: { priorMs: 1000 },
-  slowness: { slowRatio: 1.5, quarantineRatio: 3 },
-  retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
-  hedge: { who: 'off', factor: 2, floorMs: 1000 },
-  breaker: { openMs: 30_000 },
-  link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
-};
+afterEach(cleanUp);
 
 async function issue(fields: Partial<Token> = {}): Promise<{ text: string; token: Token }> {
   const made = makeToken();
@@ -60,8 +39,15 @@ async function start(options: { tokens?: readonly Token[]; anonymousRatePerSec?:
   const access = new Access({ clock, emit, needsToken: tokens !== undefined, anonymousRatePerSec });
   access.replace(tokens ?? []);
   await node.start();
-  const router = createRouter({ config: CONFIG, clock: systemClock, random: Math.random, emit, access, evidence: () => {} });
-  router.fleet.follow({ type: 'memberJoined', member: { nodeId: 'n1', state: 'alive', beat: node.beat, joinedAt: 0, heardAt: 0 } });
+  const router = createRouter({
+    config: { ...CONFIG, cacheBytes: 1 << 20 },
+    clock: systemClock,
+    random: Math.random,
+    emit,
+    access,
+    evidence: () => {},
+  });
+  router.fleet.follow(joined(node));
   const callsEnded: CallEnded[] = [];
   const server = new Server({ clock: systemClock, emit: (event) => void callsEnded.push(event), maxRequestBytes: 1 << 20 });
   server.add(Pictures, router.handlers);

@@ -5,25 +5,26 @@
  */
 import type { generation } from '#contracts';
 import type { Pieces, Writer } from '#grpc';
+import { Bell } from './bell.js';
 
 type Event = generation.GenerateEvent | Pieces;
 
 export class EventLog implements Writer<generation.GenerateEvent> {
   readonly #events: Event[] = [];
   #ended = false;
-  readonly #waiting = new Set<() => void>();
+  readonly #news = new Bell();
 
   /** Never waits: the node is done when it is done. */
   write(event: Event): Promise<void> {
     this.#events.push(event);
-    this.#wake();
+    this.#news.ring();
     return Promise.resolve();
   }
 
   /** Nothing more comes. */
   end(): void {
     this.#ended = true;
-    this.#wake();
+    this.#news.ring();
   }
 
   /** All events, past and to come; ends with the log or when `signal` aborts. */
@@ -31,25 +32,9 @@ export class EventLog implements Writer<generation.GenerateEvent> {
     for (let next = 0; !signal.aborted; next++) {
       while (next >= this.#events.length) {
         if (this.#ended || signal.aborted) return;
-        await this.#more(signal);
+        await this.#news.next(signal);
       }
       yield this.#events[next] as Event;
     }
-  }
-
-  #more(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#waiting.delete(wake);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      this.#waiting.add(wake);
-      signal.addEventListener('abort', wake, { once: true });
-    });
-  }
-
-  #wake(): void {
-    for (const wake of [...this.#waiting]) wake();
   }
 }

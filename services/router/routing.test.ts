@@ -5,16 +5,14 @@ import { Code, Reason, StatusError } from '#core';
 import { Channel, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FAKE_MODEL, FakeNode } from '../../test/support/fake-node.js';
+import { CONFIG, cleanUp, cleanups, joined } from '../../test/support/router-world.js';
 import { Access } from './access.js';
 import { routeHandlers } from './rpc/routes.js';
 import { createRouter } from './service.js';
 
 const Pictures = generation.ImageGenerationServiceService;
 const Admin = admin.MeshAdminServiceService;
-const cleanups: (() => Promise<void> | void)[] = [];
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
+afterEach(cleanUp);
 
 async function startRouter(nodes: readonly FakeNode[]) {
   for (const node of nodes) {
@@ -22,33 +20,14 @@ async function startRouter(nodes: readonly FakeNode[]) {
     cleanups.push(() => node.stop());
   }
   const router = createRouter({
-    config: {
-      routerId: 'router',
-      zone: '',
-      order: { shares: { high: 0.6, normal: 0.3, low: 0.1 }, promoteAfterMs: 60_000, patienceFactor: 3 },
-      queue: {
-        limits: { perSlotCount: 0, minCount: 100, classRatio: { high: 1, normal: 1, low: 1 } },
-        timeoutMs: 10_000,
-        noNodesWaitMs: 300,
-      },
-      execution: { factor: 5, floorMs: 5000, capMs: 60_000, loadTimeoutMs: 60_000 },
-      cost: { priorMs: 1000 },
-      slowness: { slowRatio: 1.5, quarantineRatio: 3 },
-      cacheBytes: 0,
-      retry: { maxNodes: 3, ratio: 0.2, floorCount: 3 },
-      hedge: { who: 'off', factor: 2, floorMs: 1000 },
-      breaker: { openMs: 30_000 },
-      link: { connectTimeoutMs: 10_000, keepaliveMs: 1000 },
-    },
+    config: CONFIG,
     access: new Access({ clock: systemClock, emit: () => {}, needsToken: false, anonymousRatePerSec: 0 }),
     clock: systemClock,
     random: Math.random,
     emit: () => {},
     evidence: () => {},
   });
-  for (const { nodeId, beat } of nodes) {
-    router.fleet.follow({ type: 'memberJoined', member: { nodeId, state: 'alive', beat, joinedAt: 0, heardAt: 0 } });
-  }
+  for (const node of nodes) router.fleet.follow(joined(node));
   const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   server.add(Pictures, router.handlers);
   let revision = 0;

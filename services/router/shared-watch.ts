@@ -3,6 +3,7 @@
  * does. A watcher who reads slowly misses pictures in between, never the newest one.
  */
 import type { Clock } from '#core';
+import { Bell } from './bell.js';
 
 export interface SharedWatchOptions {
   readonly clock: Clock;
@@ -19,7 +20,7 @@ interface Latest {
 
 export class SharedWatch {
   readonly #options: SharedWatchOptions;
-  readonly #waiting = new Set<() => void>();
+  readonly #news = new Bell();
   #latest: Latest | undefined;
   #drawing: Promise<Latest> | undefined;
   #watcherCount = 0;
@@ -40,7 +41,7 @@ export class SharedWatch {
         if (bytes !== seen) {
           seen = bytes;
           yield bytes;
-        } else if (this.#latest?.bytes === seen) await this.#change(signal); // else it changed meanwhile
+        } else if (this.#latest?.bytes === seen) await this.#news.next(signal); // else it changed meanwhile
       }
     } finally {
       this.#leave();
@@ -67,7 +68,7 @@ export class SharedWatch {
     const drawn = await draw();
     const known = this.#latest?.bytes.equals(drawn) ? this.#latest.bytes : undefined;
     this.#latest = { bytes: known ?? drawn, drawnAt: clock.now() };
-    if (!known) for (const wake of [...this.#waiting]) wake();
+    if (!known) this.#news.ring();
     return this.#latest;
   }
 
@@ -86,18 +87,6 @@ export class SharedWatch {
     this.#cancelTimer = clock.schedule(intervalMs, async () => {
       this.#tick();
       await this.#draw();
-    });
-  }
-
-  #change(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#waiting.delete(wake);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      this.#waiting.add(wake);
-      signal.addEventListener('abort', wake, { once: true });
     });
   }
 }

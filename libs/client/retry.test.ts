@@ -55,6 +55,12 @@ test.each([Reason.CONNECTION_LOST, Reason.STORE_UNAVAILABLE])('%s: repeated only
   const away = error({ reason });
   expect(retryDelayMs(away, { attempt: 1, random: early, known: false, repeatable: true })).toBe(150);
   expect(retryDelayMs(away, { attempt: 1, random: early, known: false })).toBeUndefined();
+  const attempts = (known: boolean) =>
+    [1, 2, 3, 11, 12].map((attempt) => retryDelayMs(away, { attempt, random: early, known, repeatable: true }) !== undefined);
+  expect([attempts(false), attempts(true)]).toEqual([
+    [true, true, false, false, false],
+    [true, true, true, true, false],
+  ]);
   const refused = error({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE }); // no JetStream: an operator's to mend
   expect(retryDelayMs(refused, { attempt: 1, random: early, known: false, repeatable: true })).toBeUndefined();
 });

@@ -9,7 +9,7 @@
 import { Code, type Random, Reason, type StatusError } from '#core';
 
 export const MAX_ATTEMPTS = 3;
-/** Where a mesh has answered before, nobody answering means a restart: about 10 s are given to it. */
+/** Where a mesh has answered before, somebody missing means a restart: about 10 s are given to it. */
 export const MAX_RECONNECT_ATTEMPTS = 12;
 const BASE_DELAY_MS = 300;
 const MAX_DELAY_MS = 1200;
@@ -24,14 +24,19 @@ export interface RetryState {
   readonly repeatable?: boolean;
 }
 
-/** Somebody who should be there is not: it is perhaps starting again. */
-const UNREACHED: ReadonlySet<string> = new Set([Reason.CONNECT_FAILED, Reason.CONNECTION_LOST, Reason.DRAINING, Reason.NO_JOBS_SERVICE]);
+/** Somebody who should be there is not, perhaps NATS: it is perhaps starting again. */
+const AWAY: ReadonlySet<string> = new Set([
+  Reason.CONNECT_FAILED,
+  Reason.CONNECTION_LOST,
+  Reason.DRAINING,
+  Reason.NO_JOBS_SERVICE,
+  Reason.STORE_UNAVAILABLE,
+]);
 
 /** Milliseconds to wait before the next attempt; undefined: do not repeat. */
 export function retryDelayMs(error: StatusError, { attempt, random, known, repeatable = false }: RetryState): number | undefined {
   if ((error.reason === Reason.CONNECTION_LOST || error.reason === Reason.STORE_UNAVAILABLE) && !repeatable) return undefined;
-  const unreached = UNREACHED.has(error.reason);
-  if (attempt >= (known && unreached ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
+  if (attempt >= (known && AWAY.has(error.reason) ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;
   switch (error.reason) {
     case Reason.CONNECT_FAILED:

@@ -4,7 +4,7 @@
  */
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { connectMesh, hasEnded, type Job, JobState, type MeshClient, MeshError } from '#client';
+import { Code, connectMesh, hasEnded, type Job, JobState, type MeshClient, MeshError } from '#client';
 import { systemClock } from '#runtime';
 import { parseBlobName } from '../../services/jobs/blobs/blob-name.js';
 import { shows } from '../support/picture-oracle.js';
@@ -45,6 +45,7 @@ export interface VerdictOptions {
 type Fault = Exclude<keyof Figures, 'accepted'>;
 
 const POLL_MS = 250;
+const BACK_MS = 60_000;
 
 export async function judge({ addresses, jobs, storeDir, sweepMs }: VerdictOptions): Promise<Verdict> {
   const clients = addresses.map((address) => connectMesh({ address }));
@@ -53,7 +54,7 @@ export async function judge({ addresses, jobs, storeDir, sweepMs }: VerdictOptio
   let failedAttempts = 0;
   try {
     const accepted = jobs.filter((job) => job.accepted);
-    const listed = await Promise.all(clients.map(allOf));
+    const listed = await Promise.all(clients.map((client) => onceBack(() => allOf(client))));
     const times = listed.map(timesOf);
     for (const job of accepted) {
       const found = await fateOf(job, clients, times);
@@ -125,6 +126,19 @@ async function allOf({ jobs }: MeshClient): Promise<readonly Job[]> {
   const all: Job[] = [];
   for await (const job of jobs.list()) all.push(job);
   return all;
+}
+
+/** What was killed last may still be on its way back, longer than a client waits. */
+async function onceBack<T>(ask: () => Promise<T>): Promise<T> {
+  for (const endsAt = systemClock.now() + BACK_MS; ; ) {
+    try {
+      return await ask();
+    } catch (thrown) {
+      const isAway = thrown instanceof MeshError && thrown.code === Code.UNAVAILABLE;
+      if (!isAway || systemClock.now() > endsAt) throw thrown;
+      await systemClock.sleep(POLL_MS);
+    }
+  }
 }
 
 /** How often each id is listed. */

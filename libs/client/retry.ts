@@ -38,15 +38,12 @@ export function retryDelayMs(error: StatusError, { attempt, random, known, repea
   if ((error.reason === Reason.CONNECTION_LOST || error.reason === Reason.STORE_UNAVAILABLE) && !repeatable) return undefined;
   if (attempt >= (known && AWAY.has(error.reason) ? MAX_RECONNECT_ATTEMPTS : MAX_ATTEMPTS)) return undefined;
   const { retryDelayMs: askedMs } = error.details;
+  if (AWAY.has(error.reason)) {
+    if (error.code !== Code.UNAVAILABLE) return undefined;
+    // Half of the wait is fixed, so that a restarting router has time to come back.
+    return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));
+  }
   switch (error.reason) {
-    case Reason.CONNECT_FAILED:
-    case Reason.DRAINING:
-    case Reason.CONNECTION_LOST:
-    case Reason.NO_JOBS_SERVICE:
-    case Reason.STORE_UNAVAILABLE: // a replica that has not found NATS again yet
-      if (error.code !== Code.UNAVAILABLE) return undefined;
-      // Half of the wait is fixed, so that a restarting router has time to come back.
-      return Math.max(askedMs ?? 0, Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1)) * (0.5 + 0.5 * random()));
     case Reason.NO_NODES:
     case Reason.QUEUE_FULL:
     case Reason.RATE_LIMITED:

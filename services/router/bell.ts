@@ -2,8 +2,9 @@
 export class Bell {
   readonly #waiting = new Set<() => void>();
 
-  /** Resolves when it rings next, or when `signal` aborts. */
+  /** Resolves when it rings next, or when `signal` aborts or has aborted. */
   next(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const wake = () => {
         this.#waiting.delete(wake);

@@ -57,12 +57,15 @@ export class JobsReplicas {
     const { emit, random } = this.#options;
     const options = { metadata: passedMetadata(call.metadata), deadlineAt: call.deadlineAt, signal: call.signal };
     const tried = new Set<string>();
-    let answered: StatusError | undefined;
+    /** Of one that may have seen the call. */
+    let last: StatusError | undefined;
+    let failed: { readonly replicaId: string; readonly error: StatusError } | undefined;
     for (;;) {
       const untried = (await this.#live(call.signal)).filter(({ address }) => !tried.has(address));
       const willing = untried.filter(({ draining }) => !draining);
       const replica = willing[Math.floor(random() * willing.length)] ?? untried[0];
-      if (!replica) throw answered ?? noJobsService(tried.size);
+      if (!replica) throw last ?? noJobsService(tried.size);
+      if (failed) emit({ type: 'jobsReplicaFailed', method: call.method, ...failed });
       tried.add(replica.address);
       call.notes.jobs_replica = replica.id;
       try {
@@ -70,10 +73,11 @@ export class JobsReplicas {
       } catch (thrown) {
         call.signal.throwIfAborted();
         const error = StatusError.from(thrown);
-        const notBegun = NOT_BEGUN.has(error.reason);
-        if (!notBegun && !(isOfReplica(error) && mayRepeat())) throw error;
-        if (!notBegun) answered = error;
-        emit({ type: 'jobsReplicaFailed', replicaId: replica.id, method: call.method, error });
+        if (!NOT_BEGUN.has(error.reason)) {
+          if (!mayHelp(error, last) || !mayRepeat()) throw error;
+          last = error;
+        }
+        failed = { replicaId: replica.id, error };
       }
     }
   }
@@ -110,9 +114,13 @@ export class JobsReplicas {
   }
 }
 
-/** Another may know better: its connection broke, it does not see NATS or has not read all records yet, or cannot reach the pictures. */
-function isOfReplica({ code, reason }: StatusError): boolean {
-  return reason === Reason.CONNECTION_LOST || (reason === Reason.STORE_UNAVAILABLE && code === Code.UNAVAILABLE);
+/**
+ * Whether another may do better: the connection broke, or this one does not see NATS or the pictures, or is slow. When
+ * the second one says so too, it is so for all of them.
+ */
+function mayHelp({ code, reason }: StatusError, last: StatusError | undefined): boolean {
+  if (reason === Reason.CONNECTION_LOST) return true;
+  return reason === Reason.STORE_UNAVAILABLE && code === Code.UNAVAILABLE && last?.reason !== reason;
 }
 
 function passedMetadata(metadata: Readonly<Record<string, string>>): Record<string, string> {

@@ -238,7 +238,7 @@ export function observe(options: {
         return logger.info({ node_id: event.nodeId, address: event.address }, 'node connected');
       case 'jobsReplicaFailed':
         return logger.warn(
-          { jobs_replica: event.replicaId, method: event.method, reason: event.error.reason },
+          { jobs_replica: event.replicaId, method: event.method, reason: event.error.reason, detail: event.error.message },
           'replica of the jobs service failed, another is asked',
         );
       case 'replicaJoined':

@@ -9,7 +9,7 @@ export interface SharedWatchOptions {
   readonly clock: Clock;
   /** Changes are told at most this often. */
   readonly intervalMs: number;
-  /** As it is now, serialised. One of the same bytes as before is no news to anybody. */
+  /** As it is now, serialised; it may take several turns of the event loop. One of the same bytes as before is no news to anybody. */
   readonly draw: () => Promise<Buffer>;
 }
 
@@ -84,9 +84,9 @@ export class SharedWatch {
 
   #tick(): void {
     const { clock, intervalMs } = this.#options;
-    this.#cancelTimer = clock.schedule(intervalMs, async () => {
+    this.#cancelTimer = clock.schedule(intervalMs, () => {
       this.#tick();
-      await this.#draw();
+      this.#draw().catch(() => this.#news.ring()); // those who watch draw it themselves, and are told
     });
   }
 }

@@ -45,7 +45,8 @@ export interface VerdictOptions {
 type Fault = Exclude<keyof Figures, 'accepted'>;
 
 const POLL_MS = 250;
-const BACK_MS = 60_000;
+/** Of a killed nats-server: a busy machine needs some seconds to start it and to connect everybody anew. */
+const BACK_MS = 30_000;
 
 export async function judge({ addresses, jobs, storeDir, sweepMs }: VerdictOptions): Promise<Verdict> {
   const clients = addresses.map((address) => connectMesh({ address }));

@@ -42,6 +42,8 @@ export class MemoryJobs {
   readonly held = new Set<string>();
   /** … and what the store says of any batch. */
   batchJobIds: readonly string[] | undefined;
+  /** What a replica was told last where that is old, by key. */
+  readonly told = new Map<string, StoredJob>();
   onChange: (entry: JobEntry) => void = () => {};
   onRemoved: (key: string) => void = () => {};
 
@@ -98,12 +100,14 @@ export class MemoryJobs {
     return this.#stored.get(jobKey(tenant, jobId));
   }
 
-  readJobAsTold(tenant: string, jobId: string): Promise<StoredJob | undefined> {
-    return this.readJob(tenant, jobId);
+  jobAsTold(tenant: string, jobId: string): StoredJob | undefined {
+    return this.told.get(jobKey(tenant, jobId));
   }
 
-  async changeJob(tenant: string, jobId: string, decide: (job: Job) => Change | undefined): Promise<Changed> {
+  async changeJob(tenant: string, jobId: string, decide: (job: Job) => Change | undefined, from?: StoredJob): Promise<Changed> {
     this.#expectNats();
+    const wanted = from && decide(from.job);
+    if (from && !(wanted && change(from.job, wanted))) return { kind: 'refused', ...from };
     const stored = this.#stored.get(jobKey(tenant, jobId));
     if (!stored) return { kind: 'missing' };
     const what = decide(stored.job);

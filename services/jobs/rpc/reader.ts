@@ -10,10 +10,10 @@ import { notReady, unknownBatch, unknownJob } from '../refusals.js';
 import type { JobRecords, StoredBatch, StoredJob } from '../store/job-records.js';
 
 export class Reader {
-  readonly #records: Pick<JobRecords, 'readBatch' | 'readJob' | 'readJobAsTold'>;
+  readonly #records: Pick<JobRecords, 'jobAsTold' | 'readBatch' | 'readJob'>;
   readonly #index: Pick<JobIndex, 'batch' | 'batchKnown'>;
 
-  constructor(records: Pick<JobRecords, 'readBatch' | 'readJob' | 'readJobAsTold'>, index: Pick<JobIndex, 'batch' | 'batchKnown'>) {
+  constructor(records: Pick<JobRecords, 'jobAsTold' | 'readBatch' | 'readJob'>, index: Pick<JobIndex, 'batch' | 'batchKnown'>) {
     this.#records = records;
     this.#index = index;
   }
@@ -26,12 +26,10 @@ export class Reader {
     return stored;
   }
 
-  /** As `job`; but who has succeeded stays so, and that is not asked again. It may have been deleted milliseconds ago. */
-  async perhapsSucceeded(tenant: string, jobId: string): Promise<StoredJob> {
-    requireId('job_id', jobId);
-    const told = await this.#records.readJobAsTold(tenant, jobId);
-    if (told?.job.state.kind === 'succeeded' && !(await this.isHeld(told.job))) return told;
-    return this.job(tenant, jobId);
+  /** As `job`; but who was told just now to have succeeded is not asked for again: that lasts, unless it was deleted since. */
+  async jobForDownload(tenant: string, jobId: string): Promise<StoredJob> {
+    const told = isJobId(jobId) ? this.#records.jobAsTold(tenant, jobId) : undefined;
+    return told?.job.state.kind === 'succeeded' && !(await this.isHeld(told.job)) ? told : this.job(tenant, jobId);
   }
 
   /** As `job`, and UNAVAILABLE while this replica does not know of its jobs. */

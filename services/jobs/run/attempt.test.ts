@@ -5,6 +5,7 @@ import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob, sampleResult } from '../../../test/support/memory-jobs.js';
 import { parseBlobName, sha256Of } from '../blobs/blob-name.js';
 import type { Job } from '../domain/job.js';
+import { jobKey } from '../domain/record.js';
 import type { JobsEvent } from '../events.js';
 import { Attempt, type AttemptOptions } from './attempt.js';
 import type { DrawOptions } from './routers.js';
@@ -50,7 +51,10 @@ const picture: GenerateEvent[] = [
   },
   { event: { $case: 'completed', value: generation.Completed.fromPartial({ imageCount: 1, executingMs: 40, used: { model: 'm' } }) } },
 ];
-const unread: Pick<AttemptOptions['records'], 'changeJob'> = { changeJob: async () => ({ kind: 'missing' }) };
+const unread: Pick<AttemptOptions['records'], 'changeJob' | 'jobAsTold'> = {
+  changeJob: async () => ({ kind: 'missing' }),
+  jobAsTold: () => undefined,
+};
 const refusal = (reason: string, code: Code = Code.UNAVAILABLE) =>
   new StatusError({ code, reason, message: `because of ${reason}`, retryDelayMs: 700 });
 
@@ -204,7 +208,7 @@ test('while NATS has no room for the record the picture is kept', async () => {
     if (full) throw refusal(Reason.STORE_FULL, Code.RESOURCE_EXHAUSTED);
     return jobs.changeJob(...args);
   };
-  const records = { changeJob, readJobAsTold: (tenant: string, jobId: string) => jobs.readJob(tenant, jobId) };
+  const records = { changeJob, jobAsTold: () => undefined, readJob: (tenant: string, jobId: string) => jobs.readJob(tenant, jobId) };
   const { attempt, clock, router } = world(sampleJob(), { records });
   router.say(started());
   await clock.advance(0);
@@ -300,11 +304,29 @@ test('leaving sets back what a node draws, and nothing else', async () => {
 
 test('a record that cannot be read keeps its own job back alone; without NATS all wait', async () => {
   const fails = (reason: string, code: Code) => {
-    const { attempt } = world(sampleJob(), { records: { ...unread, readJobAsTold: async () => Promise.reject(refusal(reason, code)) } });
+    const { attempt } = world(sampleJob(), { records: { ...unread, readJob: async () => Promise.reject(refusal(reason, code)) } });
     return attempt.ended;
   };
   expect(await fails(Reason.RECORD_DAMAGED, Code.DATA_LOSS)).toMatchObject({ kind: 'turnedAway', scope: 'job' });
   expect(await fails(Reason.STORE_UNAVAILABLE, Code.UNAVAILABLE)).toMatchObject({ kind: 'turnedAway', scope: 'all' });
+});
+
+test.each<[string, (jobs: MemoryJobs) => void]>([
+  ['cancelled', (jobs) => jobs.force('j1', { kind: 'cancelled', atMs: 5 })],
+  ['begun by another', (jobs) => jobs.force('j1', { kind: 'begun', worker: 'w2', nodeId: 'node-9', atMs: 5 })],
+  ['deleted and submitted again', (jobs) => jobs.add(sampleJob({ uid: 'another' }))],
+])('begun with an old record of a job that was %s, it is lost, and nothing is left of it', async (_, happens) => {
+  const jobs = new MemoryJobs();
+  jobs.add(sampleJob());
+  jobs.told.set(jobKey('acme', 'j1'), { job: sampleJob(), revision: 1 });
+  happens(jobs);
+  const now = jobs.jobOf('j1');
+  const { attempt, blobs, clock, router } = world(sampleJob(), { records: jobs });
+  router.say(started(), ...picture);
+  await clock.advance(0);
+  expect(await attempt.ended).toEqual({ kind: 'over', executingMs: 0 });
+  expect(router.calls[0]?.options.signal.aborted).toBe(true);
+  expect([jobs.jobOf('j1'), blobs.size]).toEqual([now, 0]);
 });
 
 test('cancelled, the call to the router ends', async () => {

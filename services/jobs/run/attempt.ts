@@ -37,7 +37,7 @@ export interface AttemptOptions extends AttemptListener {
   readonly wallNow: () => number;
   readonly random: Random;
   readonly emit: Emit<JobsEvent>;
-  readonly records: Pick<JobRecords, 'readJobAsTold' | 'changeJob'>;
+  readonly records: Pick<JobRecords, 'changeJob' | 'jobAsTold' | 'readJob'>;
   readonly pictures: Pick<Blobs, 'put' | 'delete'>;
   readonly routers: { draw(request: generation.GenerateRequest, options: DrawOptions): AsyncIterable<generation.GenerateEvent> };
   /** This life of this replica, as records name it. */
@@ -78,7 +78,7 @@ export class Attempt {
   #phase: 'handed' | 'drawing' | 'keeping' = 'handed';
   /** Of the job that was read: its id may be another's by now. */
   #uid = '';
-  /** As it was read or written last: saves reading it before each change. */
+  /** As it was told, read or written last: saves reading it before each change. */
   #known: StoredJob | undefined;
   /** The number of this attempt, once its record says that it began. */
   #number: number | undefined;
@@ -127,7 +127,7 @@ export class Attempt {
     let job: Job | undefined;
     try {
       await reached('handed', jobId);
-      this.#known = await records.readJobAsTold(tenant, jobId);
+      this.#known = records.jobAsTold(tenant, jobId) ?? (await records.readJob(tenant, jobId));
       job = this.#known?.job;
       if (job?.state.kind !== 'queued' || this.#stopped.signal.aborted) return OVER;
       this.#uid = job.uid;

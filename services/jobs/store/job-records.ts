@@ -47,10 +47,11 @@ export interface JobRecordsOptions {
 export class JobRecords {
   readonly #records: KeptRecords;
   readonly #listener: RecordsListener;
-  readonly #recent = new RecentJobs();
+  readonly #recent: RecentJobs;
 
   constructor({ bus, clock, settings, listener }: JobRecordsOptions) {
     this.#listener = listener;
+    this.#recent = new RecentJobs(clock);
     this.#records = new KeptRecords({
       bus,
       clock,
@@ -83,9 +84,9 @@ export class JobRecords {
     return read?.kind === 'job' ? { job: read.job, revision: read.revision } : undefined;
   }
 
-  /** As it was told last, without asking NATS where that is still at hand: perhaps milliseconds behind `readJob`. */
-  async readJobAsTold(tenant: string, jobId: string): Promise<StoredJob | undefined> {
-    return this.#recent.get(jobKey(tenant, jobId)) ?? this.readJob(tenant, jobId);
+  /** As it was told within the last second, which may be behind `readJob`; undefined: it has to be read. */
+  jobAsTold(tenant: string, jobId: string): StoredJob | undefined {
+    return this.state.kind === 'following' ? this.#recent.get(jobKey(tenant, jobId)) : undefined;
   }
 
   /** Resolves with the new revision; undefined when `revision` is not the newest. */
@@ -110,7 +111,7 @@ export class JobRecords {
 
   /**
    * What `decide` wants to happen to the job as it is, and again to what it has become when somebody was
-   * faster. `from`, when it was read just now, saves reading it.
+   * faster. `from` saves reading it; where it is refused that is final, also when the job has moved on since.
    */
   async changeJob(tenant: string, jobId: string, decide: (job: Job) => Change | undefined, from?: StoredJob): Promise<Changed> {
     for (let stored = from ?? (await this.readJob(tenant, jobId)); stored; stored = await this.readJob(tenant, jobId)) {
@@ -153,7 +154,7 @@ export class JobRecords {
     const stored = this.#parseOrForget(record);
     if (stored.kind === 'batch') return this.#listener.onBatch({ batch: stored.batch, revision }, data.length);
     const told = { job: stored.job, revision };
-    this.#recent.saw(record.key, told, data.length);
+    this.#recent.told(record.key, told, data.length);
     this.#listener.onJob(told, data.length);
   }
 

@@ -1,27 +1,43 @@
 /**
- * The jobs whose records were seen last, whole, so that what follows at once need not read them again: most jobs are
- * handed over right after they were submitted, and their pictures fetched right after they were drawn.
+ * The jobs whose records were told last, whole, so that what follows at once need not read them again: most jobs are
+ * handed over right after they were submitted, and their pictures fetched right after they were drawn. Only for a
+ * moment: who has just heard of a record also knows that NATS is there.
  */
+import type { Clock } from '#core';
 import type { StoredJob } from './job-records.js';
 
+const MAX_AGE_MS = 1000;
 /** As written down; in memory about three times that. Some four thousand jobs with usual prompts. */
 const MAX_BYTES = 4 * 2 ** 20;
 
+interface Told {
+  readonly stored: StoredJob;
+  readonly sizeBytes: number;
+  readonly at: number;
+}
+
 export class RecentJobs {
-  /** By the key of its record, seen longest ago first. */
-  readonly #jobs = new Map<string, { readonly stored: StoredJob; readonly sizeBytes: number }>();
+  readonly #clock: Clock;
+  /** By the key of its record, told longest ago first. */
+  readonly #jobs = new Map<string, Told>();
   #sizeBytes = 0;
 
-  get(key: string): StoredJob | undefined {
-    return this.#jobs.get(key)?.stored;
+  constructor(clock: Clock) {
+    this.#clock = clock;
   }
 
-  saw(key: string, stored: StoredJob, sizeBytes: number): void {
+  /** Undefined: not told within the last second. */
+  get(key: string): StoredJob | undefined {
+    const told = this.#jobs.get(key);
+    return told && this.#clock.now() - told.at <= MAX_AGE_MS ? told.stored : undefined;
+  }
+
+  told(key: string, stored: StoredJob, sizeBytes: number): void {
     this.forget(key);
-    this.#jobs.set(key, { stored, sizeBytes });
+    this.#jobs.set(key, { stored, sizeBytes, at: this.#clock.now() });
     this.#sizeBytes += sizeBytes;
-    for (const oldest of this.#jobs.keys()) {
-      if (this.#sizeBytes <= MAX_BYTES) return;
+    for (const [oldest, { at }] of this.#jobs) {
+      if (this.#sizeBytes <= MAX_BYTES && this.#clock.now() - at <= MAX_AGE_MS) return;
       this.forget(oldest);
     }
   }

@@ -63,6 +63,7 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
     if ('error' in reply) throw new StatusError({ code: Code.INTERNAL, reason: Reason.INTERNAL, message: `${nodeId}: ${reply.error}` });
     return {};
   };
+  let listing: Promise<Buffer> | undefined;
   const mesh = new SharedWatch({
     clock,
     intervalMs: WATCH_INTERVAL_MS,
@@ -79,7 +80,15 @@ export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAd
     },
   });
   return {
-    listNodes: async () => Buffer.concat(await nodeBytes((nodes) => admin.ListNodesResponse.encode({ nodes }).finish())),
+    listNodes: () => {
+      // Those who ask at the same time share it.
+      listing ??= nodeBytes((nodes) => admin.ListNodesResponse.encode({ nodes }).finish())
+        .then((parts) => Buffer.concat(parts))
+        .finally(() => {
+          listing = undefined;
+        });
+      return listing;
+    },
     watchMesh: async (call, out) => {
       for await (const snapshot of mesh.watch(call.signal)) await out.write(snapshot);
     },

@@ -163,7 +163,7 @@ test('a replica that leaves is asked last', async () => {
   expect(a.calls).toHaveLength(1);
 });
 
-test('a replica that does not see NATS is passed over where that can do no harm; when none does, its answer stands', async () => {
+test('a replica that does not see NATS is passed over where that can do no harm; the second that does not is believed', async () => {
   let awayCount = 0;
   const away = () => {
     awayCount++;
@@ -173,7 +173,7 @@ test('a replica that does not see NATS is passed over where that can do no harm;
   const told = { reason: Reason.STORE_UNAVAILABLE, details: { retryDelayMs: 1000 } };
   await startReplica('a', { get: away, retry: away, submit: away });
   const b = await startReplica('b');
-  const { channel } = await startRouter({ replicaCount: 2 });
+  const { channel, directory, events } = await startRouter({ replicaCount: 2 });
   const get = () => channel.unary(Service.get, { jobId: 'j1', withUrls: false });
   const submit = (jobId: string) => channel.unary(Service.submit, jobs.SubmitRequest.fromPartial({ jobId }));
   await get();
@@ -182,8 +182,14 @@ test('a replica that does not see NATS is passed over where that can do no harm;
   await expect(channel.unary(Service.retry, { jobId: 'j1' })).rejects.toMatchObject(told);
   await expect(submit('')).rejects.toMatchObject(told);
   expect([awayCount, b.calls.length]).toEqual([4, 2]);
-  await b.server.close();
+  await b.server.close(); // it could not be reached: what the other one answered is told
   await expect(get()).rejects.toMatchObject(told);
+  for (const id of ['aa', 'ab']) await startReplica(id, { get: away });
+  await expect.poll(() => directory.live().length).toBe(4);
+  const [before, toldBefore] = [awayCount, events.length];
+  await expect(get()).rejects.toMatchObject(told);
+  const failed = events.slice(toldBefore).filter(({ type }) => type === 'jobsReplicaFailed');
+  expect([awayCount - before, failed.length]).toEqual([2, 1]);
 });
 
 test('a call that was lost on the way is repeated where doing it twice is doing it once', async () => {

@@ -69,13 +69,14 @@ export class Lifecycle {
     if (!this.#stopped) this.#phase = 'ready';
   }
 
-  stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+  /** `maxGraceMs`: where there is no point in waiting as long as usual. */
+  stop({ maxGraceMs = Number.POSITIVE_INFINITY }: { maxGraceMs?: number } = {}): Promise<void> {
+    this.#stopped ??= this.#stop(Math.min(this.options.graceMs, maxGraceMs));
     return this.#stopped;
   }
 
-  async #stop(): Promise<void> {
-    const { clock, graceMs } = this.options;
+  async #stop(graceMs: number): Promise<void> {
+    const { clock } = this.options;
     this.#phase = 'draining'; // readiness turns false here, first
     const graceEndsAt = clock.now() + graceMs;
     const errors: unknown[] = [];

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { ManualClock } from '../../test/support/manual-clock.js';
 import { Lifecycle, part } from './lifecycle.js';
-import { type Host, type Program, runProgram } from './run.js';
+import { type Host, type Program, runProgram, type StopRequest } from './run.js';
 
 /** A part that says what happens to it. */
 function told(name: string, log: string[], start = async () => {}) {
@@ -25,7 +25,7 @@ function gate() {
 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-function startProgram(lifecycle: Lifecycle) {
+function startProgram(lifecycle: Lifecycle, why: StopRequest = 'SIGTERM') {
   const asked = gate();
   const exits: number[] = [];
   const failures: unknown[] = [];
@@ -44,7 +44,7 @@ function startProgram(lifecycle: Lifecycle) {
     env: {},
     stdout: () => {},
     stderr: () => {},
-    stopRequested: asked.opened.then(() => 'SIGTERM'),
+    stopRequested: asked.opened.then(() => why),
     exit: (code) => void exits.push(code),
   };
   const ran = runProgram(program, host);
@@ -77,6 +77,24 @@ test('a stop request ends a program whose start hangs: within a second, with 0, 
   expect([exits, failures, readyCount()]).toEqual([[0], [], 0]);
   expect(log).toEqual(['start a', 'start hangs', 'drain a', 'close hangs', 'close a']);
   expect(clock.pendingCount).toBe(0);
+});
+
+test.each<[StopRequest, number]>([
+  ['SIGTERM', 30_000],
+  ['parent gone', 5000],
+])('what does not drain after %s is cut after %i ms', async (why, graceMs) => {
+  const clock = new ManualClock();
+  const log: string[] = [];
+  const busy = part('busy', { drain: () => new Promise(() => {}), close: async () => void log.push('close busy') });
+  const { ran, askToStop, exits } = startProgram(new Lifecycle([busy], { clock, graceMs: 30_000 }), why);
+  await settled();
+  askToStop();
+  await settled();
+  await clock.advance(graceMs - 1);
+  expect(log).toEqual([]);
+  await clock.advance(1);
+  await ran;
+  expect([log, exits]).toEqual([['close busy'], [0]]);
 });
 
 test('a part that gets ready right after the stop request leaves as any other', async () => {

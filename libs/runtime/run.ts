@@ -20,13 +20,18 @@ export interface Program<Config> {
   readonly onFailed: (message: string, error: unknown) => void;
 }
 
+export type StopRequest = 'SIGTERM' | 'SIGINT' | 'parent gone';
+
+/** The rest of a mesh whose launcher was killed goes as well: what is waited for mostly cannot come any more. */
+const ORPHAN_GRACE_MS = 5000;
+
 export interface Host {
   readonly argv: readonly string[];
   readonly env: Env;
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
   /** Resolves on the first SIGTERM or SIGINT, or when the process named by DMESH_PARENT_PID is gone. */
-  readonly stopRequested: Promise<string>;
+  readonly stopRequested: Promise<StopRequest>;
   readonly exit: (code: number) => void;
 }
 
@@ -50,8 +55,8 @@ export async function runProgram<Config>(program: Program<Config>, host: Host): 
     if ((await Promise.race([starting, stopping])) === 'stop')
       starting.catch(() => {}); // of no interest any more
     else program.onReady?.();
-    await stopping;
-    await lifecycle.stop();
+    const orphaned = (await host.stopRequested) === 'parent gone';
+    await lifecycle.stop(orphaned ? { maxGraceMs: ORPHAN_GRACE_MS } : {});
     host.exit(0);
   } catch (error) {
     fail(program, error, host);

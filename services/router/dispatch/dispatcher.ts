@@ -7,7 +7,6 @@
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
-  type Bid,
   backlogClock,
   type Candidate,
   type CostModel,
@@ -25,6 +24,7 @@ import {
   type WaitQueue,
 } from '#scheduling';
 import type { RouterEvent } from '../events.js';
+import { Bidder } from './bidder.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
 import { kindOf, needsOf, type Ticket } from './ticket.js';
@@ -66,13 +66,6 @@ export interface DispatcherOptions {
   readonly limits: QueueLimits;
 }
 
-/** A node that may be bid at, and what we hold for it. */
-interface Busy {
-  readonly node: FleetNode;
-  readonly best: Bid;
-  readonly freeInMs: number;
-}
-
 interface Waiter {
   readonly ticket: Ticket;
   readonly resolve: (slot: Slot) => void;
@@ -90,39 +83,21 @@ const DEADLINE_MARGIN_MS = 60;
 const IDLE_MARGIN_RATIO = 2;
 /** Whoever was refused comes back no sooner. */
 const MIN_RETRY_MS = 500;
-/**
- * A standing bid whose figures are off by more than this is replaced; the part for each node keeps a large
- * mesh at 4,000 replacements a second.
- */
-const BID_NEWS_MS = 25;
-const BID_NEWS_MS_PER_NODE = 0.25;
-/** What a node that frees later was told may grow old: it is put right at a later look, SWEEP_MS apart, before the node grants ahead. */
-const NEWS_HORIZON_MS = 250;
-/** A request more urgent than the standing bids is told to so many nodes, those that are free soonest. */
-const URGENT_NEWS_COUNT = 4;
-/**
- * Bids beyond the number of waiting requests: other routers bid at the same nodes, and one that frees with no
- * bid of ours is idle before we can say how urgent our request is.
- */
-const SPARE_BID_COUNT = 3;
-/** A look at a node takes a fifth of a microsecond: with this pause, bids cost two hundredths of a core in any mesh. */
-const BID_PAUSE_MS_PER_NODE = 0.01;
-const MIN_BID_PAUSE_MS = 1;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
 export class Dispatcher {
   readonly #options: DispatcherOptions;
+  readonly #bidder: Bidder;
   readonly #waiters = new Map<Ticket, Waiter>();
   #pumpScheduled = false;
   #pumpSoonScheduled = false;
   #cancelSweep: (() => void) | undefined;
-  #cancelBid: (() => void) | undefined;
-  #nextBidAt = Number.NEGATIVE_INFINITY;
   #places: { readonly at: number; readonly of: ReadonlyMap<Ticket, number> } = { at: Number.NEGATIVE_INFINITY, of: new Map() };
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    this.#bidder = new Bidder(options);
   }
 
   /** Requests waiting for a slot. */
@@ -209,7 +184,7 @@ export class Dispatcher {
     queueMicrotask(() => {
       this.#pumpScheduled = false;
       this.#startOnIdleNodes();
-      this.#bidInTime();
+      this.#bidder.bidInTime();
     });
   }
 
@@ -237,7 +212,7 @@ export class Dispatcher {
 
   close(): void {
     this.#cancelSweep?.();
-    this.#cancelBid?.();
+    this.#bidder.close();
     for (const waiter of [...this.#waiters.values()]) {
       waiter.reject(new StatusError({ code: Code.UNAVAILABLE, reason: Reason.DRAINING, message: 'this router is stopping; call another' }));
     }
@@ -328,80 +303,6 @@ export class Dispatcher {
     const expectedEndAt = startedAt + loadMs + predictedMs;
     const lease = leases.take({ nodeId, requestId: ticket.requestId, startedAt, expectedEndAt });
     return { ...taken, predictedMs, loadMs, lease };
-  }
-
-  /** Every bid looks at every node: at once in a small mesh, as seldom as bearable in a large one. */
-  #bidInTime(): void {
-    const { clock, fleet } = this.#options;
-    const waitMs = this.#nextBidAt - clock.now();
-    if (waitMs > 0) {
-      this.#cancelBid ??= clock.schedule(waitMs, () => {
-        this.#cancelBid = undefined;
-        this.#bidInTime();
-      });
-      return;
-    }
-    const pauseMs = BID_PAUSE_MS_PER_NODE * fleet.size;
-    if (pauseMs > MIN_BID_PAUSE_MS) this.#nextBidAt = clock.now() + pauseMs;
-    this.#bidForBusyNodes();
-  }
-
-  /**
-   * Bids where slots free soonest, at a few nodes more than requests wait: a thousand nodes do not mean a thousand
-   * messages. A node that another router has won frees late, and the next soonest is bid at instead; the
-   * older bid stays, for nobody knows who wins next.
-   */
-  #bidForBusyNodes(): void {
-    const { fleet, queue } = this.#options;
-    const needs = new Map<string, Ticket>();
-    for (const ticket of queue.oneOfEachKind()) needs.set(needsOf(ticket), ticket);
-    // Nodes that could take the same requests are served alike: looked up once, not for each of a thousand.
-    const known = new Map<string, Bid | undefined>();
-    const bestFor = (node: FleetNode) => {
-      const takes = [...needs.values()].map((ticket) => (node.canTake(ticket) ? '1' : '0')).join('');
-      if (!known.has(takes)) known.set(takes, this.#bestFor(node));
-      return known.get(takes);
-    };
-    const moreUrgent: Busy[] = [];
-    const busy: Busy[] = [];
-    for (const node of fleet) {
-      const { link } = node;
-      // An idle node that was passed over has a faster one behind it: not worth a bid.
-      if (!link.bidding && (needs.size === 0 || link.freeCount > 0 || !node.usable)) continue;
-      const best = bestFor(node);
-      if (best) busy.push({ node, best, freeInMs: link.freeInMs });
-      if (!link.bidding) continue;
-      if (!best) link.withdraw();
-      else {
-        const changed = this.#changeOf(node, best);
-        if (changed === 'less' && link.freeInMs < NEWS_HORIZON_MS) link.bid(queue.size, best);
-        else if (changed === 'more') moreUrgent.push({ node, best, freeInMs: link.freeInMs });
-      }
-    }
-    for (const { node, best } of soonestFree(moreUrgent, URGENT_NEWS_COUNT)) node.link.bid(queue.size, best);
-    const count = queue.size === 0 ? 0 : queue.size + SPARE_BID_COUNT;
-    for (const { node, best } of soonestFree(busy, count)) if (!node.link.bidding) node.link.bid(queue.size, best);
-  }
-
-  #bestFor(node: FleetNode): Bid | undefined {
-    const { queue } = this.#options;
-    const best = queue.first((ticket) => node.canTake(ticket));
-    return best && queue.bidOf(best);
-  }
-
-  /**
-   * A bid made for a request that has since started elsewhere claims an urgency we no longer hold, and would
-   * take a slot from a more urgent request of another router. Small differences are not news.
-   */
-  #changeOf(node: FleetNode, now: Bid): 'less' | 'more' | undefined {
-    const told = node.link.standingBid;
-    const newsMs = BID_NEWS_MS + BID_NEWS_MS_PER_NODE * this.#options.fleet.size;
-    if (!told) return 'less';
-    if (told.rank !== now.rank) return now.rank < told.rank ? 'more' : 'less';
-    // Every service moves leads by its cost, and is told to all routers alike.
-    if (Math.abs(now.leadMs - told.leadMs) > Math.max(newsMs, now.costMs)) return now.leadMs < told.leadMs ? 'more' : 'less';
-    if (Math.abs(now.dueAt - told.dueAt) > newsMs) return now.dueAt < told.dueAt ? 'more' : 'less';
-    return undefined;
   }
 
   #sweepSoon(): void {
@@ -551,7 +452,6 @@ function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
   });
 }
 
-/** `known`: the answers so far, by what is needed. */
 /** For each slot of nodes that take work, the time until it is free. */
 function freeTimes(nodes: Iterable<FleetNode>): number[] {
   const times: number[] = [];
@@ -562,15 +462,10 @@ function freeTimes(nodes: Iterable<FleetNode>): number[] {
   return times;
 }
 
+/** `known`: the answers so far, by what is needed. */
 function anyCanTake(nodes: ReadonlySet<FleetNode>, ticket: Ticket, known: Map<string, boolean>): boolean {
   const needs = needsOf(ticket);
   const can = known.get(needs) ?? [...nodes].some((node) => node.canTake(ticket));
   known.set(needs, can);
   return can;
-}
-
-/** At most so many, the soonest first; in no order when that is all of them. */
-function soonestFree(nodes: Busy[], count: number): readonly Busy[] {
-  if (nodes.length <= count) return nodes;
-  return count <= 0 ? [] : nodes.sort((a, b) => a.freeInMs - b.freeInMs).slice(0, count);
 }

@@ -84,7 +84,7 @@ function openMembership(
   const events = new EventLog<MembershipEvent>();
   const busEvents = new EventLog<BusEvent>();
   const membership = new Membership({ clock: systemClock, emit: events.emit, lagMs: () => 0, rollCall: () => callRoll(bus), ...more });
-  const subscriber = new MembershipSubscriber({ bus, membership, emit: busEvents.emit });
+  const subscriber = new MembershipSubscriber({ bus, clock: systemClock, membership, emit: busEvents.emit });
   subscriber.start();
   cleanups.push(() => subscriber.stop());
   return { membership, events, busEvents };

@@ -1,8 +1,9 @@
 /**
  * Feeds a Membership from NATS: beats, leaves, the state of the link, and the roll call that lets a
- * router which starts late know the mesh within milliseconds instead of a beat's interval.
+ * router which starts late know the mesh within milliseconds instead of a beat's interval. A thousand
+ * nodes answer that at once: what has come is taken in order, a few milliseconds in each turn of the event loop.
  */
-import type { Emit } from '#core';
+import type { Clock, Emit } from '#core';
 import type { Bus, BusMessage } from './bus.js';
 import type { BusEvent } from './events.js';
 import type { Membership } from './membership.js';
@@ -10,14 +11,25 @@ import { type Parsed, parseBeat, parseLeave } from './parse-beat.js';
 import { ALL_BEATS, ALL_LEAVES, beatSubject, leaveSubject, ROLL_CALL } from './subjects.js';
 
 export interface MembershipSubscriberOptions {
+  readonly clock: Clock;
   readonly bus: Bus;
   readonly membership: Membership;
   readonly emit: Emit<BusEvent>;
 }
 
+interface Heard {
+  readonly subject: string;
+  readonly take: () => void;
+}
+
+/** Of one turn; the others who use the event loop want most of ten. */
+const TURN_MS = 4;
+
 export class MembershipSubscriber {
   readonly #options: MembershipSubscriberOptions;
   readonly #undo: (() => void)[] = [];
+  /** What has come and was not taken yet, oldest first. */
+  #heard: Heard[] = [];
 
   constructor(options: MembershipSubscriberOptions) {
     this.#options = options;
@@ -28,8 +40,12 @@ export class MembershipSubscriber {
     const { bus, membership } = this.#options;
     // Subscribed before the link is followed: setConnected calls the roll, and the answers must not be missed.
     this.#undo.push(
-      bus.subscribe(ALL_BEATS, (message) => this.#take(message, parseBeat, beatSubject, (beat) => membership.accept(beat))),
-      bus.subscribe(ALL_LEAVES, (message) => this.#take(message, parseLeave, leaveSubject, (leave) => membership.leave(leave))),
+      bus.subscribe(ALL_BEATS, (message) =>
+        this.#hear(message, () => this.#take(message, parseBeat, beatSubject, (beat) => membership.accept(beat))),
+      ),
+      bus.subscribe(ALL_LEAVES, (message) =>
+        this.#hear(message, () => this.#take(message, parseLeave, leaveSubject, (leave) => membership.leave(leave))),
+      ),
       bus.onLink((connected) => membership.setConnected(connected)),
     );
     membership.start();
@@ -37,7 +53,30 @@ export class MembershipSubscriber {
 
   stop(): void {
     for (const undo of this.#undo.splice(0)) undo();
+    this.#heard = [];
     this.#options.membership.stop();
+  }
+
+  #hear({ subject }: BusMessage, take: () => void): void {
+    this.#heard.push({ subject, take });
+    if (this.#heard.length === 1) setImmediate(() => this.#takeHeard());
+  }
+
+  #takeHeard(): void {
+    const { clock, emit } = this.#options;
+    const endsAt = clock.now() + TURN_MS;
+    let count = 0;
+    for (const { subject, take } of this.#heard) {
+      if (count > 0 && clock.now() >= endsAt) break;
+      count++;
+      try {
+        take();
+      } catch (error) {
+        emit({ type: 'busHandlerFailed', subject, error });
+      }
+    }
+    this.#heard = this.#heard.slice(count);
+    if (this.#heard.length > 0) setImmediate(() => this.#takeHeard());
   }
 
   #take<T extends { readonly nodeId: string }>(

@@ -59,7 +59,9 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const FLOW_CONTROL_WINDOW_BYTES = 4 * 1024 * 1024;
 
 export class Channel {
-  readonly #client: Client;
+  readonly #makeClient: () => Client;
+  #made: Client | undefined;
+  #closed = false;
   readonly #raw: RawLeg;
   readonly #clock: Clock;
   readonly #tls: boolean;
@@ -74,27 +76,35 @@ export class Channel {
     this.#tls = tls !== undefined;
     const limits = { connectTimeoutMs, keepaliveMs, maxResponseBytes, windowBytes: FLOW_CONTROL_WINDOW_BYTES };
     this.#raw = new RawLeg(address, { clock, tls, ...limits });
-    this.#client = new Client(address, channelCredentials(address, tls && { ...tls, clock, connectTimeoutMs }), {
-      'grpc.max_receive_message_length': maxResponseBytes,
-      'grpc.max_send_message_length': -1,
-      'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
-      'grpc.enable_retries': 0,
-      'grpc.use_local_subchannel_pool': 1,
-      // A peer that comes back is found within a second instead of grpc's two minutes.
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 1000,
-      ...(keepaliveMs === undefined
-        ? {}
-        : {
-            'grpc.keepalive_time_ms': keepaliveMs,
-            'grpc.keepalive_timeout_ms': keepaliveMs,
-            'grpc.keepalive_permit_without_calls': 1,
-          }),
-    });
+    this.#makeClient = () =>
+      new Client(address, channelCredentials(address, tls && { ...tls, clock, connectTimeoutMs }), {
+        'grpc.max_receive_message_length': maxResponseBytes,
+        'grpc.max_send_message_length': -1,
+        'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
+        'grpc.enable_retries': 0,
+        'grpc.use_local_subchannel_pool': 1,
+        // A peer that comes back is found within a second instead of grpc's two minutes.
+        'grpc.initial_reconnect_backoff_ms': 100,
+        'grpc.max_reconnect_backoff_ms': 1000,
+        ...(keepaliveMs === undefined
+          ? {}
+          : {
+              'grpc.keepalive_time_ms': keepaliveMs,
+              'grpc.keepalive_timeout_ms': keepaliveMs,
+              'grpc.keepalive_permit_without_calls': 1,
+            }),
+      });
+  }
+
+  /** Made for the first call: a third of a millisecond, and there may be a thousand channels at once. */
+  get #client(): Client {
+    this.#made ??= this.#makeClient();
+    if (this.#closed) this.#made.close(); // a call that comes too late fails as on any closed channel
+    return this.#made;
   }
 
   get connected(): boolean {
-    return this.#client.getChannel().getConnectivityState(false) === connectivityState.READY;
+    return this.#made?.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
   unary<Req, Res>(method: Method<Req, Res>, request: Req, options: CallOptions = {}): Promise<Answer<Res>> {
@@ -190,7 +200,8 @@ export class Channel {
 
   close(): void {
     this.#raw.close();
-    this.#client.close();
+    this.#closed = true;
+    this.#made?.close();
   }
 
   /** grpc-js passes on what OpenSSL says. */

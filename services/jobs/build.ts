@@ -100,7 +100,7 @@ export async function build(config: JobsConfig, tools: BuildTools): Promise<Buil
     lagMs: () => lag.lagMs(),
     rollCall: () => callRoll(bus),
   });
-  const members = new MembershipSubscriber({ bus, membership, emit });
+  const members = new MembershipSubscriber({ bus, clock, membership, emit });
   const replicas: ReplicaDirectory = new ReplicaDirectory({
     bus,
     clock,

@@ -90,7 +90,7 @@ export async function build(config: RouterConfig, tools: RouterTools): Promise<B
     lagMs: () => lag.lagMs(),
     rollCall: () => callRoll(bus),
   });
-  const members = new MembershipSubscriber({ bus, membership, emit });
+  const members = new MembershipSubscriber({ bus, clock, membership, emit });
   const access = new Access({ clock, emit, needsToken: tokenFile !== undefined, anonymousRatePerSec });
   const tokens =
     tokenFile === undefined ? undefined : new TokenSource({ path: tokenFile, clock, emit, onTokens: (list) => access.replace(list) });

@@ -28,6 +28,7 @@ async function startRouter(nodes: readonly FakeNode[]) {
     evidence: () => {},
   });
   for (const node of nodes) router.fleet.follow(joined(node));
+  await expect.poll(() => [...router.fleet].every(({ link }) => link.connected)).toBe(true);
   const server = new Server({ clock: systemClock, emit: () => {}, maxRequestBytes: 1 << 20 });
   server.add(Pictures, router.handlers);
   let revision = 0;

@@ -37,7 +37,7 @@ function observe(url: string, name: string): Observer {
     rollCall: () => callRoll(bus),
   });
   const onBusEvent = (event: BusEvent) => void (event.type === 'beatRejected' && counts.rejected++);
-  const subscriber = new MembershipSubscriber({ bus, membership, emit: onBusEvent });
+  const subscriber = new MembershipSubscriber({ bus, clock: systemClock, membership, emit: onBusEvent });
   void lag.start();
   subscriber.start();
   const stop = async () => {

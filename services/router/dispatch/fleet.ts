@@ -12,6 +12,7 @@ import type { RouterEvent } from '../events.js';
 import { FleetNode, loadMsOf } from './fleet-node.js';
 import { NodeLink, type NodeLinkOptions, type Served } from './node-link.js';
 import type { Ticket } from './ticket.js';
+import { Turns } from './turns.js';
 
 export interface FleetOptions {
   readonly routerId: string;
@@ -47,12 +48,18 @@ export interface NamedModel extends ServedModel {
 }
 
 const SAMPLE_COUNT = 64;
+/**
+ * Nodes that a turn of the event loop connects to, at a millisecond or two each: a router that meets a thousand of them
+ * at once, at its start or when NATS is back, answers callers meanwhile.
+ */
+const CONNECTING_COUNT = 4;
 
 export class Fleet {
   readonly #nodes = new Map<string, FleetNode>();
   /** The same, made at the first question after a change. */
   #list: FleetNode[] | undefined;
   readonly #awaitingModels = new Set<() => void>();
+  readonly #connecting = new Turns(CONNECTING_COUNT);
   /** Worked out at the first question after a change; asked at every admission. */
   #models: Map<string, NamedModel> | undefined;
 
@@ -247,6 +254,7 @@ export class Fleet {
       address,
       clock,
       ...this.options.link,
+      turn: () => this.#connecting.next(),
       onChange: () => {
         if (link.connected && !announced) {
           emit({ type: 'nodeConnected', nodeId, address });

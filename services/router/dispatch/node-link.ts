@@ -23,6 +23,8 @@ export interface NodeLinkOptions {
   readonly keepaliveMs: number;
   /** Absent: plain. */
   readonly tls?: ClientTls | undefined;
+  /** Awaited before each attempt to connect. */
+  readonly turn: () => Promise<void>;
   /** Slots or connection changed. */
   readonly onChange: () => void;
   /** Called with the connection's end and its reason. */
@@ -157,7 +159,9 @@ export class NodeLink {
   async #attachForEver(): Promise<void> {
     const { signal } = this.#closing;
     let pauseMs = RECONNECT_MS.first;
-    while (!signal.aborted) {
+    for (;;) {
+      await this.#options.turn();
+      if (signal.aborted) return;
       let reason = 'stream ended';
       try {
         this.#stream = this.channel.duplex(nodeContract.InferenceNodeServiceService.attach, { signal });

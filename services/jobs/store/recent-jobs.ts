@@ -7,7 +7,7 @@ import type { Clock } from '#core';
 import type { StoredJob } from './job-records.js';
 
 const MAX_AGE_MS = 1000;
-/** As written down; in memory about three times that. Some four thousand jobs with usual prompts. */
+/** As written down: some four thousand records of a kilobyte, far more than change within a second. */
 const MAX_BYTES = 4 * 2 ** 20;
 
 interface Told {

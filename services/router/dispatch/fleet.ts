@@ -49,7 +49,7 @@ export interface NamedModel extends ServedModel {
 
 const SAMPLE_COUNT = 64;
 /**
- * Nodes that a turn of the event loop connects to, at a millisecond or two each: a router that meets a thousand of them
+ * Nodes that a turn of the event loop connects to, at some three milliseconds of CPU each: a router that meets a thousand of them
  * at once, at its start or when NATS is back, answers callers meanwhile.
  */
 const CONNECTING_COUNT = 4;

@@ -9,6 +9,7 @@ import type { Levers } from '../access.js';
 import type { Dispatcher } from '../dispatch/dispatcher.js';
 import type { Fleet } from '../dispatch/fleet.js';
 import type { FleetNode } from '../dispatch/fleet-node.js';
+import { Turns } from '../dispatch/turns.js';
 import { queueFigures } from '../queue-figures.js';
 import type { Rates } from '../rates.js';
 import { routeText } from '../routes/route.js';
@@ -40,22 +41,31 @@ export const LEVERS: Levers<HandlersOf<typeof admin.MeshAdminServiceService>> = 
 
 /** Ages move all the time and are no news while beats come; a silence that grows is. */
 const SILENCE_STEP_MS = 1500;
-/** Nodes described in one turn of the event loop: some two milliseconds. */
+/** Nodes described in one turn of the event loop. */
 const TURN_COUNT = 100;
 /** Watchers are told of changes at most this often. */
 const WATCH_INTERVAL_MS = 500;
 
 export function adminHandlers(parts: AdminParts): HandlersOf<typeof admin.MeshAdminServiceService> {
   const { bus, clock, cost, fleet } = parts;
-  /** As the field `nodes` of a message, by id. */
-  const nodeBytes = (
+  const turns = new Turns(1);
+  /**
+   * As the field `nodes` of a message, by id. To describe and serialise a thousand takes 20 ms, during which nothing
+   * else would happen here; since parts of a message that were serialised apart are, one after the other, the message,
+   * other work gets its turn in between.
+   */
+  const nodeBytes = async (
     serialise: (nodes: admin.NodeInfo[]) => Uint8Array,
     change: (node: admin.NodeInfo) => admin.NodeInfo = (node) => node,
-  ) =>
-    inTurns(
-      [...fleet].sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1)),
-      (some) => serialise(some.map((node) => change(describe(node, clock, cost)))),
-    );
+  ): Promise<Uint8Array[]> => {
+    const nodes = [...fleet].sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < nodes.length; at += TURN_COUNT) {
+      if (at > 0) await turns.next();
+      parts.push(serialise(nodes.slice(at, at + TURN_COUNT).map((node) => change(describe(node, clock, cost)))));
+    }
+    return parts;
+  };
   const control = async (nodeId: string, action: 'drain' | 'resume') => {
     if (!fleet.get(nodeId)) throw unknownNode(nodeId, fleet);
     const reply = await sendControl({ bus, nodeId, action });
@@ -104,19 +114,6 @@ function snapshotBytes(snapshot: Partial<admin.MeshSnapshot>): Uint8Array {
 
 function inSilenceSteps(node: admin.NodeInfo): admin.NodeInfo {
   return { ...node, sinceBeatMs: Math.floor(node.sinceBeatMs / SILENCE_STEP_MS) * SILENCE_STEP_MS };
-}
-
-/**
- * To describe and serialise a thousand nodes takes 20 ms, during which nothing else would happen here. Since parts of
- * a message that were serialised apart are, one after the other, the message, other work gets its turn in between.
- */
-async function inTurns<T>(items: readonly T[], serialise: (some: readonly T[]) => Uint8Array): Promise<Uint8Array[]> {
-  const parts: Uint8Array[] = [];
-  for (let at = 0; at < items.length; at += TURN_COUNT) {
-    if (at > 0) await new Promise<void>((resolve) => setImmediate(resolve));
-    parts.push(serialise(items.slice(at, at + TURN_COUNT)));
-  }
-  return parts;
 }
 
 function describe(node: FleetNode, clock: Clock, cost: CostModel): admin.NodeInfo {

@@ -156,47 +156,60 @@ describe('bad input', () => {
 describe('a cancelled request', () => {
   const shared = useNode();
 
-  test('a cancelled call frees the slot within one step', async () => {
-    const node = shared();
+  /** Draws until a step is told, so that the engine is at work when the call is cancelled. */
+  async function cancelAtStep(node: NodeProcess, prompt: string, step: number): Promise<{ cancelledAt: number }> {
     const cancel = new AbortController();
-    let cancelledAt = 0;
+    let cancelledAt = Number.NaN;
     const call = (async () => {
-      for await (const { event } of node.generateStream({ prompt: '[step=100ms]', steps: 100 }, { signal: cancel.signal })) {
-        if (event?.$case !== 'step' || event.value.step !== 2) continue;
+      for await (const { event } of node.generateStream({ prompt, steps: 100 }, { signal: cancel.signal })) {
+        if (event?.$case !== 'step' || event.value.step !== step) continue;
         cancelledAt = performance.now();
         cancel.abort();
       }
     })();
     await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
+    return { cancelledAt };
+  }
+
+  /** The line that the node writes next; those of earlier tests, and of an earlier try, are passed over. */
+  function nextTakenOff(node: NodeProcess): () => Promise<Record<string, unknown>> {
+    const message = 'request taken off the engine';
+    const pastCount = node.lines(message).length;
+    return () => node.line(message, pastCount + 1);
+  }
+
+  test('a cancelled call frees the slot within one step', async () => {
+    const node = shared();
+    const takenOff = nextTakenOff(node);
+    const { cancelledAt } = await cancelAtStep(node, '[step=100ms]', 2);
     await expect.poll(() => node.metric('dmesh_node_slot_busy'), { interval: 5 }).toBe(0);
     expect(performance.now() - cancelledAt).toBeLessThan(250);
-    expect(await node.line('request taken off the engine', 1)).toMatchObject({ killed: false });
+    expect(await takenOff()).toMatchObject({ killed: false });
     await node.generate({ steps: 1 });
   });
 
   test("the caller's deadline takes the work off the engine", async () => {
     const node = shared();
+    const takenOff = nextTakenOff(node);
     const deadlineAt = performance.now() + 200;
     await expect(node.generate({ prompt: '[step=50ms]', steps: 100 }, { deadlineAt })).rejects.toMatchObject({
       code: Code.DEADLINE_EXCEEDED,
     });
-    expect(await node.line('request taken off the engine', 2)).toMatchObject({ killed: false });
+    expect(await takenOff()).toMatchObject({ killed: false });
     await drawsAgain(node);
   });
 
   test('a slow engine is waited for: the slot frees when it has really stopped', async () => {
     const node = shared();
-    const cancel = new AbortController();
-    const call = node.generate({ prompt: '[slow-cancel=400ms] [step=50ms]', steps: 50 }, { signal: cancel.signal });
-    await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
-    cancel.abort();
-    await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
+    const takenOff = nextTakenOff(node);
+    const engineCount = node.enginePids().length;
+    await cancelAtStep(node, '[slow-cancel=400ms] [step=50ms]', 1);
     await expect(node.generate({})).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
-    const line = await node.line('request taken off the engine', 3);
+    const line = await takenOff();
     expect(line).toMatchObject({ killed: false });
     expect(Number(line.took_ms)).toBeGreaterThan(300);
     await drawsAgain(node);
-    expect(node.enginePids()).toHaveLength(1);
+    expect(node.enginePids()).toHaveLength(engineCount);
   });
 });
 
@@ -242,27 +255,28 @@ describe('a dead engine', () => {
 
   test('that crashes is told at once and started again', async () => {
     const node = shared();
+    const [lostCount, engineCount] = [node.lines('engine lost').length, node.enginePids().length];
     const calledAt = performance.now();
     await expect(node.generate({ prompt: '[crash@3]' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_CRASHED });
     expect(performance.now() - calledAt).toBeLessThan(1000);
-    expect(await node.line('engine lost')).toMatchObject({ why: 'signal SIGKILL', failures: 1 });
+    expect(await node.line('engine lost', lostCount + 1)).toMatchObject({ why: 'signal SIGKILL', failures: 1 });
     await drawsAgain(node);
-    expect(node.enginePids()).toHaveLength(2);
-    expect(await node.metric('dmesh_node_engine_starts_total')).toBe(2);
+    expect(node.enginePids()).toHaveLength(engineCount + 1);
+    expect(await node.metric('dmesh_node_engine_starts_total')).toBe(engineCount + 1);
   });
 
   test('that is killed from outside while idle is started again', async () => {
     const node = shared();
+    const [lostCount, readyCount] = [node.lines('engine lost').length, node.lines('engine ready').length];
     process.kill(node.enginePids().at(-1) ?? 0, 'SIGKILL');
-    await node.line('engine lost', 2);
-    await node.line('engine ready', 3);
+    await node.line('engine lost', lostCount + 1);
+    await node.line('engine ready', readyCount + 1);
     await drawsAgain(node);
   });
 });
 
 describe('a fault that the engine survives', () => {
   const shared = useNode();
-  let faultCount = 0;
 
   test.each([
     ['[oom@2]', Code.RESOURCE_EXHAUSTED, Reason.OUT_OF_MEMORY],
@@ -271,11 +285,11 @@ describe('a fault that the engine survives', () => {
     ['[garbage]', Code.DATA_LOSS, Reason.BAD_STREAM],
   ])('%s reaches the caller, and a canary passes before the next request', async (prompt, code, reason) => {
     const node = shared();
+    const [canaryCount, engineCount] = [node.lines('canary passed').length, node.enginePids().length];
     await expect(node.generate({ prompt })).rejects.toMatchObject({ code, reason });
-    faultCount++;
-    await node.line('canary passed', 1 + faultCount);
+    await node.line('canary passed', canaryCount + 1);
     await drawsAgain(node);
-    expect(node.enginePids()).toHaveLength(1);
+    expect(node.enginePids()).toHaveLength(engineCount);
   });
 });
 

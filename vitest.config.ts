@@ -7,13 +7,15 @@ const alias = [{ find: /^#([a-z-]+)$/, replacement: `${path.join(root, 'libs')}/
 
 /** Real servers and real deadlines: a shared machine that stalls for a moment is no fault of ours. What fails twice is one. */
 const retry = 1;
+/** What is to come about is waited for longer than a second; what never comes is found out all the same. */
+const expect = { poll: { timeout: 10_000 } };
 
 export default defineConfig({
   test: {
     projects: [
       {
         resolve: { alias },
-        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 20_000, retry },
+        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 20_000, expect, retry },
       },
       {
         resolve: { alias },
@@ -23,6 +25,7 @@ export default defineConfig({
           testTimeout: 60_000,
           hookTimeout: 60_000,
           maxWorkers: 2,
+          expect,
           retry,
           // Whole processes with real clocks: after the quick tests, not beside them.
           sequence: { groupOrder: 1 },

@@ -1,25 +1,28 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { connectBus, ReplicaDirectory } from '#bus';
 import { findNatsServer, startNatsServer } from '#local-mesh';
 import { EnvReader, systemClock } from '#runtime';
 import { createLogger } from '#telemetry';
 import { type JobsStore, startJobsStore } from '../../test/support/jobs-store.js';
 import { S3_CREDENTIALS } from '../../test/support/s3-server.js';
+import { useShared } from '../../test/support/shared.js';
 import { build } from './build.js';
 import { parseConfig } from './config.js';
 
 let store: JobsStore;
-beforeAll(async () => {
-  for (const [name, value] of Object.entries(S3_CREDENTIALS)) vi.stubEnv(name, value);
-  store = await startJobsStore();
-});
-afterAll(async () => {
-  vi.unstubAllEnvs();
-  await store.stop();
-});
+useShared(
+  async () => {
+    for (const [name, value] of Object.entries(S3_CREDENTIALS)) vi.stubEnv(name, value);
+    store = await startJobsStore();
+  },
+  async () => {
+    vi.unstubAllEnvs();
+    await store?.stop();
+  },
+);
 
 async function start(env: Readonly<Record<string, string>>) {
   const here = { DMESH_JOBS_LISTEN: '127.0.0.1:0', DMESH_JOBS_HTTP_LISTEN: '127.0.0.1:0', DMESH_LOG_LEVEL: 'error', ...env };

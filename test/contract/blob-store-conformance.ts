@@ -3,11 +3,12 @@
  * keeps anything there. Two stores look at each place, as two replicas do.
  */
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
 import { blobName, sha256Of } from '../../services/jobs/blobs/blob-name.js';
 import type { BlobStore, ListedBlob } from '../../services/jobs/blobs/blob-store.js';
 import { type SweepOptions, sweep } from '../../services/jobs/blobs/sweep.js';
+import { useShared } from '../support/shared.js';
 
 /** A place that is up and empty. */
 export interface PlaceUnderTest {
@@ -53,17 +54,19 @@ export function describeBlobStore(name: string, start: () => Promise<PlaceUnderT
     let store: BlobStore;
     let archive: BlobStore;
     let other: BlobStore;
-    beforeAll(async () => {
-      place = await start();
-      store = place.open();
-      archive = place.open('archive');
-      other = place.open();
-      for (const one of [store, archive, other]) await one.start();
-    });
-    afterAll(async () => {
-      for (const one of [store, archive, other]) one?.close();
-      await place?.close();
-    });
+    useShared(
+      async () => {
+        place = await start();
+        store = place.open();
+        archive = place.open('archive');
+        other = place.open();
+        for (const one of [store, archive, other]) await one.start();
+      },
+      async () => {
+        for (const one of [store, archive, other]) one?.close();
+        await place?.close();
+      },
+    );
     beforeEach(async () => {
       for (const one of [store, archive]) for (const blob of await listAll(one)) await one.delete(blob.name);
     });

@@ -10,13 +10,14 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { engine, type generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { latentShape } from '#model-package';
 import { torchNoise } from '#noise';
 import { type EngineProcess, type EngineStart, startEngine } from '../support/engine-process.js';
 import { copyOfModel } from '../support/model-folder.js';
+import { useShared } from '../support/shared.js';
 
 export interface EngineUnderTest {
   readonly command: EngineStart['command'];
@@ -50,12 +51,15 @@ const PROMPT = 'a red circle on a blue background';
 export function describeEngine(name: string, under: EngineUnderTest): void {
   const { can } = under;
   const living = new Living(under);
-  afterAll(() => living.close());
+  useShared(
+    () => living.loaded(),
+    () => living.close(),
+  );
 
   describe(`${name}: contract`, () => {
     let running: EngineProcess;
     let model: generation.Model;
-    beforeAll(async () => {
+    beforeEach(async () => {
       ({ process: running, model } = await living.loaded());
     });
     const request = (changes: Partial<engine.EngineGenerateRequest> = {}) => requestFor(model, changes);
@@ -466,7 +470,8 @@ class Living {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#started.map((process) => process.close()));
+    this.#shared = undefined;
+    await Promise.all(this.#started.splice(0).map((process) => process.close()));
   }
 
   async #startLoaded(options: Partial<EngineStart>): Promise<LoadedEngine> {

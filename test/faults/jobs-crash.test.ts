@@ -3,6 +3,7 @@
  * test/support/stopping-jobs.ts), and every other kind of process while jobs wait and run. After each kill every
  * accepted job has one result with the bytes of an undisturbed run, and nothing is left over in the store.
  */
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -19,16 +20,21 @@ import { killEngine } from '../crash/killer.js';
 import { judge } from '../crash/verdict.js';
 import { only, useMesh } from '../support/test-mesh.js';
 
-const keepDir = await mkdtemp(path.join(tmpdir(), 'dmesh-test-'));
-afterAll(() => rm(keepDir, { recursive: true, force: true }));
-const mesh = useMesh({
+const dir = await mkdtemp(path.join(tmpdir(), 'dmesh-test-'));
+afterAll(() => rm(dir, { recursive: true, force: true }));
+let keepDir = '';
+function nextKeepDir(): string {
+  keepDir = path.join(dir, randomUUID());
+  return keepDir;
+}
+const mesh = useMesh(() => ({
   nodes: 2,
   routerCount: 2,
   jobsCount: 2,
-  keepDir,
+  keepDir: nextKeepDir(),
   programs: { jobs: path.join(packageRoot, 'dist/test/support/stopping-jobs.js') },
   env: { node: { SCRIPT_STEP: '20ms' }, jobs: { DMESH_JOBS_ORPHAN_AFTER: '1s', DMESH_JOBS_SWEEP_EVERY: '1s' } },
-});
+}));
 const PATIENCE = { timeout: 40_000, interval: 50 };
 const SWEEP_MS = 20_000;
 

@@ -1,18 +1,18 @@
 /** One node on its own, as a process, with an engine that fails on demand. */
 import sharp from 'sharp';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { scriptedPicture } from '../engines/scriptable/index.js';
 import { closeAll, isRunning, type NodeProcess, type NodeStart, type RouterStream, startNode } from '../support/node-process.js';
+import { useShared } from '../support/shared.js';
 
 /** One node for all tests of a group: they leave it well, or fail. */
 function useNode(options: NodeStart = {}): () => NodeProcess {
   let node: NodeProcess;
-  beforeAll(async () => {
+  useShared(async () => {
     node = await startNode(options);
-  });
-  afterAll(closeAll);
+  }, closeAll);
   return () => node;
 }
 
@@ -111,7 +111,7 @@ describe('a calm day', () => {
 
   test('one slot: who comes second is told to come back', async () => {
     const node = shared();
-    const running = node.generate({ prompt: 'slow [step=50ms]' });
+    const running = node.generate({ prompt: 'slow [step=150ms]' });
     await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
     await expect(node.generate({})).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.NODE_BUSY });
     await running;
@@ -181,9 +181,9 @@ describe('a cancelled request', () => {
   test('a cancelled call frees the slot within one step', async () => {
     const node = shared();
     const takenOff = nextTakenOff(node);
-    const { cancelledAt } = await cancelAtStep(node, '[step=100ms]', 2);
+    const { cancelledAt } = await cancelAtStep(node, '[step=400ms]', 2);
     await expect.poll(() => node.metric('dmesh_node_slot_busy'), { interval: 5 }).toBe(0);
-    expect(performance.now() - cancelledAt).toBeLessThan(250);
+    expect(performance.now() - cancelledAt).toBeLessThan(1000); // of 40 s; one step, and a busy machine
     expect(await takenOff()).toMatchObject({ killed: false });
     await node.generate({ steps: 1 });
   });
@@ -191,7 +191,7 @@ describe('a cancelled request', () => {
   test("the caller's deadline takes the work off the engine", async () => {
     const node = shared();
     const takenOff = nextTakenOff(node);
-    const deadlineAt = performance.now() + 200;
+    const deadlineAt = performance.now() + 1000;
     await expect(node.generate({ prompt: '[step=50ms]', steps: 100 }, { deadlineAt })).rejects.toMatchObject({
       code: Code.DEADLINE_EXCEEDED,
     });
@@ -203,11 +203,11 @@ describe('a cancelled request', () => {
     const node = shared();
     const takenOff = nextTakenOff(node);
     const engineCount = node.enginePids().length;
-    await cancelAtStep(node, '[slow-cancel=400ms] [step=50ms]', 1);
+    await cancelAtStep(node, '[slow-cancel=1s] [step=50ms]', 1);
     await expect(node.generate({})).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
     const line = await takenOff();
     expect(line).toMatchObject({ killed: false });
-    expect(Number(line.took_ms)).toBeGreaterThan(300);
+    expect(Number(line.took_ms)).toBeGreaterThan(900);
     await drawsAgain(node);
     expect(node.enginePids()).toHaveLength(engineCount);
   });
@@ -230,13 +230,13 @@ describe('an engine that does not keep its time', () => {
   });
 
   test('a request that takes too long is EXECUTION_TIMEOUT with what was predicted and allowed', async () => {
-    const limits = { DMESH_NODE_EXECUTION_FLOOR: '300ms', DMESH_NODE_EXECUTION_CAP: '1s', DMESH_NODE_EXECUTION_FACTOR: '2' };
+    const limits = { DMESH_NODE_EXECUTION_FLOOR: '1s', DMESH_NODE_EXECUTION_CAP: '2s', DMESH_NODE_EXECUTION_FACTOR: '2' };
     const node = await startNode({ env: limits });
     for (let i = 0; i < 3; i++) await node.generate({});
     await expect(node.generate({ prompt: '[stuck@5]' })).rejects.toMatchObject({
       code: Code.DEADLINE_EXCEEDED,
       reason: Reason.EXECUTION_TIMEOUT,
-      details: { metadata: { allowed_ms: '300', predicted_ms: expect.stringMatching(/^\d+$/) } },
+      details: { metadata: { allowed_ms: '1000', predicted_ms: expect.stringMatching(/^\d+$/) } },
     });
     await drawsAgain(node);
     expect(node.enginePids()).toHaveLength(1);
@@ -258,7 +258,7 @@ describe('a dead engine', () => {
     const [lostCount, engineCount] = [node.lines('engine lost').length, node.enginePids().length];
     const calledAt = performance.now();
     await expect(node.generate({ prompt: '[crash@3]' })).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_CRASHED });
-    expect(performance.now() - calledAt).toBeLessThan(1000);
+    expect(performance.now() - calledAt).toBeLessThan(3000);
     expect(await node.line('engine lost', lostCount + 1)).toMatchObject({ why: 'signal SIGKILL', failures: 1 });
     await drawsAgain(node);
     expect(node.enginePids()).toHaveLength(engineCount + 1);
@@ -361,7 +361,7 @@ describe('life and death', () => {
   test('SIGTERM finishes what runs, refuses what comes, then ends with 0 and no engine', async () => {
     const node = await startNode();
     const router = node.attach('router-a');
-    const running = node.generate({ prompt: 'slow [step=100ms]' });
+    const running = node.generate({ prompt: 'slow [step=250ms]' });
     await expect.poll(() => node.metric('dmesh_node_slot_busy')).toBe(1);
     node.child.kill('SIGTERM');
     await node.line('draining');
@@ -411,7 +411,7 @@ describe('bids and grants', () => {
     const node = shared();
     const [a, b] = [attach('router-a'), attach('router-b')];
     const steps = await node.metric('dmesh_node_steps_total');
-    const running = node.generate({ prompt: '[step=40ms]', steps: 12 });
+    const running = node.generate({ prompt: '[step=40ms]', steps: 24 });
     await expect.poll(() => node.metric('dmesh_node_steps_total'), { interval: 5 }).toBeGreaterThan(steps + 2);
     a.bid(1, 10);
     b.bid(1, 5000);

@@ -14,13 +14,13 @@ import { useMesh } from '../support/test-mesh.js';
 const stateDir = path.join(tmpdir(), `dmesh-test-${randomUUID()}`);
 afterAll(() => rm(stateDir, { recursive: true, force: true }));
 
-const mesh = useMesh({
+const mesh = useMesh(() => ({
   nodes: 3,
   env: {
-    router: { DMESH_ROUTER_BREAKER_OPEN: '500ms' },
-    node: { SCRIPT_STEP: '5ms', SCRIPT_STATE_DIR: path.join(stateDir, 'once'), DMESH_NODE_STEP_TIMEOUT: '1s' },
+    router: { DMESH_ROUTER_BREAKER_OPEN: '2s' }, // long enough to be seen on a busy machine
+    node: { SCRIPT_STEP: '5ms', SCRIPT_STATE_DIR: path.join(stateDir, randomUUID()), DMESH_NODE_STEP_TIMEOUT: '1s' },
   },
-});
+}));
 
 /** Nodes a test added are gone after it. */
 afterEach(async () => {

@@ -5,22 +5,25 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { LocalMesh } from '#local-mesh';
+import { useShared } from '../support/shared.js';
 
 const MAIN = path.resolve(import.meta.dirname, '../../dist/services/cli/main.js');
 const PNG_MAGIC = '89504e470d0a1a0a';
 
 let dir = '';
 let mesh: LocalMesh;
-beforeAll(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), 'dmesh-cli-'));
-  mesh = await LocalMesh.start({ nodes: 2 });
-});
-afterAll(async () => {
-  await mesh?.stop();
-  await rm(dir, { recursive: true });
-});
+useShared(
+  async () => {
+    dir = await mkdtemp(path.join(tmpdir(), 'dmesh-cli-'));
+    mesh = await LocalMesh.start({ nodes: 2 });
+  },
+  async () => {
+    await mesh?.stop();
+    await rm(dir, { recursive: true, force: true });
+  },
+);
 
 interface Ran {
   readonly code: number | null;

@@ -16,15 +16,18 @@ import { parseConfig as engineConfig } from '../../services/engine-onnx/config.j
 import { parseConfig as nodeConfig } from '../../services/inference-node/config.js';
 import { parseConfig as jobsConfig } from '../../services/jobs/config.js';
 import { parseConfig as routerConfig } from '../../services/router/config.js';
+import { useShared } from '../support/shared.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const read = (file: string) => readFile(path.join(root, file), 'utf8');
 
 let mesh: LocalMesh;
-beforeAll(async () => {
-  mesh = await LocalMesh.start({ nodes: 1, jobsCount: 1 });
-});
-afterAll(() => mesh?.stop());
+useShared(
+  async () => {
+    mesh = await LocalMesh.start({ nodes: 1, jobsCount: 1 });
+  },
+  () => mesh?.stop(),
+);
 
 function settingsOf(parse: (read: EnvReader) => unknown): readonly Setting[] {
   const reader = new EnvReader({}, '');

@@ -4,12 +4,13 @@ import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { DEFAULT_LIMITS, formatTokenFile, hashSecret, makeToken, type Token } from '#access';
 import { connectMesh, JobState, type MeshClient } from '#client';
 import { generation } from '#contracts';
 import { Code, Reason } from '#core';
 import { packageRoot } from '#runtime';
+import { useShared } from '../support/shared.js';
 import { only, TestMesh } from '../support/test-mesh.js';
 
 const MAIN = path.join(packageRoot, 'dist/services/cli/main.js');
@@ -26,35 +27,38 @@ let dir = '';
 let mesh: TestMesh;
 let acme = '';
 let globex = '';
-beforeAll(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), 'dmesh-jobs-cli-'));
-  const tokenFile = path.join(dir, 'tokens.json');
-  const fast = { ratePerSec: 1000, burst: 1000 };
-  const issued = await Promise.all([
-    issue('operators', { ...fast, admin: true }),
-    issue('jobs', { maxPriority: 'high', actsFor: true, ratePerSec: 0.001, burst: 1 }),
-    issue('acme', fast),
-    issue('globex', fast),
-  ]);
-  const [operator, jobs] = issued.map(({ text }) => text);
-  [, , acme = '', globex = ''] = issued.map(({ text }) => text);
-  await writeFile(tokenFile, formatTokenFile(issued.map(({ token }) => token)));
-  mesh = await TestMesh.start({
-    nodes: 2,
-    jobsCount: 2,
-    token: operator,
-    env: {
-      router: { DMESH_ROUTER_TOKEN_FILE: tokenFile },
-      jobs: { DMESH_JOBS_TOKEN_FILE: tokenFile, DMESH_JOBS_ROUTER_TOKEN: jobs },
-      node: { SCRIPT_STEP: '20ms' },
-    },
-  });
-});
-afterAll(async () => {
-  for (const client of clients.values()) client.close();
-  await mesh?.stop();
-  await rm(dir, { recursive: true });
-});
+useShared(
+  async () => {
+    dir = await mkdtemp(path.join(tmpdir(), 'dmesh-jobs-cli-'));
+    const tokenFile = path.join(dir, 'tokens.json');
+    const fast = { ratePerSec: 1000, burst: 1000 };
+    const issued = await Promise.all([
+      issue('operators', { ...fast, admin: true }),
+      issue('jobs', { maxPriority: 'high', actsFor: true, ratePerSec: 0.001, burst: 1 }),
+      issue('acme', fast),
+      issue('globex', fast),
+    ]);
+    const [operator, jobs] = issued.map(({ text }) => text);
+    [, , acme = '', globex = ''] = issued.map(({ text }) => text);
+    await writeFile(tokenFile, formatTokenFile(issued.map(({ token }) => token)));
+    mesh = await TestMesh.start({
+      nodes: 2,
+      jobsCount: 2,
+      token: operator,
+      env: {
+        router: { DMESH_ROUTER_TOKEN_FILE: tokenFile },
+        jobs: { DMESH_JOBS_TOKEN_FILE: tokenFile, DMESH_JOBS_ROUTER_TOKEN: jobs },
+        node: { SCRIPT_STEP: '20ms' },
+      },
+    });
+  },
+  async () => {
+    for (const client of clients.values()) client.close();
+    clients.clear();
+    await mesh?.stop();
+    await rm(dir, { recursive: true, force: true });
+  },
+);
 
 function start(args: readonly string[]): ChildProcess {
   return spawn(process.execPath, [MAIN, ...args], {

@@ -3,11 +3,12 @@ import { execFile } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { Progress } from '#client';
 import { packageRoot } from '#runtime';
 import { Load } from '../support/load.js';
 import { copyOfModel } from '../support/model-folder.js';
+import { useShared } from '../support/shared.js';
 import { only, TestMesh } from '../support/test-mesh.js';
 
 const NO_FOLDER = '/no/folder/means/its/own/model';
@@ -17,15 +18,17 @@ const LOAD_MS = 500;
 let folders: string[] = [];
 let mesh: TestMesh;
 
-beforeAll(async () => {
-  folders = [await copyOfModel(NO_FOLDER, { name: 'a' }), await copyOfModel(NO_FOLDER, { name: 'b' })];
-  const node = { DMESH_NODE_MODEL_DIR: folders.join(path.delimiter), SCRIPT_LATER_LOADS: `${LOAD_MS}ms` };
-  mesh = await TestMesh.start({ nodes: 1, env: { node } });
-});
-afterAll(async () => {
-  await mesh?.stop();
-  for (const folder of folders) await rm(folder, { recursive: true });
-});
+useShared(
+  async () => {
+    folders = [await copyOfModel(NO_FOLDER, { name: 'a' }), await copyOfModel(NO_FOLDER, { name: 'b' })];
+    const node = { DMESH_NODE_MODEL_DIR: folders.join(path.delimiter), SCRIPT_LATER_LOADS: `${LOAD_MS}ms` };
+    mesh = await TestMesh.start({ nodes: 1, env: { node } });
+  },
+  async () => {
+    await mesh?.stop();
+    for (const folder of folders) await rm(folder, { recursive: true });
+  },
+);
 
 const loadCount = async () => {
   const figures = await Promise.all(mesh.nodes.map((node) => mesh.figures(node)));
@@ -58,9 +61,13 @@ test('one node serves both; lists say what is loaded, a stream that it is loaded
   expect(await dmesh('top', '--once')).toMatch(/MODELS.*\n.*b@1 \+1/);
 });
 
-test('two nodes with two models specialise under mixed load', async () => {
-  await mesh.local.addNode({});
+async function secondNode(): Promise<void> {
+  if (mesh.nodes.length < 2) await mesh.local.addNode({});
   await mesh.local.waitForNodes(2);
+}
+
+test('two nodes with two models specialise under mixed load', async () => {
+  await secondNode();
   const before = await loadCount();
   const loads = ['a', 'b'].map((model) => new Load(mesh.client, { callers: 3, count: 40, request: { model, ...SIZE } }));
   const outcomes = (await Promise.all(loads.map((load) => load.finished()))).flat();
@@ -70,6 +77,7 @@ test('two nodes with two models specialise under mixed load', async () => {
 });
 
 test('a node that is killed in the middle of a load costs no request', async () => {
+  await secondNode();
   const first = await Promise.all(['a', 'b'].map((model) => mesh.client.generate({ prompt: 'x', model, ...SIZE })));
   const both = new Set(first.map(({ nodeId }) => nodeId));
   expect(both.size).toBe(2); // one each

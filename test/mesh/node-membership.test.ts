@@ -1,11 +1,12 @@
 /** One node as the mesh sees it over NATS: beats, roll call, control, services, leave. */
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { type Beat, type Bus, callRoll, connectBus, sendControl } from '#bus';
 import { Code, Reason } from '#core';
 import { findNatsServer, type NatsServer, startNatsServer } from '#local-mesh';
 import { packageRoot, systemClock, systemRandom } from '#runtime';
 import { closeAll, type NodeProcess, startNode } from '../support/node-process.js';
+import { useShared } from '../support/shared.js';
 
 let nats: NatsServer;
 let bus: Bus;
@@ -14,20 +15,24 @@ const beats: Beat[] = [];
 const leaves: unknown[] = [];
 const last = () => beats.at(-1);
 
-beforeAll(async () => {
-  const { path: file } = await findNatsServer({ env: process.env, cacheDir: path.join(packageRoot, '.cache'), log: () => {} });
-  nats = await startNatsServer({ path: file });
-  bus = connectBus({ url: nats.url, name: 'test', clock: systemClock, random: systemRandom, emit: () => {} });
-  const parse = (data: Uint8Array) => JSON.parse(Buffer.from(data).toString());
-  bus.subscribe('dmesh.v1.node.n1.beat', ({ data }) => beats.push(parse(data)));
-  bus.subscribe('dmesh.v1.node.n1.leave', ({ data }) => leaves.push(parse(data)));
-  node = await startNode({ env: { NATS_URL: nats.url, DMESH_NODE_ZONE: 'rack-7' } });
-});
-afterAll(async () => {
-  await closeAll();
-  await bus?.close();
-  await nats?.stop();
-});
+useShared(
+  async () => {
+    const { path: file } = await findNatsServer({ env: process.env, cacheDir: path.join(packageRoot, '.cache'), log: () => {} });
+    nats = await startNatsServer({ path: file });
+    bus = connectBus({ url: nats.url, name: 'test', clock: systemClock, random: systemRandom, emit: () => {} });
+    beats.length = 0;
+    leaves.length = 0;
+    const parse = (data: Uint8Array) => JSON.parse(Buffer.from(data).toString());
+    bus.subscribe('dmesh.v1.node.n1.beat', ({ data }) => beats.push(parse(data)));
+    bus.subscribe('dmesh.v1.node.n1.leave', ({ data }) => leaves.push(parse(data)));
+    node = await startNode({ env: { NATS_URL: nats.url, DMESH_NODE_ZONE: 'rack-7' } });
+  },
+  async () => {
+    await closeAll();
+    await bus?.close();
+    await nats?.stop();
+  },
+);
 
 test('a beat says where the node is, what it serves and that it is ready', async () => {
   await expect.poll(() => last()?.engine.state).toBe('ready');

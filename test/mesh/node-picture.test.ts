@@ -2,19 +2,19 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { packageRoot } from '#runtime';
 import { judge } from '../../libs/embedded-model/judge.js';
 import { modelDir } from '../support/model-folder.js';
 import { closeAll, type NodeProcess, startNode } from '../support/node-process.js';
+import { useShared } from '../support/shared.js';
 
 const scenes = JSON.parse(readFileSync(path.join(packageRoot, 'libs/embedded-model/scenes.json'), 'utf8'));
 
 let node: NodeProcess;
-beforeAll(async () => {
+useShared(async () => {
   node = await startNode({ env: { DMESH_NODE_ENGINE: 'onnx', DMESH_NODE_MODEL_DIR: modelDir } });
-});
-afterAll(closeAll);
+}, closeAll);
 
 test.each([
   ['a big red circle on a blue background', { colour: 'red', background: 'blue' }],

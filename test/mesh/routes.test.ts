@@ -4,11 +4,12 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { Code, Reason } from '#core';
 import { findNatsServer, LocalMesh, startNatsServer } from '#local-mesh';
 import { packageRoot } from '#runtime';
 import { SCRIPTED_MODEL } from '../engines/scriptable/index.js';
+import { useShared } from '../support/shared.js';
 import { only, TestMesh } from '../support/test-mesh.js';
 
 const MODEL = SCRIPTED_MODEL.name;
@@ -28,18 +29,20 @@ async function folderOf(revision: string): Promise<string> {
   return folder;
 }
 
-beforeAll(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), 'dmesh-routes-'));
-  mesh = await TestMesh.start({ nodes: 1, routerCount: 2 });
-  await mesh.local.addNode({ id: 'canary', env: { DMESH_NODE_MODEL_DIR: await folderOf('2026-11-2') } });
-  for (const router of mesh.local.routers) await mesh.local.waitForNodes(2, { router });
-});
+useShared(
+  async () => {
+    dir = await mkdtemp(path.join(tmpdir(), 'dmesh-routes-'));
+    mesh = await TestMesh.start({ nodes: 1, routerCount: 2 });
+    await mesh.local.addNode({ id: 'canary', env: { DMESH_NODE_MODEL_DIR: await folderOf('2026-11-2') } });
+    for (const router of mesh.local.routers) await mesh.local.waitForNodes(2, { router });
+  },
+  async () => {
+    await mesh?.stop();
+    await rm(dir, { recursive: true, force: true });
+  },
+);
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
-afterAll(async () => {
-  await mesh?.stop();
-  await rm(dir, { recursive: true });
 });
 
 const target = (weight: number, revision = '') => ({ model: MODEL, revision, weight });

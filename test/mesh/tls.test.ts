@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process';
 import { copyFile, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { type BusEvent, connectBus } from '#bus';
 import { connectMesh, JobState, type MeshError } from '#client';
 import { generation } from '#contracts';
@@ -17,6 +17,7 @@ import { packageRoot, systemClock, systemRandom, thisProcess } from '#runtime';
 import { clientTlsFromFiles } from '#tls';
 import { type DevCa, makeDevCa } from '../support/dev-ca.js';
 import { sampleBeat } from '../support/sample-beat.js';
+import { useShared } from '../support/shared.js';
 import { TestMesh } from '../support/test-mesh.js';
 
 /** A busy machine takes its time. */
@@ -38,29 +39,31 @@ const files = (name: string) => ({
 });
 const shown = (from: DevCa, name: string) => ({ cert: from.file(`${name}.pem`), key: from.file(`${name}.key`) });
 
-beforeAll(async () => {
-  [ca, other] = await Promise.all([makeDevCa(), makeDevCa()]);
-  const { path: program } = await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log: () => {} });
-  const config = path.join(packageRoot, 'deploy/nats/nats-server.conf');
-  nats = await startNatsServer({ path: program, cwd: ca.dir, args: ['--config', config] });
-  natsUrl = nats.url.replace('nats://', 'tls://');
-  mesh = await TestMesh.start({
-    nodes: 2,
-    natsUrl,
-    tls: { ca: ca.file('mesh-ca.pem'), ...shown(ca, 'client') },
-    jobsCount: 1,
-    env: {
-      jobs: { ...files('jobs'), DMESH_JOBS_CALLER_CA: ca.file('mesh-ca.pem'), DMESH_JOBS_STORE_DIR: ca.file('pictures') },
-      router: { ...files('router'), DMESH_ROUTER_CALLER_CA: ca.file('caller-ca.pem'), DMESH_ROUTER_NODE_NAME: 'node.dmesh' },
-      node: { ...files('node'), SCRIPT_STEP: '1ms' },
-    },
-  });
-});
-afterAll(async () => {
-  await mesh?.stop();
-  await nats?.stop();
-  await Promise.all([ca?.drop(), other?.drop()]);
-});
+useShared(
+  async () => {
+    [ca, other] = await Promise.all([makeDevCa(), makeDevCa()]);
+    const { path: program } = await findNatsServer({ env: thisProcess.env, cacheDir: path.join(packageRoot, '.cache'), log: () => {} });
+    const config = path.join(packageRoot, 'deploy/nats/nats-server.conf');
+    nats = await startNatsServer({ path: program, cwd: ca.dir, args: ['--config', config] });
+    natsUrl = nats.url.replace('nats://', 'tls://');
+    mesh = await TestMesh.start({
+      nodes: 2,
+      natsUrl,
+      tls: { ca: ca.file('mesh-ca.pem'), ...shown(ca, 'client') },
+      jobsCount: 1,
+      env: {
+        jobs: { ...files('jobs'), DMESH_JOBS_CALLER_CA: ca.file('mesh-ca.pem'), DMESH_JOBS_STORE_DIR: ca.file('pictures') },
+        router: { ...files('router'), DMESH_ROUTER_CALLER_CA: ca.file('caller-ca.pem'), DMESH_ROUTER_NODE_NAME: 'node.dmesh' },
+        node: { ...files('node'), SCRIPT_STEP: '1ms' },
+      },
+    });
+  },
+  async () => {
+    await mesh?.stop();
+    await nats?.stop();
+    await Promise.all([ca?.drop(), other?.drop()]);
+  },
+);
 
 test('a picture is drawn, routes are kept, and dmesh works, with certificates on every leg', async () => {
   const { images } = await mesh.client.generate({ prompt: 'x', ...SIZE });

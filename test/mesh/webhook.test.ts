@@ -9,10 +9,11 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Webhook as Signer } from 'standardwebhooks';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { jobs } from '#contracts';
 import { Code, Reason } from '#core';
 import { type DevCa, makeDevCa } from '../support/dev-ca.js';
+import { useShared } from '../support/shared.js';
 import { TestMesh } from '../support/test-mesh.js';
 
 const secret = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
@@ -24,29 +25,31 @@ let ca: DevCa;
 let mesh: TestMesh;
 const servers: https.Server[] = [];
 
-beforeAll(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), 'dmesh-webhook-'));
-  ca = await makeDevCa();
-  const file = path.join(dir, 'webhooks.json');
-  await writeFile(file, JSON.stringify({ default: { secret } }));
-  const env = {
-    DMESH_JOBS_WEBHOOKS_FILE: file,
-    DMESH_JOBS_WEBHOOK_ALLOW: '127.0.0.1',
-    DMESH_JOBS_WEBHOOK_RETRY_DELAY: '500ms',
-    NODE_EXTRA_CA_CERTS: ca.file('mesh-ca.pem'),
-  };
-  mesh = await TestMesh.start({ nodes: 1, jobsCount: 2, env: { jobs: env } });
-});
+useShared(
+  async () => {
+    dir = await mkdtemp(path.join(tmpdir(), 'dmesh-webhook-'));
+    ca = await makeDevCa();
+    const file = path.join(dir, 'webhooks.json');
+    await writeFile(file, JSON.stringify({ default: { secret } }));
+    const env = {
+      DMESH_JOBS_WEBHOOKS_FILE: file,
+      DMESH_JOBS_WEBHOOK_ALLOW: '127.0.0.1',
+      DMESH_JOBS_WEBHOOK_RETRY_DELAY: '500ms',
+      NODE_EXTRA_CA_CERTS: ca.file('mesh-ca.pem'),
+    };
+    mesh = await TestMesh.start({ nodes: 1, jobsCount: 2, env: { jobs: env } });
+  },
+  async () => {
+    await mesh?.stop();
+    await ca?.drop();
+    await rm(dir, { recursive: true, force: true });
+  },
+);
 afterEach(() => {
   for (const server of servers.splice(0)) {
     server.close();
     server.closeAllConnections();
   }
-});
-afterAll(async () => {
-  await mesh?.stop();
-  await ca?.drop();
-  await rm(dir, { recursive: true, force: true });
 });
 
 interface Message {
@@ -131,7 +134,7 @@ test('what killed replicas had to tell is told after a restart, under the same i
 test('a cancelled job is told as such; a receiver that may not be asked is refused at once', async () => {
   const { url, messages } = await receiver((response) => response.end());
   const { jobs: client } = mesh.client;
-  await client.submit({ ...request, steps: 50 }, { jobId: 'stopped', webhookUrl: url });
+  await client.submit({ ...request, prompt: '[step=1s]' }, { jobId: 'stopped', webhookUrl: url });
   await client.cancel('stopped');
   await expect.poll(() => messages, { timeout: 20_000 }).toMatchObject([{ type: 'job.cancelled', data: { job_id: 'stopped' } }]);
   const refused = client.submit(request, { jobId: 'refused', webhookUrl: 'http://169.254.169.254/latest/meta-data' });

@@ -130,15 +130,18 @@ export class TestMesh {
   }
 }
 
-/** Call at the top of a test file; the function returned gives the mesh to its tests. */
-export function useMesh(options: TestMeshOptions): () => TestMesh {
+/**
+ * Call at the top of a test file; the function returned gives the mesh to its tests. A function in place of the options
+ * is asked for each mesh: what one leaves on disk is then nothing to the next.
+ */
+export function useMesh(options: TestMeshOptions | (() => TestMeshOptions)): () => TestMesh {
   let mesh: TestMesh | undefined;
   const drop = async () => {
     await mesh?.stop();
     mesh = undefined;
   };
   beforeEach(async () => {
-    mesh ??= await TestMesh.start(options);
+    mesh ??= await TestMesh.start(typeof options === 'function' ? options() : options);
   });
   afterEach(async ({ task }) => {
     try {

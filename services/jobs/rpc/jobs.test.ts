@@ -1,10 +1,11 @@
 /** What can be asked of jobs and done to them, at two replicas with a real NATS. */
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { jobs } from '#contracts';
 import { Code, Reason } from '#core';
 import { systemClock } from '#runtime';
 import { begun, changed, Jobs, type JobsReplica, pictureRequest, startJobsReplica, succeeded } from '../../../test/support/jobs-service.js';
 import { type JobsStore, startJobsStore } from '../../../test/support/jobs-store.js';
+import { useShared } from '../../../test/support/shared.js';
 import { jobKey } from '../domain/record.js';
 import { JobIndex } from '../index/job-index.js';
 
@@ -12,14 +13,16 @@ let store: JobsStore;
 let a: JobsReplica;
 let b: JobsReplica;
 const pictures = new Map<string, Uint8Array>();
-beforeAll(async () => {
-  store = await startJobsStore();
-  [a, b] = [await startJobsReplica(store, { pictures }), await startJobsReplica(store, { pictures })];
-});
-afterAll(async () => {
-  for (const replica of [a, b]) await replica.stop();
-  await store.stop();
-});
+useShared(
+  async () => {
+    store = await startJobsStore();
+    [a, b] = [await startJobsReplica(store, { pictures }), await startJobsReplica(store, { pictures })];
+  },
+  async () => {
+    for (const replica of [a, b]) await replica?.stop();
+    await store?.stop();
+  },
+);
 
 const submit = async (jobId: string, options?: jobs.JobOptions) =>
   (await a.channel.unary(Jobs.submit, jobs.SubmitRequest.fromPartial({ jobId, request: pictureRequest(), options }))).response.job;

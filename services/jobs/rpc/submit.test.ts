@@ -1,10 +1,11 @@
 /** Submit and SubmitBatch at two replicas with a real NATS: what is accepted once, and what is refused. */
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { hashSecret, makeToken } from '#access';
 import { generation, jobs } from '#contracts';
 import { Code, Reason } from '#core';
 import { Jobs, type JobsReplica, type JobsReplicaOptions, pictureRequest, startJobsReplica } from '../../../test/support/jobs-service.js';
 import { type JobsStore, queuedJob, startJobsStore } from '../../../test/support/jobs-store.js';
+import { useShared } from '../../../test/support/shared.js';
 
 let store: JobsStore;
 let a: JobsReplica;
@@ -15,14 +16,16 @@ const start = async (options?: JobsReplicaOptions) => {
   replicas.push(replica);
   return replica;
 };
-beforeAll(async () => {
-  store = await startJobsStore();
-  [a, b] = [await start(), await start()];
-});
-afterAll(async () => {
-  for (const replica of replicas) await replica.stop();
-  await store.stop();
-});
+useShared(
+  async () => {
+    store = await startJobsStore();
+    [a, b] = [await start(), await start()];
+  },
+  async () => {
+    for (const replica of replicas.splice(0)) await replica.stop();
+    await store?.stop();
+  },
+);
 
 const submit = async (at: JobsReplica, fields: Partial<jobs.SubmitRequest> = {}, token?: string) => {
   const metadata = token === undefined ? {} : { authorization: `Bearer ${token}` };

@@ -209,11 +209,11 @@ test('a signal that has aborted sends nothing', async () => {
 test('a deadline travels, and ends the call of a peer that minds none', async () => {
   const timeouts: string[] = [];
   const { port } = await misbehave((_stream, headers) => timeouts.push(String(headers['grpc-timeout'])));
-  const late = connect(port).unaryRaw(Service.generate, request, { deadlineAt: systemClock.now() + 150 });
+  const late = connect(port).unaryRaw(Service.generate, request, { deadlineAt: systemClock.now() + 1000 });
   await expect(late).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE });
   const leftMs = Number(/^(\d+)m$/.exec(timeouts[0] ?? '')?.[1]);
   expect(leftMs).toBeGreaterThan(0);
-  expect(leftMs).toBeLessThanOrEqual(150);
+  expect(leftMs).toBeLessThanOrEqual(1000);
   const past = connect(port).unaryRaw(Service.generate, request, { deadlineAt: systemClock.now() });
   await expect(past).rejects.toMatchObject({ code: Code.DEADLINE_EXCEEDED, reason: Reason.DEADLINE });
   expect(timeouts).toHaveLength(1);
@@ -395,7 +395,7 @@ test('a process that was held up itself reads what has come before it takes a pe
   const keepaliveMs = 500;
   // As after a long turn of the event loop: what waits for a ping falls due before its answer can be read.
   const schedule = (ms: number, callback: () => void) => {
-    if (ms !== keepaliveMs) return systemClock.schedule(ms, callback);
+    if (ms !== keepaliveMs) return systemClock.schedule(20 * ms, callback); // time to read, on a busy machine too
     queueMicrotask(callback);
     return () => {};
   };

@@ -148,5 +148,5 @@ test('resolveRequest() does not look at a hundred thousand LoRAs', () => {
     unknownLoras: [],
   });
   // Looking at each pair took more than a minute.
-  expect(performance.now() - startedAt).toBeLessThan(1000);
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
 });

@@ -341,12 +341,13 @@ test('ten thousand wait: taking and adding one costs microseconds', () => {
   });
   for (let n = 1; n <= 10_000; n++) queue.add(request(n, fields()));
   const rounds = 20_000;
-  const startedAt = performance.now();
+  const before = process.cpuUsage();
   for (let n = 0; n < rounds; n++) {
     queue.promote(n);
     queue.take(queue.head as Request);
     queue.add(request(10_000 + n, fields()));
   }
-  // 50 us is the promise; the test leaves room for a machine that does other things.
-  expect(((performance.now() - startedAt) / rounds) * 1000).toBeLessThan(200);
+  // 50 us is the promise; the test leaves room for a slow machine, and counts only what this process takes of it.
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / rounds).toBeLessThan(200);
 });

@@ -125,6 +125,9 @@ test('lists by state, batch and time in pages, newest first', async () => {
   const faulty = { pageSize: 1001, pageToken: 'garbage', states: [jobs.JobState.UNSPECIFIED], batchId: '?' };
   const violations = ['page_size', 'batch_id', 'page_token', 'states[0]'].map((field) => expect.objectContaining({ field }));
   await expect(list(faulty)).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT, details: { violations } });
+  // As many as a request has room for would take a replica from everybody for a minute.
+  const tooMany = { field: 'states', description: 'expected at most 16, got 17' };
+  await expect(list({ states: Array(17).fill(jobs.JobState.FAILED) })).rejects.toMatchObject({ details: { violations: [tooMany] } });
 });
 
 test('a cancel at any replica is the end of it, twice is once, and what has ended otherwise stays so', async () => {

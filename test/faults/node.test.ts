@@ -30,7 +30,7 @@ const oracle = (prompt: string, seed: bigint) => scriptedPicture({ prompt, seed,
 /** The slot is free when a request is drawn; also proves that the engine is well. */
 async function drawsAgain(node: NodeProcess): Promise<void> {
   await expect
-    .poll(() => node.generate({ prompt: 'again', seed: 2n }).catch((error) => error), { timeout: 10_000, interval: 20 })
+    .poll(() => node.generate({ prompt: 'again', seed: 2n }).catch((error) => error), { timeout: 20_000, interval: 20 })
     .toMatchObject({ response: { nodeId: 'n1' } });
 }
 

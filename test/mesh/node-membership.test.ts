@@ -52,7 +52,7 @@ test('a beat says where the node is, what it serves and that it is ready', async
 
 test('a running request is in the beat, with its progress, and gone after it', async () => {
   const call = node.generate({ prompt: '[step=50ms]', requestId: 'r-7', steps: 30 });
-  await expect.poll(() => last()?.running, { timeout: 3000 }).toMatchObject([{ requestId: 'r-7', total: 30 }]);
+  await expect.poll(() => last()?.running).toMatchObject([{ requestId: 'r-7', total: 30 }]);
   expect(last()?.busyCount).toBe(1);
   await call;
   await expect.poll(() => last()).toMatchObject({ busyCount: 0, running: [], completedCount: 1, failedCount: 0 });

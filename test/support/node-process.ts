@@ -10,7 +10,7 @@ import { packageRoot, systemClock } from '#runtime';
 const MAIN = path.join(packageRoot, 'dist/services/inference-node/main.js');
 export const SCRIPTABLE_ENGINE = `node ${path.join(packageRoot, 'dist/test/engines/scriptable/main.js')}`;
 const Service = generation.ImageGenerationServiceService;
-const READY_MS = 20_000;
+const READY_MS = 40_000;
 
 export interface NodeProcess {
   readonly child: Child;

@@ -110,6 +110,22 @@ test('a batch is there all at once, with its record, whichever is read first', (
   expect([[...index.batches()], index.counts.queued, index.recordBytes]).toEqual([[], 0, 0]);
 });
 
+test('a batch that was made anew under its name while nobody looked takes its old jobs out of sight', () => {
+  const batch = { tenant: 'acme', batchId: 'b', submittedAtMs: 1000, digest: 'd' };
+  put(job('old', { batchId: 'b' }));
+  index.listener.onBatch({ batch: { ...batch, jobIds: ['old'] }, revision: ++revision }, 100);
+  put(job('new', { batchId: 'b' }));
+  index.listener.onBatch({ batch: { ...batch, jobIds: ['new'] }, revision: ++revision }, 100);
+  expect([index.job('acme', 'old'), index.waitingCount('acme'), told.at(-2), told.at(-1)]).toEqual([
+    undefined,
+    1,
+    'old queued > queued',
+    'new new > queued',
+  ]);
+  index.listener.onRemoved('job.acme.old');
+  expect([ids(index.list(all, 10)), index.counts.queued]).toEqual([['new'], 1]);
+});
+
 test('how long it takes is known once some have ended, and grows when none end any more', () => {
   const waiting = put(job('waiting', { submittedAtMs: 5000 }));
   const eta = () => index.etaMs(index.job('acme', 'waiting') ?? expect.fail(), 2000);

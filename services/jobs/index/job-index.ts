@@ -243,12 +243,15 @@ export class JobIndex {
 
   #takeBatch({ batch, revision }: StoredBatch): void {
     const known = this.#batchFor(batch.tenant, batch.batchId);
-    const held = [...known.jobs].filter((entry) => this.isHeld(entry));
+    const held = new Set([...known.jobs].filter((entry) => this.isHeld(entry)));
     known.committed = { ...batch, revision, jobIds: new Set(batch.jobIds) };
-    for (const entry of held) {
-      if (this.isHeld(entry)) continue;
-      this.#seen.add(entry);
-      this.#tell({ kind: 'changed', entry, before: undefined, job: undefined });
+    for (const entry of [...known.jobs]) {
+      const isHeld = this.isHeld(entry);
+      if (isHeld === held.has(entry)) continue;
+      // Held from now on: while nobody looked the batch was removed, and another made under its name.
+      if (isHeld) this.#seen.remove(entry);
+      else this.#seen.add(entry);
+      this.#tell({ kind: 'changed', entry, before: isHeld ? entry.kind : undefined, job: undefined });
     }
     for (const waiting of this.#batchWaiters.get(batchKey(batch.tenant, batch.batchId)) ?? []) waiting.abort();
   }

@@ -1,5 +1,5 @@
 /** An urgent request does not wait until a silent node is found dead: an idle one draws the same picture. */
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Child } from '#local-mesh';
 import { systemClock } from '#runtime';
 import { only, useMesh } from '../support/test-mesh.js';
@@ -64,8 +64,7 @@ test('the same for a caller that waits for the answer in one piece', async () =>
   const before = await won();
   const answer = mesh().client.generate(PICTURE);
   const busy = async () => (await mesh().client.listNodes()).find((node) => node.busyCount > 0)?.nodeId;
-  await expect.poll(busy, { interval: 10 }).toBeDefined();
-  const nodeId = only(await busy());
+  const nodeId = await vi.waitFor(async () => only(await busy()), { interval: 10, timeout: 10_000 });
   await whileFrozen(mesh().node(nodeId), async () => {
     const frozenAt = systemClock.now();
     const { images, nodeId: drawnBy } = await answer;

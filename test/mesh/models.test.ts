@@ -61,7 +61,9 @@ test('one node serves both; lists say what is loaded, a stream that it is loaded
   expect(await dmesh('top', '--once')).toMatch(/MODELS.*\n.*b@1 \+1/);
 });
 
+/** What a load takes is known once there was one; and one node has each model then. */
 async function secondNode(): Promise<void> {
+  for (const model of ['a', 'b']) await mesh.client.generate({ prompt: 'x', model, ...SIZE });
   if (mesh.nodes.length < 2) await mesh.local.addNode({});
   await mesh.local.waitForNodes(2);
 }

@@ -47,8 +47,8 @@ afterEach(async () => {
 
 const target = (weight: number, revision = '') => ({ model: MODEL, revision, weight });
 const clients = () => mesh.local.routers.map((router) => mesh.connect(router.grpc));
-const draw = async (requestId: string, client = mesh.client) =>
-  (await client.generate({ prompt: 'x', model: 'public', requestId, ...SIZE })).used.revision;
+const draw = async (requestId: string, client = mesh.client, model = 'public') =>
+  (await client.generate({ prompt: 'x', model, requestId, ...SIZE })).used.revision;
 
 async function change(routes: Parameters<TestMesh['client']['setRoutes']>[0]): Promise<void> {
   const { revision } = await mesh.client.getRoutes();
@@ -78,7 +78,7 @@ test('dmesh sets and shows routes, and top tells what went through', async () =>
     stderr: expect.stringContaining(`cli → ${MODEL}@7`),
   });
   expect((await dmesh('models')).stdout).toContain(`${MODEL}@1 ${MODEL}@2026-11-2`);
-  await draw('for-top');
+  await draw('for-top', mesh.client, 'cli');
   const top = JSON.parse((await dmesh('top', '--once', '--json')).stdout);
   expect(top.rates.answersPerSecond).toBeGreaterThan(0);
   expect(top.classes).toHaveLength(3);

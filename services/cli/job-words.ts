@@ -31,7 +31,7 @@ export function stateWord(state: JobState): string {
 }
 
 /** " after 2 attempts: REASON: sentence" of a job that ended badly; '' of others. */
-export function failureOf({ failure }: Job): string {
+export function failureOf({ failure }: Pick<Job, 'failure'>): string {
   return failure ? `: ${failure.reason}: ${failure.message}` : '';
 }
 
@@ -103,8 +103,10 @@ function whatOf(job: Job): string {
   const eta = job.etaMs > 0 ? `, about ${duration(job.etaMs)}` : '';
   switch (job.state) {
     case JobState.QUEUED: {
-      const again = job.nextAttemptAtMs > 0n ? `, again at ${timeOf(job.nextAttemptAtMs)}${failureOf(job)}` : '';
-      return `${job.position > 0 ? `position ${job.position}` : 'waits'}${eta}${again}`;
+      const place = job.position > 0 ? `position ${job.position}` : 'waits';
+      const { waitingFor: failure } = job;
+      // What comes first is seen in a list, too.
+      return failure ? `${place}${failureOf({ failure })}; again at ${timeOf(job.nextAttemptAtMs)}` : `${place}${eta}`;
     }
     case JobState.RUNNING:
       return `step ${job.step} of ${job.totalSteps} on ${job.nodeId}${eta}`;

@@ -313,6 +313,13 @@ test('jobs list, show, watch, cancel, retry and download', async () => {
   expect((await dmesh(['jobs', 'list', '--limit', '1', '--json'])).out.trim().split('\n')).toHaveLength(1);
   expect((await dmesh(['jobs', 'list', '--state', 'expired'])).out).toBe('There are no such jobs.\n');
 
+  const third = fake.find(`${batchId}-2`);
+  third.waitingFor = { code: Code.UNAVAILABLE, reason: Reason.NO_NODES, message: 'no node takes z-image-tiny' };
+  third.nextAttemptAtMs = 1_700_000_000_000n;
+  const why = 'position 1: NO_NODES: no node takes z-image-tiny';
+  expect((await dmesh(['jobs', 'show', `${batchId}-2`])).out).toContain(`queued  ${why}; again at 2023-11-14T22:13:20Z\n`);
+  expect((await dmesh(['jobs', 'list'])).out).toContain(why);
+
   const watched = await dmesh(['jobs', 'watch', `${batchId}-0`]);
   expect(watched).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^queued {2}position 1\nsucceeded .*40 ms\n$/) });
   expect(await dmesh(['jobs', 'watch', `${batchId}-1`])).toMatchObject({ code: ExitCode.FAILED });

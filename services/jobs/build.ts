@@ -236,6 +236,7 @@ function slotCount(membership: Membership): number {
 function tellOthers({ news }: Jobs, event: JobsEvent): void {
   if (event.type === 'jobWaits') news.waits(event, event);
   if (event.type === 'jobStepped') news.stepped(event, event);
+  if (event.type === 'jobTurnedAway') news.turnedAway(event, event);
 }
 
 /** From the setting, or from a file that may be replaced at any time. */

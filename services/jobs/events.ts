@@ -1,6 +1,7 @@
 /** What happens in the jobs service, in one list. observe.ts alone turns these into lines and series. */
 import type { SweepFigures } from './blobs/sweep.js';
-import type { StateKind } from './domain/job.js';
+import type { Scope } from './domain/failures.js';
+import type { Failure, StateKind } from './domain/job.js';
 
 interface OfJob {
   readonly tenant: string;
@@ -20,6 +21,13 @@ export type JobsEvent =
     })
   /** It waits at a router; `position` is among all that wait there. */
   | (OfJob & { readonly type: 'jobWaits'; readonly position: number; readonly etaMs: number })
+  /** A router, or what is before it, would not take it; `scope`: whose jobs wait with it until then. */
+  | (OfJob & {
+      readonly type: 'jobTurnedAway';
+      readonly scope: Scope;
+      readonly failure: Failure;
+      readonly nextAttemptAtMs: number;
+    })
   | (OfJob & {
       readonly type: 'jobStepped';
       readonly attempt: number;

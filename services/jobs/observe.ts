@@ -129,6 +129,7 @@ export function observe({
       }
       case 'jobWaits':
       case 'jobStepped':
+      case 'jobTurnedAway':
         return; // told on NATS
       case 'attemptEnded': {
         const { detail, outcome, reason, requestId } = event;

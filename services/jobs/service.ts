@@ -27,6 +27,7 @@ import type { Routers } from './run/routers.js';
 import { Runner } from './run/runner.js';
 import { type LivingReplica, Share, workerName } from './run/share.js';
 import { Sweeper } from './run/sweeper.js';
+import { Waits } from './run/waits.js';
 import { JobRecords } from './store/job-records.js';
 import type { WebhookEvent } from './webhook/events.js';
 import { createWebhooks, type Webhooks } from './webhook/webhooks.js';
@@ -128,7 +129,8 @@ export function createJobs(options: JobsOptions): Jobs {
     entries: () => index.entries(),
     listeners,
   });
-  const news: JobNews = new JobNews({ bus, clock, isRunning: (key) => index.get(key)?.kind === 'running' });
+  const waits = new Waits({ wallNow, ownerOf: (key) => share.ownerOf(key) });
+  const news: JobNews = new JobNews({ bus, clock, waits, index });
   const sweeper = new Sweeper({
     ...common,
     isMine: (name) => share.belongsHere(name),
@@ -142,6 +144,7 @@ export function createJobs(options: JobsOptions): Jobs {
     records,
     config: config.admission,
     steps: news,
+    waits,
     webhookFor: (tenant, url) => webhooks.book.webhookFor(tenant, url),
     askModels: () => routers.models(),
     maxRecordBytes: config.records.maxBytes,

@@ -6,7 +6,8 @@ import { pixelsOf } from '../support/picture-oracle.js';
 import { only, useMesh } from '../support/test-mesh.js';
 
 const { JobState } = contract;
-const mesh = useMesh({ nodes: 2, routerCount: 2, jobsCount: 2, env: { node: { SCRIPT_STEP: '10ms' } } });
+const env = { node: { SCRIPT_STEP: '10ms' }, router: { DMESH_ROUTER_NO_NODES_WAIT: '300ms' } };
+const mesh = useMesh({ nodes: 2, routerCount: 2, jobsCount: 2, env });
 const jobs = () => mesh().client.jobs;
 const PATIENCE = { timeout: 20_000, interval: 50 };
 
@@ -76,6 +77,22 @@ test('cancelled while it runs, the GPU is free at once', async () => {
 test('what is not drawn in its time expires', async () => {
   await jobs().submit({ prompt: 'endless [step=5s]', seed: 1 }, { jobId: 'expired', expireAfterMs: 1000 });
   await becomes('expired', JobState.EXPIRED);
+});
+
+test('what no node takes says why, from whichever replica, without a write, until it is drawn', async () => {
+  const { client } = mesh();
+  for (const node of ['node-1', 'node-2']) await client.drain(node);
+  const ids = Array.from({ length: 8 }, (_, index) => `waits-${index}`);
+  const submitted = await Promise.all(ids.map((jobId, seed) => jobs().submit({ prompt: 'a red circle', seed }, { jobId })));
+  const reasons = async () => {
+    const all = await Promise.all(ids.map((jobId) => jobs().get(jobId)));
+    return all.map(({ waitingFor, revision }, index) => [waitingFor?.reason, revision === submitted[index]?.job.revision]);
+  };
+  // More than one replica hands over at once: most have not been tried.
+  await expect.poll(reasons, PATIENCE).toEqual(ids.map(() => ['NO_NODES', true]));
+  for (const node of ['node-1', 'node-2']) await client.resume(node);
+  for (const jobId of ids) await becomes(jobId, JobState.SUCCEEDED);
+  for (const jobId of ids) expect((await jobs().get(jobId)).waitingFor).toBeUndefined();
 });
 
 test('a request that breaks its nodes fails at once, with the reason', async () => {

@@ -10,6 +10,7 @@ import type { Change, Job } from '../../services/jobs/domain/job.js';
 import { UNTOLD } from '../../services/jobs/domain/job.js';
 import { createJobsService } from '../../services/jobs/rpc/handlers.js';
 import type { Step } from '../../services/jobs/rpc/parts.js';
+import { Waits } from '../../services/jobs/run/waits.js';
 import { receiverUrlOf } from '../../services/jobs/webhook/receiver-url.js';
 import type { JobsStore, Replica } from './jobs-store.js';
 import { sampleBeat } from './sample-beat.js';
@@ -19,6 +20,7 @@ export const Jobs = jobs.JobsServiceService;
 export interface JobsReplica extends Replica {
   readonly channel: Channel;
   readonly door: ReturnType<typeof createJobsService>['door'];
+  readonly waits: Waits;
   /** As a replica that runs it would tell of a job. */
   stepped(key: string, step: Step): void;
   stop(): Promise<void>;
@@ -41,6 +43,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
   const { pictures = new Map<string, Uint8Array>(), models = sampleModels } = options;
   const steps = new Map<string, Step>();
   const listeners = new Set<() => void>();
+  const waits = new Waits({ wallNow: () => Date.now(), ownerOf: () => 'a' });
   const { door, handlers } = createJobsService({
     ...replica,
     clock: systemClock,
@@ -59,6 +62,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
       if (url.startsWith('ftp:')) throw webhookRefused();
       return url === '' ? undefined : { url: receiverUrlOf(url) ?? url, ...UNTOLD };
     },
+    waits,
     steps: {
       stepOf: (key) => steps.get(key),
       onStep: (_, listener) => {
@@ -88,6 +92,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
     ...replica,
     channel,
     door,
+    waits,
     stepped: (key, step) => {
       steps.set(key, step);
       for (const listener of listeners) listener();

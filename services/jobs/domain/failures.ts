@@ -9,7 +9,8 @@
 import { Code, type Random, Reason, type StatusError } from '#core';
 
 /** Whose jobs would meet the same: those of one model, class or tenant; all; or only this one. */
-export type Scope = 'all' | 'model' | 'class' | 'tenant' | 'job';
+export type Scope = (typeof SCOPES)[number];
+export const SCOPES = ['all', 'model', 'class', 'tenant', 'job'] as const;
 
 export type Verdict = { readonly kind: 'final' } | { readonly kind: 'counted' } | { readonly kind: 'waits'; readonly scope: Scope };
 

@@ -18,7 +18,7 @@ import { submit } from './submit.js';
 import { submitBatch } from './submit-batch.js';
 import { watch } from './watch.js';
 
-export interface JobsServiceOptions extends Pick<RpcParts, 'clock' | 'index' | 'records' | 'steps' | 'wallNow'> {
+export interface JobsServiceOptions extends Pick<RpcParts, 'clock' | 'index' | 'records' | 'steps' | 'waits' | 'wallNow'> {
   readonly config: AdmissionConfig;
   readonly random: Random;
   readonly blobs: RpcParts['blobs'] & Pick<Blobs, 'refuseWhenFull'>;

@@ -58,6 +58,39 @@ test('a job is seen as it waits, runs and has ended', async () => {
   expect((await get('seen'))?.result?.images[0]?.url).toBe('');
 });
 
+test('a job that waits says why and until when, at any replica, and no more once it runs', async () => {
+  const submitted = await submit('waits');
+  const key = jobKey('anonymous', 'waits');
+  const told: jobs.Job[] = [];
+  const watching = (async () => {
+    for await (const { job } of watch(b, 'waits')) if (job) told.push(job);
+  })();
+  await expect.poll(() => told.length).toBe(1);
+  expect(told[0]?.waitingFor).toBeUndefined();
+  const dueAtMs = Date.now() + 5000;
+  const noNodes = { code: Code.UNAVAILABLE, reason: Reason.NO_NODES, message: 'no node takes z-image-tiny' };
+  const entry = b.index.get(key) ?? expect.fail('not known');
+  b.waits.turnedAway(entry, 'model', { failure: noNodes, nextAttemptAtMs: dueAtMs });
+  await expect.poll(() => told.length).toBe(2);
+  const waiting = { state: jobs.JobState.QUEUED, waitingFor: noNodes, nextAttemptAtMs: BigInt(dueAtMs), revision: submitted?.revision };
+  expect(told[1]).toMatchObject(waiting);
+  expect(await get('waits')).toMatchObject(waiting);
+  expect((await list({ pageSize: 1 })).jobs).toMatchObject([waiting]);
+  await changed(a, 'waits', begun);
+  await expect.poll(() => told.length).toBe(3);
+  expect(told[2]).toMatchObject({ state: jobs.JobState.RUNNING, nextAttemptAtMs: 0n });
+  expect(told[2]?.waitingFor).toBeUndefined();
+  b.waits.begun(entry);
+  const againAtMs = Date.now() + 60_000;
+  await changed(a, 'waits', { kind: 'setBack', failure, counted: true, notBeforeMs: againAtMs });
+  expect(await get('waits')).toMatchObject({ waitingFor: failure, nextAttemptAtMs: BigInt(againAtMs) });
+  await changed(a, 'waits', { kind: 'setBack', counted: false, notBeforeMs: Date.now() - 1 });
+  const due = await get('waits');
+  expect([due?.waitingFor, due?.nextAttemptAtMs, due?.failure?.reason]).toEqual([undefined, 0n, 'NAN_OUTPUT']);
+  await cancel('waits');
+  await watching;
+});
+
 test.each(['nobody', 'x'.repeat(64)])('an unknown id is NOT_FOUND everywhere: %s', async (jobId) => {
   await expect(get(jobId)).rejects.toMatchObject(unknown);
   await expect(cancel(jobId)).rejects.toMatchObject(unknown);

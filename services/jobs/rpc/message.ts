@@ -2,6 +2,8 @@
 import { generation, jobs, PRIORITY_MESSAGES } from '#contracts';
 import type { Failure, Job, Result, StateKind, Webhook } from '../domain/job.js';
 import { jobKey } from '../domain/record.js';
+import type { JobEntry } from '../index/job-entry.js';
+import type { Wait } from '../run/waits.js';
 import type { StoredJob } from '../store/job-records.js';
 import type { RpcParts } from './parts.js';
 
@@ -26,14 +28,15 @@ export function stateKind(state: jobs.JobState): StateKind | undefined {
   return (Object.keys(STATES) as StateKind[]).find((kind) => STATES[kind] === state);
 }
 
-/** With the figures of this moment: position, time left, step. */
-export function jobMessage(parts: Pick<RpcParts, 'index' | 'steps' | 'wallNow'>, { job, revision }: StoredJob): jobs.Job {
+/** With what is known of this moment: position, time left, step, why it waits. */
+export function jobMessage(parts: Pick<RpcParts, 'index' | 'steps' | 'waits' | 'wallNow'>, { job, revision }: StoredJob): jobs.Job {
   const { state } = job;
   const key = jobKey(job.tenant, job.jobId);
   const entry = parts.index.get(key);
   const known = entry?.kind === state.kind ? entry : undefined; // the index may be a moment behind
   const step = state.kind === 'running' ? parts.steps.stepOf(key) : undefined;
   const isNow = step?.attempt === job.attempt ? step : undefined;
+  const wait = waitOf(parts, job, known);
   return {
     jobId: job.jobId,
     tenant: job.tenant,
@@ -49,7 +52,8 @@ export function jobMessage(parts: Pick<RpcParts, 'index' | 'steps' | 'wallNow'>,
     failedAttempts: job.failedAttempts,
     position: known?.kind === 'queued' ? parts.index.position(known) : 0,
     etaMs: known ? parts.index.etaMs(known, parts.wallNow()) : 0,
-    nextAttemptAtMs: BigInt(Math.ceil(state.kind === 'queued' ? state.notBeforeMs : 0)),
+    nextAttemptAtMs: BigInt(Math.ceil(wait?.nextAttemptAtMs ?? 0)),
+    waitingFor: failureMessage(wait?.failure),
     nodeId: 'nodeId' in state ? state.nodeId : '',
     step: isNow?.step ?? 0,
     totalSteps: isNow?.totalSteps ?? 0,
@@ -58,6 +62,17 @@ export function jobMessage(parts: Pick<RpcParts, 'index' | 'steps' | 'wallNow'>,
     priority: PRIORITY_MESSAGES[job.priority],
     webhook: job.webhook && webhookMessage(job.webhook),
   };
+}
+
+/** Undefined: for its turn alone, or not at all. A retry that is not due yet waits for nothing else. */
+function waitOf(
+  { waits, wallNow }: Pick<RpcParts, 'waits' | 'wallNow'>,
+  { lastFailure: failure, state }: Job,
+  known: JobEntry | undefined,
+): Wait | undefined {
+  if (state.kind !== 'queued') return undefined;
+  if (failure && state.notBeforeMs > wallNow()) return { failure, nextAttemptAtMs: state.notBeforeMs };
+  return known && waits.of(known);
 }
 
 function failureMessage(failure: Failure | undefined): jobs.JobFailure | undefined {

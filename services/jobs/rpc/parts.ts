@@ -4,6 +4,7 @@ import type { Admission } from '../admission.js';
 import type { Blobs } from '../blobs/blobs.js';
 import type { Bounds } from '../bounds.js';
 import type { JobIndex } from '../index/job-index.js';
+import type { Waits } from '../run/waits.js';
 import type { JobRecords } from '../store/job-records.js';
 import type { Callers } from './callers.js';
 import type { Reader } from './reader.js';
@@ -32,6 +33,7 @@ export interface RpcParts {
   readonly reader: Reader;
   readonly index: JobIndex;
   readonly steps: Steps;
+  readonly waits: Pick<Waits, 'of' | 'onChange'>;
   readonly blobs: Pick<Blobs, 'delete' | 'link' | 'readFrom'>;
   /** For a job that is retried. */
   readonly expireAfterMs: number;

@@ -1,6 +1,7 @@
 /**
- * Watch: the job as it is, and again at every change and step, until it has ended. From the revision seen last on, so
- * that a stream that broke goes on where it was. Changes are told one by one; steps as they are when there is room.
+ * Watch: the job as it is, and again at every change and step and when it waits for something else, until it has ended.
+ * From the revision seen last on, so that a stream that broke goes on where it was. Changes are told one by one; steps
+ * and what it waits for as they are when there is room.
  */
 import type { jobs } from '#contracts';
 import { badRequest, Code, Reason, StatusError } from '#core';
@@ -27,7 +28,8 @@ export function watch(parts: RpcParts): ServerStreamHandler<jobs.WatchRequest, j
         const next = await following.next(now.revision);
         if (next === 'removed') throw unknownJob(jobId);
         if (next === 'stepped' && now.job.state.kind !== 'running') continue;
-        if (next !== 'stepped') now = next;
+        if (next === 'waits' && now.job.state.kind !== 'queued') continue;
+        if (typeof next === 'object') now = next;
         await out.write({ job: jobMessage(parts, now) });
       }
     } finally {
@@ -42,10 +44,11 @@ class Following {
   readonly #changes: StoredJob[] = [];
   readonly #ends: readonly (() => void)[];
   #stepped = false;
+  #waits = false;
   #removed = false;
   #wake = () => {};
 
-  constructor({ index, steps }: Pick<RpcParts, 'index' | 'steps'>, key: string, signal: AbortSignal) {
+  constructor({ index, steps, waits }: Pick<RpcParts, 'index' | 'steps' | 'waits'>, key: string, signal: AbortSignal) {
     this.#signal = signal;
     const wake = () => this.#wake();
     const forget = index.watch(key, (what) => {
@@ -57,12 +60,23 @@ class Following {
       this.#stepped = true;
       wake();
     });
+    const waitNow = () => {
+      const entry = index.get(key);
+      return entry && waits.of(entry);
+    };
+    let wait = waitNow();
+    const unlisten = waits.onChange(() => {
+      if (wait === waitNow()) return;
+      wait = waitNow();
+      this.#waits = true;
+      wake();
+    });
     signal.addEventListener('abort', wake);
-    this.#ends = [forget, unsubscribe, () => signal.removeEventListener('abort', wake)];
+    this.#ends = [forget, unsubscribe, unlisten, () => signal.removeEventListener('abort', wake)];
   }
 
   /** What comes after this revision. Throws the signal's reason. */
-  async next(revision: number): Promise<StoredJob | 'stepped' | 'removed'> {
+  async next(revision: number): Promise<StoredJob | 'stepped' | 'waits' | 'removed'> {
     for (;;) {
       this.#signal.throwIfAborted();
       const change = this.#changes.shift();
@@ -72,6 +86,10 @@ class Following {
       if (this.#stepped) {
         this.#stepped = false;
         return 'stepped';
+      }
+      if (this.#waits) {
+        this.#waits = false;
+        return 'waits';
       }
       await new Promise<void>((resolve) => {
         this.#wake = resolve;

@@ -232,7 +232,8 @@ test('moved by the mesh, it is the same attempt on another node', async () => {
 test('turned away before it began, its record says nothing of it', async () => {
   const { attempt, jobs, router } = world();
   router.say(refusal(Reason.QUEUE_FULL, Code.RESOURCE_EXHAUSTED));
-  expect(await attempt.ended).toEqual({ kind: 'turnedAway', scope: 'class', leastMs: 700 });
+  const failure = { code: Code.RESOURCE_EXHAUSTED, reason: 'QUEUE_FULL', message: 'because of QUEUE_FULL' };
+  expect(await attempt.ended).toEqual({ kind: 'turnedAway', scope: 'class', leastMs: 700, failure });
   expect(jobs.jobOf('j1')).toEqual(sampleJob());
 });
 

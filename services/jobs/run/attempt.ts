@@ -53,7 +53,7 @@ export type AttemptEnd =
   /** Its record says what became of it, or will. `executingMs` 0: it was not drawn. */
   | { readonly kind: 'over'; readonly executingMs: number }
   /** Turned away before a node began: it waits as before. */
-  | { readonly kind: 'turnedAway'; readonly scope: Scope; readonly leastMs: number | undefined };
+  | { readonly kind: 'turnedAway'; readonly scope: Scope; readonly leastMs: number | undefined; readonly failure: Failure };
 
 /** No call is open for longer; a job that waits longer is handed over anew. */
 const MAX_CALL_MS = 3_600_000;
@@ -138,11 +138,11 @@ export class Attempt {
       if (thrown instanceof Lost || this.#stopped.signal.aborted) return OVER;
       const error = StatusError.from(thrown);
       // The record could not be read: nothing was tried. Without NATS that is so for all of them.
-      if (!job) return { kind: 'turnedAway', scope: isPassing(error) ? 'all' : 'job', leastMs: undefined };
+      if (!job) return { kind: 'turnedAway', scope: isPassing(error) ? 'all' : 'job', leastMs: undefined, failure: failureOf(error) };
       return this.#failed(job, error).catch((fault: unknown): AttemptEnd => {
         if (fault instanceof Lost) return OVER;
         emit({ type: 'attemptLost', tenant, jobId, error: fault });
-        return { kind: 'turnedAway', scope: 'job', leastMs: undefined };
+        return { kind: 'turnedAway', scope: 'job', leastMs: undefined, failure: failureOf(error) };
       });
     }
   }
@@ -279,10 +279,10 @@ export class Attempt {
     // A drawing that takes longer than any call may would begin anew for ever.
     const isEndless = number !== undefined && error.reason === Reason.DEADLINE && nowMs < job.expiresAtMs;
     const verdict: Verdict = isEndless ? { kind: 'counted' } : verdictOf(error);
-    const failure: Failure = { code: error.code, reason: error.reason, message: error.message };
+    const failure = failureOf(error);
     if (verdict.kind === 'waits' && number === undefined) {
       this.#tellEnd('waits', error);
-      return { kind: 'turnedAway', scope: verdict.scope, leastMs: error.details.retryDelayMs };
+      return { kind: 'turnedAway', scope: verdict.scope, leastMs: error.details.retryDelayMs, failure };
     }
     const decide = (now: Job): Change | undefined => {
       const isThis = number === undefined ? isSame(now, job) : this.#isOurs(now, number);
@@ -349,6 +349,10 @@ const OVER: AttemptEnd = { kind: 'over', executingMs: 0 };
 /** It is another's, or nobody's any more. */
 class Lost extends Error {
   override readonly name = 'Lost';
+}
+
+function failureOf({ code, message, reason }: StatusError): Failure {
+  return { code, reason, message };
 }
 
 /** Still waiting as it was: no attempt and no failure since. */

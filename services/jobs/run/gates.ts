@@ -69,16 +69,18 @@ export class Gates {
     }
   }
 
-  /** It was turned away. `leastMs`: how long the router asked to stay away. */
-  refused(job: Passer, scope: SharedScope, { now, leastMs = 0 }: { now: number; leastMs?: number | undefined }): void {
+  /** It was turned away. `leastMs`: how long the router asked to stay away. For how long it is; undefined: that is known. */
+  refused(job: Passer, scope: SharedScope, { now, leastMs = 0 }: { now: number; leastMs?: number | undefined }): number | undefined {
     const name = nameOf(job, scope);
     const gate = this.#gates.get(name) ?? { times: 0, opensAt: 0, scout: undefined };
     this.#gates.set(name, gate);
     // Those that went together are told together: that is one refusal.
-    if (now < gate.opensAt) return;
+    if (now < gate.opensAt) return undefined;
     gate.times += 1;
-    gate.opensAt = now + Math.max(leastMs, pauseMs(gate.times, this.random));
+    const shutMs = Math.max(leastMs, pauseMs(gate.times, this.random));
+    gate.opensAt = now + shutMs;
     gate.scout = undefined;
+    return shutMs;
   }
 
   /** The world has changed, such as by a new node: it may be tried at once, whoever waits for an answer already. */
@@ -97,8 +99,11 @@ export class Gates {
   }
 }
 
-function nameOf(job: Passer, scope: SharedScope): string {
+/** Equal for all jobs that share their fate in this. */
+export function nameOf(job: Passer, scope: Scope): string {
   switch (scope) {
+    case 'job':
+      return `job ${job.key}`;
     case 'all':
       return 'all';
     case 'model':
@@ -112,6 +117,7 @@ function nameOf(job: Passer, scope: SharedScope): string {
   }
 }
 
-function namesOf(job: Passer): string[] {
+/** Whatever it may share with others. */
+export function namesOf(job: Passer): string[] {
   return (['all', 'model', 'class', 'tenant'] as const).map((scope) => nameOf(job, scope));
 }

@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest';
 import type { BusMessage } from '#bus';
+import { Code } from '#core';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
 import { JobNews } from './news.js';
+import { Waits } from './waits.js';
 
 /** A NATS that gives everything back to whoever published it. */
 function world() {
@@ -24,10 +26,11 @@ function world() {
       };
     },
   };
-  const news = new JobNews({ bus, clock, isRunning: (key) => jobs.get(key)?.kind === 'running' });
+  const waits = new Waits({ wallNow: () => 0, ownerOf: () => 'a' });
+  const news = new JobNews({ bus, clock, waits, index: jobs });
   news.start();
   const say = (text: string) => deliver({ subject: 'dmesh.v1.job.j1.event', data: Buffer.from(text), respond: () => false });
-  return { clock, jobs, news, published, say };
+  return { clock, jobs, news, published, say, waits };
 }
 const running = { kind: 'running', worker: 'w', nodeId: 'n1', startedAtMs: 1 } as const;
 const of = { tenant: 'acme', jobId: 'j1' };
@@ -66,6 +69,52 @@ test('a job that waits at a router has a place in line there', () => {
   const { news, published } = world();
   news.waits(of, { position: 4, etaMs: 1234.5 });
   expect(JSON.parse(published[0]?.text ?? '')).toEqual({ job_id: 'j1', tenant: 'acme', state: 'QUEUED', position: 4, eta_ms: 1235 });
+});
+
+test('why a job was turned away is known everywhere until one like it goes further', () => {
+  const { jobs, news, published, waits } = world();
+  const [tried, other] = [jobs.add(sampleJob()), jobs.add(sampleJob({ jobId: 'j2' }))];
+  const failure = { code: Code.UNAVAILABLE, reason: 'NO_NODES', message: 'x'.repeat(1000) };
+  news.turnedAway(of, { failure, scope: 'model', nextAttemptAtMs: 5000 });
+  const waitingFor = { ...failure, message: 'x'.repeat(500) };
+  expect(JSON.parse(published[0]?.text ?? '')).toEqual({
+    job_id: 'j1',
+    tenant: 'acme',
+    state: 'QUEUED',
+    waiting_for: waitingFor,
+    scope: 'model',
+    next_attempt_at_ms: 5000,
+  });
+  expect(waits.of(other)).toEqual({ failure: waitingFor, nextAttemptAtMs: 5000 });
+  jobs.force('j1', { kind: 'begun', worker: 'w', nodeId: 'n', atMs: 1 });
+  news.changed(jobs.entryOf('j1'), false);
+  expect(waits.of(other)).toBeUndefined();
+  news.turnedAway({ tenant: 'acme', jobId: 'j1' }, { failure, scope: 'model', nextAttemptAtMs: 5000 }); // late: it runs
+  expect(waits.of(tried)).toBeUndefined();
+  const full = { ...failure, reason: 'QUEUE_FULL' };
+  news.turnedAway({ tenant: 'acme', jobId: 'j2' }, { failure: full, scope: 'class', nextAttemptAtMs: 5000 });
+  expect(waits.of(other)?.failure.reason).toBe('QUEUE_FULL');
+  news.waits({ tenant: 'acme', jobId: 'j2' }, { position: 1, etaMs: 0 });
+  expect(waits.of(other)).toBeUndefined();
+});
+
+test.each([
+  { waiting_for: null },
+  { waiting_for: { code: 14, reason: 'NO_NODES' } },
+  { waiting_for: { code: 99, reason: 'NO_NODES', message: 'm' } },
+  { scope: 'mesh' },
+  { next_attempt_at_ms: -1 },
+  { next_attempt_at_ms: 1e300 },
+  { job_id: 'nobody' },
+])('a reason of the wrong form is passed over: %j', (wrong) => {
+  const { jobs, say, waits } = world();
+  const entry = jobs.add(sampleJob());
+  const failure = { code: 14, reason: 'NO_NODES', message: 'm' };
+  const right = { job_id: 'j1', tenant: 'acme', waiting_for: failure, scope: 'job', next_attempt_at_ms: 1 };
+  say(JSON.stringify({ ...right, ...wrong }));
+  expect(waits.of(entry)).toBeUndefined();
+  say(JSON.stringify(right));
+  expect(waits.of(entry)).toBeDefined();
 });
 
 test('late steps and what is no step are passed over', () => {

@@ -3,13 +3,16 @@
  * the job, and now and then how far it is by the one that runs it. Small JSON; told once, to whoever listens, and not
  * kept: what a job is stands in its record.
  *
- * Steps are not recorded at all (ten writes for each picture would be most of the load). Every replica listens for
- * them here, so that each can tell how far a job is.
+ * Steps are not recorded at all (ten writes for each picture would be most of the load), nor is what a job waits for.
+ * Every replica listens for both here, so that each can tell how a job is.
  */
 import { ALL_JOB_EVENTS, type Bus, jobEventSubject } from '#bus';
-import type { Clock } from '#core';
+import { type Clock, Code } from '#core';
+import { SCOPES, type Scope } from '../domain/failures.js';
 import { jobKey } from '../domain/record.js';
 import type { JobEntry } from '../index/job-entry.js';
+import type { JobIndex } from '../index/job-index.js';
+import type { Wait, Waits } from './waits.js';
 
 export interface Step {
   readonly attempt: number;
@@ -23,8 +26,8 @@ export type StepListener = (step: Step) => void;
 export interface JobNewsOptions {
   readonly bus: Pick<Bus, 'publish' | 'subscribe'>;
   readonly clock: Clock;
-  /** By its record, as far as known here. */
-  readonly isRunning: (key: string) => boolean;
+  readonly waits: Pick<Waits, 'begun' | 'queued' | 'turnedAway'>;
+  readonly index: Pick<JobIndex, 'get'>;
 }
 
 interface OfJob {
@@ -34,8 +37,11 @@ interface OfJob {
 
 /** A person sees it move; a thousand running jobs are a few thousand small messages a second. */
 const EVERY_MS = 300;
-/** Of a message that is worth parsing. */
-const STEP_MARK = Buffer.from('"step":');
+const CODES = Object.values(Code);
+/** Of messages that are worth parsing. */
+const MARKS = ['"step":', '"position":', '"waiting_for":'].map((mark) => Buffer.from(mark));
+/** Told with a job that waits: a sentence, whatever a router made of it. */
+const MAX_MESSAGE_LENGTH = 500;
 
 export class JobNews {
   readonly #options: JobNewsOptions;
@@ -77,6 +83,7 @@ export class JobNews {
   changed(entry: JobEntry, told: boolean): void {
     const { attempt, batchId, jobId, key, kind, nodeId, revision, tenant } = entry;
     if (kind !== 'running') this.removed(key);
+    else this.#options.waits.begun(entry);
     if (!told) return;
     this.#publish({ tenant, jobId }, { batch_id: batchId, state: kind.toUpperCase(), revision, attempt, node_id: nodeId });
   }
@@ -89,6 +96,12 @@ export class JobNews {
   /** It waits at a router: its place in line there, and that long by its prediction. */
   waits(job: OfJob, { etaMs, position }: { readonly etaMs: number; readonly position: number }): void {
     if (this.#isTime(job)) this.#publish(job, { state: 'QUEUED', position, eta_ms: Math.round(etaMs) });
+  }
+
+  /** It was turned away, as are for now all whom the scope names. */
+  turnedAway(job: OfJob, { failure, nextAttemptAtMs, scope }: Wait & { readonly scope: Scope }): void {
+    const waitingFor = { ...failure, message: failure.message.slice(0, MAX_MESSAGE_LENGTH) };
+    this.#publish(job, { state: 'QUEUED', waiting_for: waitingFor, scope, next_attempt_at_ms: nextAttemptAtMs });
   }
 
   stepped(job: OfJob, { attempt, nodeId, step, totalSteps }: Step): void {
@@ -108,33 +121,62 @@ export class JobNews {
     return true;
   }
 
-  /** Anybody may publish there: what is no step of ours is passed over. */
+  /** Anybody may publish there: what is not ours, or comes late, is passed over. */
   #hear(data: Uint8Array): void {
     const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
-    if (!bytes.includes(STEP_MARK)) return;
-    const heard = parseStep(bytes.toString('utf8'));
-    if (!heard) return;
-    const key = jobKey(heard.tenant, heard.jobId);
-    if (!this.#options.isRunning(key)) return; // late
-    this.#steps.set(key, heard.step);
-    for (const listener of [...(this.#listeners.get(key) ?? [])]) listener(heard.step);
+    if (!MARKS.some((mark) => bytes.includes(mark))) return;
+    const { index, waits } = this.#options;
+    const heard = parse(bytes.toString('utf8'));
+    const entry = heard && index.get(jobKey(heard.tenant, heard.jobId));
+    if (heard?.kind === 'stepped' && entry?.kind === 'running') {
+      this.#steps.set(entry.key, heard.step);
+      for (const listener of [...(this.#listeners.get(entry.key) ?? [])]) listener(heard.step);
+    } else if (heard?.kind === 'turnedAway' && entry?.kind === 'queued') waits.turnedAway(entry, heard.scope, heard.wait);
+    else if (heard?.kind === 'waits' && entry?.kind === 'queued') waits.queued(entry);
   }
 }
 
-function parseStep(text: string): (OfJob & { readonly step: Step }) | undefined {
+type Heard = OfJob &
+  (
+    | { readonly kind: 'stepped'; readonly step: Step }
+    | { readonly kind: 'waits' }
+    | { readonly kind: 'turnedAway'; readonly scope: Scope; readonly wait: Wait }
+  );
+
+function parse(text: string): Heard | undefined {
   let value: Readonly<Record<string, unknown>>;
   try {
     value = JSON.parse(text);
   } catch {
     return undefined;
   }
-  const { tenant, job_id: jobId, attempt, node_id: nodeId, step, total_steps: totalSteps } = value;
-  if (typeof tenant !== 'string' || typeof jobId !== 'string' || typeof nodeId !== 'string') return undefined;
-  if (!isCount(attempt) || !isCount(step) || !isCount(totalSteps)) return undefined;
-  return { tenant, jobId, step: { attempt, nodeId, step, totalSteps } };
+  const { tenant, job_id: jobId } = value ?? {};
+  if (typeof tenant !== 'string' || typeof jobId !== 'string') return undefined;
+  if ('position' in value) return { kind: 'waits', tenant, jobId };
+  if ('waiting_for' in value) {
+    const turnedAway = parseTurnedAway(value);
+    return turnedAway && { kind: 'turnedAway', tenant, jobId, ...turnedAway };
+  }
+  const { attempt, node_id: nodeId, step, total_steps: totalSteps } = value;
+  if (typeof nodeId !== 'string' || !isCount(attempt) || !isCount(step) || !isCount(totalSteps)) return undefined;
+  return { kind: 'stepped', tenant, jobId, step: { attempt, nodeId, step, totalSteps } };
+}
+
+function parseTurnedAway(value: Readonly<Record<string, unknown>>): { readonly scope: Scope; readonly wait: Wait } | undefined {
+  const { next_attempt_at_ms: nextAttemptAtMs, waiting_for: failure } = value;
+  const scope = SCOPES.find((known) => known === value.scope);
+  if (!scope || !isEpochMs(nextAttemptAtMs) || typeof failure !== 'object' || failure === null) return undefined;
+  const { message, reason, ...rest } = failure as Readonly<Record<string, unknown>>;
+  const code = CODES.find((known) => known === rest.code);
+  if (code === undefined || typeof reason !== 'string' || typeof message !== 'string') return undefined;
+  return { scope, wait: { failure: { code, reason, message: message.slice(0, MAX_MESSAGE_LENGTH) }, nextAttemptAtMs } };
 }
 
 /** As the contract can say it. */
 function isCount(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 32;
+}
+
+function isEpochMs(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
 }

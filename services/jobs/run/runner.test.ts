@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest';
+import { Code } from '#core';
 import { ManualClock } from '../../../test/support/manual-clock.js';
 import { MemoryJobs, sampleJob } from '../../../test/support/memory-jobs.js';
+import type { Scope } from '../domain/failures.js';
 import type { Job } from '../domain/job.js';
+import type { JobsEvent } from '../events.js';
 import type { JobEntry } from '../index/job-entry.js';
 import type { Attempt, AttemptEnd, AttemptListener } from './attempt.js';
 import { Runner } from './runner.js';
@@ -46,17 +49,21 @@ class HeldAttempt {
   }
 }
 
+const failure = { code: Code.UNAVAILABLE, reason: 'NO_NODES', message: 'nobody' };
+const turnedAway = (scope: Scope, leastMs?: number): AttemptEnd => ({ kind: 'turnedAway', scope, leastMs, failure });
+
 function world({ slots = 0 } = {}) {
   const clock = new ManualClock();
   const jobs = new MemoryJobs();
   const attempts: HeldAttempt[] = [];
+  const events: JobsEvent[] = [];
   const state = { linked: true, slots, mine: new Set<string>(), alive: new Set(['w1']), all: true };
   const isMine = (key: string) => state.all || state.mine.has(key);
   const runner = new Runner({
     clock,
     wallNow: () => clock.now(),
     random: () => 0,
-    emit: () => {},
+    emit: (event) => events.push(event),
     records: jobs,
     worker: 'w1',
     isAlive: (worker) => state.alive.has(worker),
@@ -76,7 +83,7 @@ function world({ slots = 0 } = {}) {
   const add = (jobId: string, fields: Partial<Job> = {}) => jobs.add(sampleJob({ jobId, ...fields }));
   const started = () => attempts.map(({ entry }) => entry.jobId);
   const of = (jobId: string) => attempts.findLast(({ entry }) => entry.jobId === jobId) ?? expect.fail(`${jobId} was not started`);
-  return { runner, clock, jobs, attempts, state, add, started, of };
+  return { runner, clock, jobs, attempts, events, state, add, started, of };
 }
 
 /** One slot assumed where none is known, and four ahead. */
@@ -139,7 +146,7 @@ test('after a failure it waits for its time', async () => {
 test('turned away for its model, others of that model wait and the rest goes on; one finds out whether it is over', async () => {
   const { add, clock, of, started } = world();
   add('x1', { request: { ...sampleJob().request, model: 'x' } });
-  of('x1').end({ kind: 'turnedAway', scope: 'model', leastMs: 2000 });
+  of('x1').end(turnedAway('model', 2000));
   await clock.advance(0);
   add('x2', { request: { ...sampleJob().request, model: 'x' } });
   add('m1');
@@ -155,23 +162,40 @@ test('turned away for its model, others of that model wait and the rest goes on;
 test('turned away for itself alone, only that job waits, longer each time', async () => {
   const { add, clock, of, started } = world();
   add('j1');
-  of('j1').end({ kind: 'turnedAway', scope: 'job', leastMs: undefined });
+  of('j1').end(turnedAway('job'));
   await clock.advance(0);
   add('j2');
   expect(started()).toEqual(['j1', 'j2']);
   await clock.advance(250);
   expect(started()).toEqual(['j1', 'j2', 'j1']);
-  of('j1').end({ kind: 'turnedAway', scope: 'job', leastMs: undefined });
+  of('j1').end(turnedAway('job'));
   await clock.advance(499);
   expect(started()).toHaveLength(3);
   await clock.advance(1);
   expect(started()).toHaveLength(4);
 });
 
+test('why jobs wait is told once for all that were turned away together, and anew at each try', async () => {
+  const { add, clock, events, of } = world();
+  for (const jobId of ['j1', 'j2', 'j3']) add(jobId);
+  for (const jobId of ['j1', 'j2']) of(jobId).end(turnedAway('model', 2000));
+  of('j3').end(turnedAway('job', 9000));
+  await clock.advance(0);
+  const told = { type: 'jobTurnedAway', tenant: 'acme', failure };
+  expect(events).toEqual([
+    { ...told, jobId: 'j1', scope: 'model', nextAttemptAtMs: 2000 },
+    { ...told, jobId: 'j3', scope: 'job', nextAttemptAtMs: 9000 },
+  ]);
+  await clock.advance(2000);
+  of('j1').end(turnedAway('model', 0));
+  await clock.advance(0);
+  expect(events.slice(2)).toEqual([{ ...told, jobId: 'j1', scope: 'model', nextAttemptAtMs: 2500 }]);
+});
+
 test('the first after a router’s death may wait for a busy model: those of other models do not wait with it', async () => {
   const { add, clock, of, started } = world();
   add('x1', { request: { ...sampleJob().request, model: 'x' } });
-  of('x1').end({ kind: 'turnedAway', scope: 'all', leastMs: undefined });
+  of('x1').end(turnedAway('all'));
   await clock.advance(0);
   add('m1');
   await clock.advance(250);
@@ -183,7 +207,7 @@ test('the first after a router’s death may wait for a busy model: those of oth
 test('a new node opens the way at once', async () => {
   const { add, clock, of, runner, started } = world();
   add('j1');
-  of('j1').end({ kind: 'turnedAway', scope: 'model', leastMs: 60_000 });
+  of('j1').end(turnedAway('model', 60_000));
   await clock.advance(0);
   runner.wake();
   expect(started()).toEqual(['j1', 'j1']);

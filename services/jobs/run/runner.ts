@@ -219,14 +219,11 @@ export class Runner implements ShareListener {
   }
 
   #ended(waiter: Waiter, service: Service, end: AttemptEnd): void {
-    const { clock, random, wallNow } = this.#options;
     this.#attempts.delete(waiter.key);
     this.#gates.ended(waiter);
     if (end.kind === 'turnedAway') {
-      const { leastMs, scope } = end;
       this.#queue.correct({ ...service, costMs: -service.costMs });
-      if (scope === 'job') waiter.notBeforeMs = wallNow() + Math.max(leastMs ?? 0, pauseMs(++waiter.refusals, random));
-      else this.#gates.refused(waiter, scope, { now: clock.now(), leastMs });
+      this.#turnedAway(waiter, end);
     } else {
       if (end.executingMs > 0) this.#meanCostMs += COST_WEIGHT * (end.executingMs - this.#meanCostMs);
       this.#queue.correct({ ...service, costMs: end.executingMs - service.costMs });
@@ -234,6 +231,20 @@ export class Runner implements ShareListener {
     this.#look(waiter.key);
     this.#pump();
     if (this.#attempts.size === 0) this.#onIdle();
+  }
+
+  /** Others are told why it waits, once for all that it holds for. */
+  #turnedAway(waiter: Waiter, { failure, leastMs, scope }: Extract<AttemptEnd, { kind: 'turnedAway' }>): void {
+    const { clock, emit, index, random, wallNow } = this.#options;
+    let waitMs: number | undefined;
+    if (scope === 'job') {
+      waitMs = Math.max(leastMs ?? 0, pauseMs(++waiter.refusals, random));
+      waiter.notBeforeMs = wallNow() + waitMs;
+    } else waitMs = this.#gates.refused(waiter, scope, { now: clock.now(), leastMs });
+    const entry = index.get(waiter.key);
+    if (waitMs === undefined || !entry) return;
+    const { jobId, tenant } = entry;
+    emit({ type: 'jobTurnedAway', tenant, jobId, scope, failure, nextAttemptAtMs: Math.round(wallNow() + waitMs) });
   }
 
   /** Its worker is gone, or is ourselves, who know nothing of it. */

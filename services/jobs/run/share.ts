@@ -72,7 +72,12 @@ export class Share {
 
   /** Of anything, by its name, as things are now. */
   belongsHere(name: string): boolean {
-    return !this.#isDisplaced && ownerOf(name, this.#owners) === this.#options.replicaId;
+    return !this.#isDisplaced && this.ownerOf(name) === this.#options.replicaId;
+  }
+
+  /** The id of the replica that it belongs to; undefined: of none that is known. */
+  ownerOf(name: string): string | undefined {
+    return ownerOf(name, this.#owners);
   }
 
   /** Until the other process of our id is gone. */

@@ -166,7 +166,7 @@ export interface Job {
   position: number;
   /** Predicted time until it has ended, milliseconds; 0: not known. */
   etaMs: number;
-  /** While QUEUED after a failure: not before then. */
+  /** While QUEUED with `waiting_for`: not before then; in the past: it is tried now. */
   nextAttemptAtMs: bigint;
   /** While RUNNING, and who drew it after. */
   nodeId: string;
@@ -181,7 +181,14 @@ export interface Job {
   result: JobResult | undefined;
   priority: Priority;
   /** What became of its webhook; absent without one. */
-  webhook: WebhookDelivery | undefined;
+  webhook:
+    | WebhookDelivery
+    | undefined;
+  /**
+   * While QUEUED for more than its turn: why the mesh did not take it, or one that stands for it, when it was tried last (no
+   * node, a full queue; uses up no retry), or why its last attempt failed.
+   */
+  waitingFor: JobFailure | undefined;
 }
 
 export interface JobFailure {
@@ -409,6 +416,7 @@ function createBaseJob(): Job {
     result: undefined,
     priority: 0,
     webhook: undefined,
+    waitingFor: undefined,
   };
 }
 
@@ -497,6 +505,9 @@ export const Job: MessageFns<Job> = {
     }
     if (message.webhook !== undefined) {
       WebhookDelivery.encode(message.webhook, writer.uint32(178).fork()).join();
+    }
+    if (message.waitingFor !== undefined) {
+      JobFailure.encode(message.waitingFor, writer.uint32(186).fork()).join();
     }
     return writer;
   },
@@ -690,6 +701,14 @@ export const Job: MessageFns<Job> = {
             message.webhook = WebhookDelivery.decode(reader, reader.uint32());
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.waitingFor = JobFailure.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -770,6 +789,11 @@ export const Job: MessageFns<Job> = {
       result: isSet(object.result) ? JobResult.fromJSON(object.result) : undefined,
       priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
       webhook: isSet(object.webhook) ? WebhookDelivery.fromJSON(object.webhook) : undefined,
+      waitingFor: isSet(object.waitingFor)
+        ? JobFailure.fromJSON(object.waitingFor)
+        : isSet(object.waiting_for)
+        ? JobFailure.fromJSON(object.waiting_for)
+        : undefined,
     };
   },
 
@@ -841,6 +865,9 @@ export const Job: MessageFns<Job> = {
     if (message.webhook !== undefined) {
       obj.webhook = WebhookDelivery.toJSON(message.webhook);
     }
+    if (message.waitingFor !== undefined) {
+      obj.waitingFor = JobFailure.toJSON(message.waitingFor);
+    }
     return obj;
   },
 
@@ -886,6 +913,9 @@ export const Job: MessageFns<Job> = {
     message.priority = object.priority ?? 0;
     message.webhook = (object.webhook !== undefined && object.webhook !== null)
       ? WebhookDelivery.fromPartial(object.webhook)
+      : undefined;
+    message.waitingFor = (object.waitingFor !== undefined && object.waitingFor !== null)
+      ? JobFailure.fromPartial(object.waitingFor)
       : undefined;
     return message;
   },

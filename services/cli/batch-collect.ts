@@ -1,13 +1,14 @@
 /**
  * From planned batches to files: what is not there yet is submitted, what is drawn is fetched as it comes,
- * and a file that has the right bytes already is left alone. Whatever stops it, the same plan goes on where it was.
+ * and a file that has the right bytes already is left alone. Whatever stops it, the same plan goes on where it was, also
+ * when the mesh has forgotten the jobs: of what lies in the folder nothing is drawn again.
  */
-import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Batch, Code, hasEnded, type Job, type JobSettings, JobState, type JobsClient, StatusError } from '#client';
 import { type Clock, Reason } from '#core';
 import type { PlannedBatch, PlannedJob } from './batch-plan.js';
+import { digestOf, type Lying, lyingIn, type NotedFile, noteFiles } from './folder-notes.js';
 import { extensionOf } from './pictures.js';
 
 export interface CollectOptions {
@@ -53,12 +54,29 @@ const PATIENCE_MS = 120_000;
 /** Pictures fetched at a time. */
 const FETCH_COUNT = 4;
 
+/** A batch of which some pictures lie in the folder: only the others are asked for. */
+export interface RestOfBatch extends PlannedBatch {
+  readonly isPart: boolean;
+}
+
+/** What is still to be drawn or fetched, and the files of the rest. `dir` '': nobody knows. */
+export async function restOf(plan: readonly PlannedBatch[], dir: string): Promise<{ rest: RestOfBatch[]; lying: Lying }> {
+  const jobIds = plan.flatMap(({ jobs }) => jobs.map(({ jobId }) => jobId));
+  const lying: Lying = dir === '' ? new Map() : await lyingIn(dir, jobIds);
+  const rest = plan.map(({ batchId, jobs }) => {
+    const open = jobs.filter(({ jobId }) => !lying.has(jobId));
+    return { batchId, jobs: open, isPart: open.length < jobs.length };
+  });
+  return { rest: rest.filter(({ jobs }) => jobs.length > 0), lying };
+}
+
 /** Hands over what the mesh has room for; the rest is for later. Rejects when there is none even for the first. */
-export async function submitBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<PlannedBatch[]> {
+export async function submitBatches(plan: readonly RestOfBatch[], options: CollectOptions): Promise<RestOfBatch[]> {
   const { jobs, settings, signal } = options;
   for (const [index, batch] of plan.entries()) {
     const requests = batch.jobs.map(({ jobId, request }) => ({ jobId, ...request }));
     try {
+      if (batch.isPart && (await isKnown(batch, options))) continue;
       await jobs.submitBatch(requests, { batchId: batch.batchId, ...settings, signal });
     } catch (thrown) {
       const isFull = thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED;
@@ -77,9 +95,10 @@ export async function collectBatches(plan: readonly PlannedBatch[], options: Col
   const { clock, dir, jobs, onProgress, signal } = options;
   await mkdir(dir, { recursive: true });
   const jobCount = countOf(plan);
-  const collection = new Collection(options);
-  let unsent = await submitBatches(plan, options);
-  const open = new Map(plan.filter((batch) => !unsent.includes(batch)).map((batch) => [batch.batchId, batch]));
+  const { rest, lying } = await restOf(plan, dir);
+  const collection = new Collection(options, lying);
+  let unsent = await submitBatches(rest, options);
+  const open = new Map(rest.filter((batch) => !unsent.includes(batch)).map((batch) => [batch.batchId, batch]));
   let [runningCount, etaMs] = [0, 0];
   const tell = (trouble?: StatusError) => {
     const { endedCount, fileCount } = collection;
@@ -129,8 +148,19 @@ function countOf(plan: readonly PlannedBatch[]): number {
   return plan.reduce((sum, { jobs }) => sum + jobs.length, 0);
 }
 
+/** With all its jobs, or some: it is not to be submitted with others. */
+async function isKnown({ batchId }: PlannedBatch, { jobs, signal }: CollectOptions): Promise<boolean> {
+  try {
+    await jobs.getBatch(batchId, { signal });
+    return true;
+  } catch (thrown) {
+    if (thrown instanceof StatusError && thrown.code === Code.NOT_FOUND) return false;
+    throw thrown;
+  }
+}
+
 /** While others run, a mesh without room is no failure: they make room. */
-async function submitLater(unsent: PlannedBatch[], othersRun: boolean, options: CollectOptions): Promise<PlannedBatch[]> {
+async function submitLater(unsent: RestOfBatch[], othersRun: boolean, options: CollectOptions): Promise<RestOfBatch[]> {
   try {
     return await submitBatches(unsent, options);
   } catch (thrown) {
@@ -149,8 +179,12 @@ class Collection implements Collected {
   readonly #done = new Set<string>();
   readonly #endedCounts = new Map<string, number>();
 
-  constructor(options: CollectOptions) {
+  constructor(options: CollectOptions, lying: Lying) {
     this.#options = options;
+    for (const [jobId, files] of lying) {
+      this.kept.push(...files);
+      this.#done.add(jobId);
+    }
   }
 
   get endedCount(): number {
@@ -198,13 +232,16 @@ class Collection implements Collected {
     } else {
       const images = job.result?.images ?? [];
       const files: { file: string; found: Found }[] = [];
+      const noted: NotedFile[] = [];
       for (const [imageIndex, image] of images.entries()) {
         const ending = `${images.length > 1 ? `-${imageIndex + 1}` : ''}${extensionOf(image.mimeType)}`;
         const file = path.join(this.#options.dir, `${planned.name}${ending}`);
         const found = await lookAt(file, image.sha256);
         if (found !== 'as drawn') await this.#fetch(file, job.jobId, imageIndex);
         files.push({ file, found });
+        noted.push({ name: path.basename(file), sha256: image.sha256 });
       }
+      await noteFiles(this.#options.dir, job.jobId, noted);
       for (const { file, found } of files) {
         (found === 'as drawn' ? this.kept : this.fetched).push(file);
         if (found === 'another') this.replaced.push(file);
@@ -229,12 +266,7 @@ function endedCountOf({ succeededCount, failedCount, cancelledCount, expiredCoun
 type Found = 'as drawn' | 'another' | 'nothing';
 
 async function lookAt(file: string, sha256: string): Promise<Found> {
-  try {
-    const digest = createHash('sha256')
-      .update(await readFile(file))
-      .digest('hex');
-    return digest === sha256 ? 'as drawn' : 'another';
-  } catch {
-    return 'nothing'; // or not to be read: fetching says why not
-  }
+  const digest = await digestOf(file);
+  if (digest === undefined) return 'nothing'; // or not to be read: fetching says why not
+  return digest === sha256 ? 'as drawn' : 'another';
 }

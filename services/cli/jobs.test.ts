@@ -98,6 +98,7 @@ class FakeJobs {
       if (this.awayCount-- > 0) {
         throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: 'NATS is away' });
       }
+      if (!this.batches.has(batchId)) throw unknown();
       this.finishOne(batchId);
       return { batch: this.countsOf(batchId) };
     },
@@ -183,6 +184,8 @@ async function prompts(...lines: string[]): Promise<string> {
   return file;
 }
 
+const picturesIn = async (folder: string) => (await readdir(folder)).filter((name) => !name.startsWith('.')).sort();
+
 test('planBatches(): the same content is the same jobs, whatever the ends of lines; other content is others', () => {
   const plan = planBatches('a red circle\r\n\r\n  a yellow heart \n', { steps: 4 }, {});
   expect(plan).toEqual(planBatches('a red circle\na yellow heart', { steps: 4 }, {}));
@@ -220,7 +223,7 @@ test('submit draws a file of prompts into a folder; given again it fetches only 
   expect(first).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^3 pictures in .*pictures\n$/) });
   expect(first.err).toContain('3 of 3 done, 3 saved');
   const names = ['1-a-red-circle.png', '2-a-yellow-heart.png', '3-a-green-star.png'];
-  expect((await readdir(out)).sort()).toEqual(names);
+  expect(await picturesIn(out)).toEqual(names);
   expect(await readFile(path.join(out, '2-a-yellow-heart.png'))).toEqual(pictureOf('a yellow heart'));
   expect([fake.batches.size, fake.downloadCount]).toEqual([1, 3]);
 
@@ -236,7 +239,60 @@ test('submit draws a file of prompts into a folder; given again it fetches only 
     failed: [],
   });
   expect([fake.batches.size, fake.downloadCount]).toEqual([1, 5]);
-  expect((await readdir(out)).sort()).toEqual(names);
+  expect(await picturesIn(out)).toEqual(names);
+});
+
+test('submit, when the mesh has forgotten the jobs: what lies in the folder is not drawn again, only what is missing or changed', async () => {
+  const { fake, dmesh } = await start();
+  const out = path.join(dir, 'pictures');
+  const args = ['submit', await prompts('a red circle', 'a yellow heart', 'a bad one'), '--out', out];
+  await dmesh(args);
+  const [batchId = ''] = fake.batches.keys();
+  const [circle, heart] = ['1-a-red-circle.png', '2-a-yellow-heart.png'].map((name) => path.join(out, name));
+  const asked = () => [...fake.batches.values()].flat().map(({ jobId }) => jobId);
+  const again = async () => JSON.parse((await dmesh([...args, '--json'])).out);
+
+  // Some are forgotten: what is there is not missed.
+  fake.batches.set(batchId, fake.batches.get(batchId)?.slice(2) ?? []);
+  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [], gone: [], failed: [{ jobId: `${batchId}-2` }] });
+  fake.batches.clear();
+  await writeFile(heart ?? '', 'of somebody else');
+  expect(await again()).toMatchObject({
+    kept: [circle],
+    fetched: [heart],
+    replaced: [heart],
+    gone: [],
+    failed: [{ jobId: `${batchId}-2` }],
+  });
+  expect(asked()).toEqual([`${batchId}-1`, `${batchId}-2`]);
+  // The rest of it is known now, and gone on with.
+  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [], failed: [{ jobId: `${batchId}-2` }] });
+  expect(asked()).toHaveLength(2);
+
+  fake.batches.clear();
+  await prompts('a red circle', 'a yellow heart');
+  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [] }); // other jobs, and their pictures come to the same
+  fake.batches.clear();
+  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [] });
+  expect((await dmesh([...args, '--no-wait'])).out).toBe(`every picture is in ${out}\n`);
+  expect(asked()).toEqual([]);
+  await prompts('a red circle', 'a blue heart');
+  expect((await again()).fetched).toEqual([path.join(out, '2-a-blue-heart.png')]);
+  expect(asked()).toHaveLength(2);
+});
+
+test('a note that is no note, or half of one, is passed over', async () => {
+  const { fake, dmesh } = await start();
+  const out = path.join(dir, 'pictures');
+  const args = ['submit', await prompts('a red circle'), '--out', out];
+  await dmesh(args);
+  const notes = path.join(out, '.dmesh-jobs.jsonl');
+  const note = (await readFile(notes, 'utf8')).trim();
+  await writeFile(notes, ['null', '7', '{"jobId":3}', note.replace(/"files".*/, '"files":[null]}'), note.slice(0, -9)].join('\n'));
+  fake.batches.clear();
+  expect((await dmesh(args)).code).toBe(ExitCode.OK);
+  expect(fake.batches.size).toBe(1);
+  expect((await readFile(notes, 'utf8')).endsWith(`\n${note}`)).toBe(true);
 });
 
 test('submit --no-wait leaves at once; what failed or is gone is told by name', async () => {

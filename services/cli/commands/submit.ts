@@ -5,7 +5,7 @@ import { connectMesh, StatusError } from '#client';
 import { printable } from '#core';
 import { systemClock } from '#runtime';
 import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Collected, type CollectProgress, collectBatches, isAway, submitBatches } from '../batch-collect.js';
+import { type Collected, type CollectProgress, collectBatches, isAway, restOf, submitBatches } from '../batch-collect.js';
 import { type PlannedBatch, planBatches } from '../batch-plan.js';
 import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
@@ -19,8 +19,9 @@ const usage = `dmesh submit PROMPTS.txt --out FOLDER [options]
 
   One job for each line of the file; the mesh keeps them, whatever happens to this command. Waits and
   fetches each picture as it is drawn. Given again it goes on: the same file (all its lines) with the same
-  options is the same jobs, and only what is missing is fetched, for as long as the mesh keeps them; with a
-  line more or less it is other jobs. It tells when a picture takes the place of another file.
+  options is the same jobs, and only what is missing is fetched, or drawn again when the mesh does not keep it
+  any more; with a line more or less it is other jobs. It tells when a picture takes the place of another
+  file. Whose picture lies in the folder is noted there in .dmesh-jobs.jsonl.
 
       --out FOLDER     where pictures go: 1-words-of-the-prompt.png, 2-…; made where it is missing
       --no-wait        leaves when the jobs are on disk; the same command without it fetches the pictures
@@ -77,8 +78,10 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const options = { jobs: mesh.jobs, clock: systemClock, signal, dir, settings, onProgress };
   try {
     if (!waits) {
-      const unsent = await submitBatches(plan, options);
-      terminal.out(read.flag('json') ? `${JSON.stringify({ batches: idsOf(plan) })}\n` : describeSubmitted(plan, unsent));
+      const { rest } = await restOf(plan, dir);
+      const unsent = await submitBatches(rest, options);
+      const words = rest.length === 0 ? `every picture is in ${path.join(dir, '.')}\n` : describeSubmitted(rest, unsent);
+      terminal.out(read.flag('json') ? `${JSON.stringify({ batches: idsOf(plan) })}\n` : words);
       return unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
     }
     const collected = await collectBatches(plan, options);

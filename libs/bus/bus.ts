@@ -113,7 +113,7 @@ class MeshBus implements Bus {
       const subscription = connection.subscribe(subject, {
         callback: (error, message) => {
           if (error) return this.#options.emit({ type: 'busError', cause: `${subject}: ${error.message}` });
-          this.#guard(subject, () => handler(message));
+          guard(this.#options.emit, subject, () => handler(message));
         },
       });
       return () => subscription.unsubscribe();
@@ -248,16 +248,16 @@ class MeshBus implements Bus {
   }
 
   #tellLink(connected: boolean): void {
-    for (const listener of [...this.#linkListeners]) this.#guard('link', () => listener(connected));
+    for (const listener of [...this.#linkListeners]) guard(this.#options.emit, 'link', () => listener(connected));
   }
+}
 
-  /** A throw inside a vendor callback would end the vendor's reader; it ends here instead. */
-  #guard(subject: string, run: () => void): void {
-    try {
-      run();
-    } catch (error) {
-      this.#tell({ type: 'busHandlerFailed', subject, error });
-    }
+/** A throw inside a vendor callback would end the vendor's reader, in a turn of the event loop the process; it ends here instead. */
+export function guard(emit: Emit<BusEvent>, subject: string, run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    emit({ type: 'busHandlerFailed', subject, error });
   }
 }
 

@@ -3,11 +3,16 @@
  * is. Safe to repeat, and for several processes at once. What the server cannot do is said, never
  * worked round: a replica count or a time to live that is silently missing would be a broken promise.
  */
-import { DiscardPolicy, type JetStreamManager, RetentionPolicy, StorageType, type StreamConfig, type StreamInfo } from 'nats';
-import type { Bus } from './bus.js';
+import {
+  DiscardPolicy,
+  type JetStreamManager,
+  type NatsConnection,
+  RetentionPolicy,
+  StorageType,
+  type StreamConfig,
+  type StreamInfo,
+} from 'nats';
 import { ApiError, isApiError } from './jetstream.js';
-
-export type Connection = Parameters<Parameters<Bus['attach']>[0]>[0];
 
 export interface BucketSettings {
   readonly bucket: string;
@@ -32,7 +37,7 @@ export function subjectOf(bucket: string, key: string): string {
 }
 
 /** Rejects with what the server cannot do. */
-export async function prepareBucket(connection: Connection, jsm: JetStreamManager, settings: BucketSettings): Promise<StreamInfo> {
+export async function prepareBucket(connection: NatsConnection, jsm: JetStreamManager, settings: BucketSettings): Promise<StreamInfo> {
   requireVersion(connection.info?.version ?? '');
   const wanted = configOf(settings);
   try {

@@ -2,14 +2,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { connect, DiscardPolicy } from 'nats';
+import { connect, DiscardPolicy, type NatsConnection } from 'nats';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Code, Reason } from '#core';
 import { type NatsServer, startNatsServer } from '../local-mesh/nats-server.js';
 import { findNatsServer } from '../local-mesh/nats-server-find.js';
 import { systemClock } from '../runtime/index.js';
 import { connectBus } from './bus.js';
-import { type BucketSettings, type Connection, prepareBucket } from './kept-bucket.js';
+import { type BucketSettings, prepareBucket } from './kept-bucket.js';
 import { KeptRecords } from './kept-records.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
@@ -67,8 +67,8 @@ function follow(url: string, settings: Partial<BucketSettings> = {}, beforeFollo
   return { records, known, told, now: () => Object.fromEntries([...known].sort()) };
 }
 
-function subscribingAfter(connection: Connection, before: () => Promise<void>): Connection {
-  const jetstream: Connection['jetstream'] = (options) => {
+function subscribingAfter(connection: NatsConnection, before: () => Promise<void>): NatsConnection {
+  const jetstream: NatsConnection['jetstream'] = (options) => {
     const js = connection.jetstream(options);
     const subscribe: typeof js.subscribe = async (...args) => {
       await before();

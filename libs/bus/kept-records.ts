@@ -27,14 +27,16 @@ import {
   type JetStreamManager,
   type JetStreamSubscription,
   type JsMsg,
+  type NatsConnection,
   NatsError,
   type StreamInfo,
 } from 'nats';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import type { Bus } from './bus.js';
 import { ApiError, causeOf, changedMeanwhile, isApiError, storeAway, storeFull, storeUnavailable } from './jetstream.js';
-import { type BucketSettings, type Connection, prepareBucket, streamOf, subjectOf } from './kept-bucket.js';
+import { type BucketSettings, prepareBucket, streamOf, subjectOf } from './kept-bucket.js';
 import type { KeptState } from './kept-value.js';
+import { whileConnected } from './while-connected.js';
 
 export interface KeptRecordsOptions {
   readonly bus: Pick<Bus, 'attach'>;
@@ -57,7 +59,7 @@ export interface KeptRecord {
 
 /** The bucket as one connection sees it. */
 interface Store {
-  readonly connection: Connection;
+  readonly connection: NatsConnection;
   readonly js: JetStreamClient;
   readonly jsm: JetStreamManager;
   /** When it was looked at, before it was followed. */
@@ -99,12 +101,7 @@ export class KeptRecords {
   }
 
   start(): void {
-    this.#detach = this.#options.bus.attach((connection) => {
-      const ended = new AbortController();
-      void connection.closed().then(() => ended.abort());
-      void this.#run(connection, ended.signal);
-      return () => ended.abort();
-    });
+    this.#detach = whileConnected(this.#options.bus, (connection, signal) => this.#run(connection, signal));
   }
 
   stop(): void {
@@ -198,7 +195,7 @@ export class KeptRecords {
     return notConfirmed(reason);
   }
 
-  async #run(connection: Connection, signal: AbortSignal): Promise<void> {
+  async #run(connection: NatsConnection, signal: AbortSignal): Promise<void> {
     const { clock, settings } = this.#options;
     while (!signal.aborted) {
       try {
@@ -218,7 +215,7 @@ export class KeptRecords {
     }
   }
 
-  #leave(connection: Connection, state: KeptState): void {
+  #leave(connection: NatsConnection, state: KeptState): void {
     if (this.#store && this.#store.connection !== connection) return; // another has begun
     this.#store = undefined;
     this.#become(state);

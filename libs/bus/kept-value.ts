@@ -9,13 +9,12 @@
  * The last value known holds in every state. A bucket that comes back without any trace of the key is a
  * lost store, not an order to forget: that is told as revision 0 without a value.
  */
-import type { KV, QueuedIterator } from 'nats';
+import type { KV, NatsConnection, QueuedIterator } from 'nats';
 import type { Clock } from '#core';
 import type { Bus } from './bus.js';
 import { ApiError, causeOf, changedMeanwhile, isApiError, storeUnavailable } from './jetstream.js';
 import { busAway } from './status-from-nats.js';
-
-type Connection = Parameters<Parameters<Bus['attach']>[0]>[0];
+import { whileConnected } from './while-connected.js';
 
 export type KeptState =
   | { readonly kind: 'waiting' }
@@ -57,19 +56,12 @@ export class KeptValue {
   }
 
   start(): void {
-    this.#detach = this.#options.bus.attach((connection) => {
-      const ended = new AbortController();
-      void connection.closed().then(() => ended.abort());
-      void this.#follow(connection, ended.signal);
-      return () => {
-        ended.abort();
-        this.#watch?.stop();
-      };
-    });
+    this.#detach = whileConnected(this.#options.bus, (connection, signal) => this.#follow(connection, signal));
   }
 
   stop(): void {
     this.#detach();
+    this.#watch?.stop();
   }
 
   /**
@@ -92,7 +84,7 @@ export class KeptValue {
     }
   }
 
-  async #follow(connection: Connection, signal: AbortSignal): Promise<void> {
+  async #follow(connection: NatsConnection, signal: AbortSignal): Promise<void> {
     const { bucket, clock, description } = this.#options;
     while (!signal.aborted) {
       try {

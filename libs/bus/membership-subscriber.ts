@@ -4,7 +4,7 @@
  * nodes answer that at once: what has come is taken in order, a few milliseconds in each turn of the event loop.
  */
 import type { Clock, Emit } from '#core';
-import type { Bus, BusMessage } from './bus.js';
+import { type Bus, type BusMessage, guard } from './bus.js';
 import type { BusEvent } from './events.js';
 import type { Membership } from './membership.js';
 import { type Parsed, parseBeat, parseLeave } from './parse-beat.js';
@@ -22,7 +22,7 @@ interface Heard {
   readonly take: () => void;
 }
 
-/** Of one turn; the others who use the event loop want most of ten. */
+/** Of one turn: whoever waits for the event loop waits little longer for beats, of which a turn takes many (dmesh_event_loop_lag_seconds tells). */
 const TURN_MS = 4;
 
 export class MembershipSubscriber {
@@ -69,11 +69,7 @@ export class MembershipSubscriber {
     for (const { subject, take } of this.#heard) {
       if (count > 0 && clock.now() >= endsAt) break;
       count++;
-      try {
-        take();
-      } catch (error) {
-        emit({ type: 'busHandlerFailed', subject, error });
-      }
+      guard(emit, subject, take);
     }
     this.#heard = this.#heard.slice(count);
     if (this.#heard.length > 0) setImmediate(() => this.#takeHeard());

@@ -4,10 +4,11 @@
  * grpc-js's own are off: it retries nothing over 1 MB anyway. Raw calls go over a connection of their
  * own, without grpc-js (raw-leg.ts).
  */
-import { Client, connectivityState, Metadata } from '@grpc/grpc-js';
+import { Client, connectivityState } from '@grpc/grpc-js';
 import { type Clock, Code, Reason, StatusError } from '#core';
 import { type ClientTls, explainTlsFailure } from '#tls';
 import { channelCredentials } from './credentials.js';
+import { metadataOf, textEntries } from './metadata.js';
 import type { Method } from './method.js';
 import './no-words.js';
 import type { Pieces } from './pieces.js';
@@ -116,7 +117,7 @@ export class Channel {
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        metadataOf(options),
+        metadataOf(options.metadata),
         this.#wireOptions(options),
         (error, value) => {
           release();
@@ -148,7 +149,7 @@ export class Channel {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      metadataOf(options),
+      metadataOf(options.metadata),
       this.#wireOptions(options),
     );
     return readAll(call, {
@@ -168,7 +169,7 @@ export class Channel {
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      metadataOf(options),
+      metadataOf(options.metadata),
       this.#wireOptions(options),
     );
     const release = cancelOnAbort(call, options.signal);
@@ -246,16 +247,4 @@ async function* readAll<Res>(
       call.cancel();
     }
   }
-}
-
-function metadataOf(options: CallOptions): Metadata {
-  const metadata = new Metadata();
-  for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
-  return metadata;
-}
-
-function textEntries(metadata: Metadata): Record<string, string> {
-  const entries: Record<string, string> = {};
-  for (const [key, value] of Object.entries(metadata.getMap())) if (typeof value === 'string') entries[key] = value;
-  return entries;
 }

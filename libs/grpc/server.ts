@@ -9,7 +9,7 @@
  */
 import {
   Server as GrpcJsServer,
-  Metadata,
+  type Metadata,
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
@@ -21,6 +21,7 @@ import type { ServerTls } from '#tls';
 import { serverCredentials } from './credentials.js';
 import { cutWhenStuck } from './http2-stream.js';
 import { shortenLongDeadlines } from './long-deadline.js';
+import { metadataOf, textEntries } from './metadata.js';
 import { type Call, decodeRequest, type HandlersOf, type Method, serializer, type Writer } from './method.js';
 import './no-words.js';
 import { Pieces } from './pieces.js';
@@ -162,7 +163,7 @@ export class Server {
           async (context) => {
             const request = decodeRequest(method, call.request);
             const response = await (handler as (c: Call<unknown>) => Promise<unknown>)({ ...context, request });
-            const trailers = trailersOf(context.trailers);
+            const trailers = metadataOf(context.trailers);
             return () => {
               const written = response instanceof Pieces && writePieces(call, response);
               // grpc-js takes a status of OK without a message for what it is.
@@ -186,7 +187,7 @@ export class Server {
               { ...context, request },
               writerOf(call, context.signal, idle),
             );
-            return () => call.end(trailersOf(context.trailers));
+            return () => call.end(metadataOf(context.trailers));
           },
           (error, trailers) => void call.emit('error', toStatusObject(error, trailers)),
         );
@@ -203,7 +204,7 @@ export class Server {
             { ...context, request },
             writerOf(call, context.signal, NEVER_IDLE),
           );
-          return () => call.end(trailersOf(context.trailers));
+          return () => call.end(metadataOf(context.trailers));
         },
         (error, trailers) => void call.emit('error', toStatusObject(error, trailers)),
       );
@@ -301,18 +302,6 @@ function deadlineOf(call: AnyCall, clock: Clock): number {
   const deadline = call.getDeadline();
   const epochMs = deadline instanceof Date ? deadline.getTime() : deadline;
   return Number.isFinite(epochMs) ? clock.now() + (epochMs - Date.now()) : Number.POSITIVE_INFINITY;
-}
-
-function textEntries(metadata: Metadata): Record<string, string> {
-  const entries: Record<string, string> = {};
-  for (const [key, value] of Object.entries(metadata.getMap())) if (typeof value === 'string') entries[key] = value;
-  return entries;
-}
-
-function trailersOf(entries: Readonly<Record<string, string>>): Metadata {
-  const metadata = new Metadata();
-  for (const [key, value] of Object.entries(entries)) metadata.set(key, value);
-  return metadata;
 }
 
 /** Starts a wait for the reader; the function returned ends it. */

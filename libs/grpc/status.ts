@@ -2,9 +2,10 @@
  * StatusError on the wire and back: a standard code, a sentence, and google.rpc details in the
  * trailer `grpc-status-details-bin` (the convention of gRPC's richer error model).
  */
-import { Metadata, type StatusObject } from '@grpc/grpc-js';
+import type { Metadata, StatusObject } from '@grpc/grpc-js';
 import { errorDetails, googleStatus } from '#contracts';
 import { Code, codeName, type ErrorDetails, Reason, StatusError, type Violation } from '#core';
+import { metadataOf } from './metadata.js';
 
 export const ERROR_DOMAIN = 'diffusionmesh';
 const DETAILS_KEY = 'grpc-status-details-bin';
@@ -19,8 +20,7 @@ const TYPE_PREFIX = 'type.googleapis.com/google.rpc.';
 
 /** What grpc-js sends to a peer for this error; `cause` stays here. */
 export function toStatusObject(error: StatusError, trailers: Readonly<Record<string, string>> = {}): Partial<StatusObject> {
-  const metadata = new Metadata();
-  for (const [key, value] of Object.entries(trailers)) metadata.set(key, value);
+  const metadata = metadataOf(trailers);
   metadata.set(DETAILS_KEY, encodeDetails(error));
   return { code: error.code, details: clip(error.message, MAX_TEXT_CHARS), metadata };
 }

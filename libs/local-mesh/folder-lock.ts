@@ -3,12 +3,11 @@
  * would mix their records up.
  *
  * Not only the one that starts the mesh counts, since what it started may outlive it for a while. A file whose
- * processes are all gone is taken over; the start time tells a process from a later one with the same id
- * (Linux only; elsewhere the id alone decides).
+ * processes are all gone is taken over (libs/runtime/process-life.ts).
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { systemClock, thisProcess } from '#runtime';
+import { processStart, stillRuns, systemClock, thisProcess } from '#runtime';
 
 export interface FolderLock {
   /** Who holds it as well from now on, in place of those named before. */
@@ -19,7 +18,7 @@ export interface FolderLock {
 interface Holder {
   readonly id: string;
   readonly pid: number;
-  /** In clock ticks since the machine started; empty where /proc does not tell. */
+  /** See libs/runtime/process-life.ts. */
   readonly start: string;
 }
 
@@ -40,7 +39,7 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
   const gate = `${file}.gate`;
   while (!enter(gate)) await systemClock.sleep(GATE_POLL_MS);
   try {
-    const living = readHolders(file).find(isAlive);
+    const living = readHolders(file).find(({ pid, start }) => stillRuns(pid, start));
     if (living) {
       throw new Error(
         `${dir} is in use by another mesh (${living.id}, process ${living.pid}): stop that one first, or keep this one's in another folder`,
@@ -80,24 +79,5 @@ function readHolders(file: string): Holder[] {
     return Array.isArray(list) ? list.filter((each): each is Holder => Number.isInteger(each?.pid) && each.pid > 0) : [];
   } catch {
     return [];
-  }
-}
-
-function isAlive({ pid, start }: Holder): boolean {
-  try {
-    process.kill(pid, 0); // sends nothing, only asks
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) return false; // EPERM: alive, another user's
-  }
-  return start === processStart(pid);
-}
-
-/** Field 22 of /proc/PID/stat; the name in field 2 may itself hold spaces and parentheses. */
-function processStart(pid: number): string {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
   }
 }

@@ -5,6 +5,7 @@ export { expectLargeBuffers } from './large-buffers.js';
 export { Lifecycle, type Part, type Phase, part } from './lifecycle.js';
 export { packageRoot } from './package-root.js';
 export { watchParent } from './parent.js';
+export { processStart, stillRuns } from './process-life.js';
 export { openRegularFile } from './regular-file.js';
 export { type Host, type Program, processHost, runProgram } from './run.js';
 export { thisProcess } from './this-process.js';

@@ -6,6 +6,7 @@
  * A direct child watches its parent process id, which changes at the parent's death even while the
  * dead parent waits to be reaped; a grandchild that inherited the setting asks for the process.
  */
+import { processExists } from './process-life.js';
 
 const LOOK_EVERY_MS = 500;
 
@@ -14,18 +15,10 @@ export function watchParent(pid: number, onGone: () => void): () => void {
   if (!Number.isSafeInteger(pid) || pid <= 0) return () => {};
   const isDirectChild = process.ppid === pid;
   const timer = setInterval(() => {
-    if (isDirectChild ? process.ppid === pid : exists(pid)) return;
+    if (isDirectChild ? process.ppid === pid : processExists(pid)) return;
     clearInterval(timer);
     onGone();
   }, LOOK_EVERY_MS);
   timer.unref();
   return () => clearInterval(timer);
-}
-
-function exists(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'; // it lives under another user
-  }
 }

@@ -21,6 +21,18 @@ export const MESH_OPTIONS = {
   key: { type: 'string' },
 } as const;
 
+/** Of these, the lines of a command's usage: `indent` columns in, what they mean from column `at` on. */
+export function meshUsage({ indent, at }: { readonly indent: number; readonly at: number }): string {
+  const lines = [
+    ['--router ADDR', `host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}`],
+    ['--token TOKEN', 'who asks, where the mesh wants to know; better in $DMESH_TOKEN'],
+    ['--ca FILE', 'the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA'],
+    ['--cert FILE', 'certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT'],
+    ['--key FILE', 'its key; or $DMESH_TLS_KEY'],
+  ];
+  return lines.map(([option = '', meaning = '']) => `${' '.repeat(indent)}${option}`.padEnd(at) + meaning).join('\n');
+}
+
 /** Where the mesh is, and what to show it; as libs/client takes it. */
 export interface MeshAddress {
   readonly address: string;

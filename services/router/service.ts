@@ -23,6 +23,7 @@ import { drawCanary } from './canary.js';
 import type { RouterConfig } from './config.js';
 import { Dispatcher } from './dispatch/dispatcher.js';
 import { Fleet } from './dispatch/fleet.js';
+import { etaMs } from './dispatch/forecast.js';
 import { kindOf, type Ticket } from './dispatch/ticket.js';
 import type { RouterEvent } from './events.js';
 import { Executor } from './execute.js';
@@ -139,7 +140,14 @@ export function createRouter(options: RouterOptions): Router {
     routes,
     handlers: {
       generate: generate({ access, admission, executor, flights: new Flights(), cache: new ResultCache(config.cacheBytes, emit) }),
-      generateStream: generateStream({ access, admission, executor, dispatcher, flights: new Flights(), clock }),
+      generateStream: generateStream({
+        access,
+        admission,
+        executor,
+        flights: new Flights(),
+        clock,
+        etaMs: (ticket) => etaMs(ticket, { fleet, queue }),
+      }),
       ...access.known({ listModels: listModels({ fleet, routes }) }),
     },
     close() {

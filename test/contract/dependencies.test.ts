@@ -57,16 +57,10 @@ const AMBIENT_EXEMPTIONS: Readonly<Record<string, { names: readonly string[]; be
   'libs/telemetry/logger.ts': { names: ['setTimeout'], because: 'lines leave stdout a moment later; nothing is decided by when' },
   'libs/local-mesh/child.ts': { names: ['process'], because: 'signals the process group of a child it started' },
   'libs/embedded-model/training/score.ts': { names: ['console', 'process'], because: 'a program of its own, run by hand' },
-  'libs/local-mesh/folder-lock.ts': {
-    names: ['Date.now', 'process'],
-    because: "asks whether a lock's owner lives, and how old its file is",
-  },
+  'libs/local-mesh/folder-lock.ts': { names: ['Date.now'], because: 'asks how old the file is that keeps others from looking' },
   'services/inference-node/engine/child.ts': { names: ['process'], because: 'signals the engine it started' },
   'services/router/audit-log.ts': { names: ['Date.now'], because: 'lines tell people the time of day; nothing is decided by it' },
-  'services/inference-node/gpu/lock.ts': {
-    names: ['Date.now', 'process'],
-    because: "asks whether a lock's owner lives, and how old its file is",
-  },
+  'services/inference-node/gpu/lock.ts': { names: ['Date.now'], because: 'asks how old the file is that keeps others from looking' },
 };
 
 const root = path.resolve(import.meta.dirname, '../..');

@@ -1,17 +1,13 @@
 /** dmesh drain and dmesh resume: take a node out of work and back in. */
 import { connectMesh, type MeshClient } from '#client';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 
 const usageOf = (name: string, what: string) => `dmesh ${name} NODE [options]
 
   ${what}
 
-  --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-  --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
-  --ca FILE      the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-  --cert FILE    certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-  --key FILE     its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 2, at: 17 })}
 `;
 
 export const drain: Command = {

@@ -1,7 +1,7 @@
 /** dmesh generate: one prompt becomes one or more files. */
 import { connectMesh } from '#client';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { readOutput } from '../output-file.js';
 import { describePictures, picturesAsJson, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
@@ -21,11 +21,7 @@ const usage = `dmesh generate "PROMPT" [options]
       --negative TEXT  what to avoid, for models that can
       --guidance X     guidance scale
       --priority P     high, normal or low
-      --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE        the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE      certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE       its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 23 })}
       --timeout T      such as 60s (the default) or 5m
       --json           tells what was saved as one JSON object
 

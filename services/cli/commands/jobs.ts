@@ -2,8 +2,8 @@
 import path from 'node:path';
 import { connectMesh, hasEnded, type Job, JobState, type JobsClient } from '#client';
 import { jobs as contract } from '#contracts';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { describeChange, describeJob, describeJobs, STATE_WORDS, STATES } from '../job-words.js';
 import { extensionOf, REPLACED, savePicture } from '../pictures.js';
 import { clip } from '../table.js';
@@ -27,11 +27,7 @@ dmesh jobs download JOB [--out FILE]
 
       --limit N      of list; default 50
       --json         every field, as JSON: one object, or one a line
-      --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE      the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE    certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE     its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 21 })}
 `;
 
 export const jobs: Command = { name: 'jobs', summary: 'list, show, watch, cancel, retry, delete or download jobs', usage, run };

@@ -2,19 +2,15 @@
 import { connectMesh, type Model } from '#client';
 import { generation } from '#contracts';
 import { printable } from '#core';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { duration } from '../node-words.js';
 import type { Paint } from '../terminal.js';
 
 const usage = `dmesh models [options]
 
   --json         every field, as JSON
-  --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-  --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
-  --ca FILE      the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-  --cert FILE    certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-  --key FILE     its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 2, at: 17 })}
 `;
 
 export const models: Command = { name: 'models', summary: 'list what the mesh can draw with, and the limits', usage, run };

@@ -2,8 +2,8 @@
 import { connectMesh, type MeshSnapshot, type NodeInfo } from '#client';
 import { admin } from '#contracts';
 import { printable } from '#core';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { breakerOf, modelsOf, stateOf } from '../node-words.js';
 import { table } from '../table.js';
 import { CLEAR_SCREEN, type Paint } from '../terminal.js';
@@ -12,11 +12,7 @@ const usage = `dmesh nodes [options]
 
   -w, --watch        again whenever something changes, until Ctrl-C
       --json         every field, as JSON; with --watch one object a line
-      --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE      the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE    certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE     its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 21 })}
 `;
 
 export const nodes: Command = { name: 'nodes', summary: 'list the nodes of the mesh', usage, run };

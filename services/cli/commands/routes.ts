@@ -1,7 +1,7 @@
 /** dmesh routes: which public model names lead where, shown and changed for the whole mesh. */
 import { connectMesh, type MeshClient, type Route, StatusError } from '#client';
-import { Arguments, MESH_OPTIONS, UsageError } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage, UsageError } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { readRouteArguments } from '../route-arguments.js';
 import { table } from '../table.js';
 
@@ -15,11 +15,7 @@ dmesh routes set NAME=TARGET[,TARGET...]... [options]
 
       --force          also with targets that no node serves yet
       --json           every field, as JSON
-      --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE        the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE      certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE       its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 23 })}
 
   For example: dmesh routes set z-image=z-image-tiny@3:90,z-image-tiny@4:10
 `;

@@ -4,10 +4,10 @@ import path from 'node:path';
 import { connectMesh, StatusError } from '#client';
 import { printable } from '#core';
 import { systemClock } from '#runtime';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
 import { type Collected, type CollectProgress, collectBatches, isAway, restOf, submitBatches } from '../batch-collect.js';
 import { type PlannedBatch, planBatches } from '../batch-plan.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
 import { duration } from '../node-words.js';
 import { FORMATS, REPLACED } from '../pictures.js';
@@ -31,11 +31,7 @@ const usage = `dmesh submit PROMPTS.txt --out FOLDER [options]
       --priority P     high, normal or low; default low
       --steps N, --size WxH, --lora NAME=S, --format F, --count N, --model NAME, --negative TEXT,
       --guidance X     as for "dmesh generate", for all lines
-      --router ADDR    host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN    who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE        the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE      certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE       its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 23 })}
       --json           tells what came of it as one JSON object
 
   Ctrl-C stops waiting, not the jobs: "dmesh jobs" shows and cancels them.

@@ -2,8 +2,8 @@
 import { Code, connectMesh, type MeshClient, type MeshSnapshot, StatusError } from '#client';
 import { admin } from '#contracts';
 import { systemClock } from '#runtime';
-import { Arguments, MESH_OPTIONS } from '../arguments.js';
-import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command.js';
+import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
+import { type Command, type Context, ExitCode } from '../command.js';
 import { withScreen } from '../screen.js';
 import type { ScreenSize } from '../terminal.js';
 import { fitted, frame } from '../top-view.js';
@@ -15,11 +15,7 @@ const usage = `dmesh top [options]
 
       --once         one plain snapshot
       --json         every field, as JSON, one object a line
-      --router ADDR  host:port; default $DMESH_ROUTER, else ${DEFAULT_ROUTER}
-      --token TOKEN  who asks, where the mesh wants to know; better in $DMESH_TOKEN
-      --ca FILE      the mesh speaks TLS, and this CA (PEM) vouches for it; or $DMESH_TLS_CA
-      --cert FILE    certificate to show, where the mesh asks callers for one; or $DMESH_TLS_CERT
-      --key FILE     its key; or $DMESH_TLS_KEY
+${meshUsage({ indent: 6, at: 21 })}
 `;
 
 export const top: Command = { name: 'top', summary: 'watch the mesh at work', usage, run };

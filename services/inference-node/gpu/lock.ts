@@ -1,21 +1,20 @@
 /**
  * One node for one GPU: a file whose existence is the lock, saying who holds it.
  *
- * A node that was killed leaves its file behind. It is taken over when the process it names is gone;
- * the process's start time tells it from a later one with the same id (Linux only; elsewhere the id
- * alone decides). Two nodes that find the same stale file are kept apart by a second such file, held
- * for the moment of the change.
+ * A node that was killed leaves its file behind. It is taken over when the process it names is gone
+ * (libs/runtime/process-life.ts). Two nodes that find the same stale file are kept apart by a second such
+ * file, held for the moment of the change.
  */
 import { link, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { kill } from 'node:process';
 import type { Clock } from '#core';
+import { processStart, stillRuns } from '#runtime';
 import { makeStateDir } from './state-dir.js';
 
 export interface LockOwner {
   readonly nodeId: string;
   readonly pid: number;
-  /** In clock ticks since the machine started; empty where /proc does not tell. */
+  /** See libs/runtime/process-life.ts. */
   readonly processStart: string;
 }
 
@@ -49,7 +48,7 @@ export async function lockGpu(options: LockOptions): Promise<() => Promise<void>
   const { dir, nodeId, pid } = options;
   await makeStateDir(dir, options.clock);
   const file = path.join(dir, `${options.name.replace(/[^A-Za-z0-9_-]/g, '-')}.lock`);
-  const owner: LockOwner = { nodeId, pid, processStart: await processStart(pid) };
+  const owner: LockOwner = { nodeId, pid, processStart: processStart(pid) };
   if (!(await create(file, owner))) await takeOver(file, owner, options);
   return () => release(file, owner);
 }
@@ -58,14 +57,14 @@ async function takeOver(file: string, owner: LockOwner, { name, clock }: LockOpt
   const gate = `${file}.takeover`;
   for (;;) {
     const holder = await readOwner(file);
-    if (holder && (await isAlive(holder))) throw new LockHeld(name, holder, file);
+    if (holder && stillRuns(holder.pid, holder.processStart)) throw new LockHeld(name, holder, file);
     if (await create(gate, owner)) break;
     if ((await ageMs(gate)) > TAKEOVER_STALE_MS) await rm(gate, { force: true });
     await clock.sleep(TAKEOVER_POLL_MS);
   }
   try {
     const holder = await readOwner(file);
-    if (holder && (await isAlive(holder))) throw new LockHeld(name, holder, file);
+    if (holder && stillRuns(holder.pid, holder.processStart)) throw new LockHeld(name, holder, file);
     await rm(file, { force: true });
     if (!(await create(file, owner))) throw new LockHeld(name, (await readOwner(file)) ?? owner, file);
   } finally {
@@ -103,25 +102,6 @@ async function readOwner(file: string): Promise<LockOwner | undefined> {
 async function release(file: string, owner: LockOwner): Promise<void> {
   const holder = await readOwner(file);
   if (holder?.pid === owner.pid && holder.processStart === owner.processStart) await rm(file, { force: true });
-}
-
-async function isAlive(owner: LockOwner): Promise<boolean> {
-  try {
-    kill(owner.pid, 0);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) return false; // EPERM: alive, another user's
-  }
-  return owner.processStart === (await processStart(owner.pid));
-}
-
-/** Field 22 of /proc/PID/stat; the name in field 2 may itself hold spaces and parentheses. */
-async function processStart(pid: number): Promise<string> {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
-  }
 }
 
 async function ageMs(file: string): Promise<number> {

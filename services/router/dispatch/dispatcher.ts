@@ -7,7 +7,6 @@
 import type { Permit } from '#breaker';
 import { type Clock, Code, type Emit, Reason, StatusError } from '#core';
 import {
-  backlogClock,
   type Candidate,
   type CostModel,
   type Lease,
@@ -16,7 +15,6 @@ import {
   nextStart,
   type Placement,
   type Preemption,
-  type Priority,
   place,
   type Service,
   type Start,
@@ -27,6 +25,8 @@ import type { RouterEvent } from '../events.js';
 import { Bidder } from './bidder.js';
 import type { Fleet } from './fleet.js';
 import type { FleetNode } from './fleet-node.js';
+import { startClock } from './forecast.js';
+import { type QueueLimits, shed } from './load-shed.js';
 import { kindOf, needsOf, type Ticket } from './ticket.js';
 
 /** A node's slot, ours until released. */
@@ -41,15 +41,6 @@ export interface Slot {
   readonly lease: Lease;
   /** What this counts as against shares and fairness. */
   readonly service: Service;
-}
-
-export interface QueueLimits {
-  /** Waiting requests for each slot of the mesh … */
-  readonly perSlotCount: number;
-  /** … and at least so many. */
-  readonly minCount: number;
-  /** Part of that which each class may fill. */
-  readonly classRatio: Readonly<Record<Priority, number>>;
 }
 
 export interface DispatcherOptions {
@@ -79,10 +70,6 @@ interface Waiter {
 
 /** A refusal for the deadline leaves this long before it, so that the details reach the caller, also on a busy machine. */
 const DEADLINE_MARGIN_MS = 60;
-/** Who could start at once is refused only when the prediction would have to be wrong by this much. */
-const IDLE_MARGIN_RATIO = 2;
-/** Whoever was refused comes back no sooner. */
-const MIN_RETRY_MS = 500;
 /** How often waiting requests are looked over: stranded ones, and positions to report. */
 const SWEEP_MS = 200;
 
@@ -116,8 +103,9 @@ export class Dispatcher {
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Slot> {
     const { clock, queue, queueTimeoutMs } = this.#options;
-    const refusal = ticket.lastError === undefined ? this.#refusal(ticket) : undefined;
-    if (refusal) return Promise.reject(refusal);
+    const refused = ticket.lastError === undefined ? shed(ticket, this.#options) : undefined;
+    if (refused?.who === ticket) return Promise.reject(refused.error);
+    if (refused) this.#waiters.get(refused.who)?.reject(refused.error);
     const waitedFrom = clock.now();
     if (ticket.deadlineAt <= waitedFrom) return Promise.reject(ticket.lastError ?? this.#queueTimeout(ticket, ticket.queuedMs));
     return new Promise<Slot>((resolve, reject) => {
@@ -341,7 +329,7 @@ export class Dispatcher {
   #tellPlaces(): void {
     const { fleet, queue } = this.#options;
     if (![...this.#waiters.values()].some(({ ticket }) => ticket.onQueued)) return;
-    const startsInMs = backlogClock(freeTimes(fleet));
+    const startsInMs = startClock(fleet);
     let aheadMs = 0;
     let position = 0;
     for (const ticket of queue) {
@@ -355,57 +343,9 @@ export class Dispatcher {
     }
   }
 
-  /** Predicted time until a request arriving now would be finished, milliseconds. */
-  etaMs(ticket: Ticket): number {
-    const { fleet, queue } = this.#options;
-    const served = fleet.model(ticket.work.model, ticket.revision);
-    const ownMs = (served && served.loadedCount === 0 ? served.loadMs : 0) + ticket.costMs;
-    if (fleet.hasIdleBeyond(queue.size)) return ownMs;
-    const takers = [...fleet].filter((node) => node.canTake(ticket));
-    const models = new Set(takers.flatMap(({ beat }) => beat.models.map(({ name }) => name)));
-    const aheadMs = queue.costAheadMs(ticket, ({ work }) => models.has(work.model));
-    return backlogClock(freeTimes(takers))(aheadMs) + ownMs;
-  }
-
   #forget(ticket: Ticket): void {
     this.#waiters.delete(ticket);
     if (this.#options.queue.remove(ticket)) this.pump(); // bids may be too many now
-  }
-
-  /** Why a new request may not wait; undefined when it may, if need be in the place of a less urgent one. */
-  #refusal(ticket: Ticket): StatusError | undefined {
-    const { fleet, queue, limits } = this.#options;
-    const isIdle = fleet.hasIdleBeyond(queue.size);
-    const hopeless = this.#deadlineRefusal(ticket, isIdle ? IDLE_MARGIN_RATIO : 1);
-    if (hopeless || isIdle) return hopeless;
-    const limit = Math.max(limits.minCount, Math.floor(limits.perSlotCount * fleet.slotCount()));
-    const classLimit = Math.floor(limits.classRatio[ticket.priority] * limit);
-    if (queue.countOf(ticket.priority) >= classLimit) return this.#queueFull(queue.countOf(ticket.priority), classLimit);
-    if (queue.size < limit) return undefined;
-    const weaker = queue.leastUrgentBelow(ticket.priority);
-    if (!weaker) return this.#queueFull(queue.size, limit);
-    this.#waiters.get(weaker)?.reject(this.#queueFull(queue.size, limit));
-    return undefined;
-  }
-
-  #deadlineRefusal(ticket: Ticket, marginRatio: number): StatusError | undefined {
-    const { clock, cost } = this.#options;
-    if (ticket.deadlineAt === Number.POSITIVE_INFINITY || !cost.knows(ticket.work.model)) return undefined;
-    const finishMs = this.etaMs(ticket);
-    const leftMs = ticket.deadlineAt - clock.now();
-    return finishMs > marginRatio * leftMs ? deadlineUnreachable(finishMs, leftMs) : undefined;
-  }
-
-  #queueFull(waitingCount: number, limit: number): StatusError {
-    const { fleet, queue } = this.#options;
-    const backlogMs = backlogClock(freeTimes(fleet))(queue.costMs);
-    return new StatusError({
-      code: Code.RESOURCE_EXHAUSTED,
-      reason: Reason.QUEUE_FULL,
-      message: `expected room among ${limit} waiting requests, got ${waitingCount} waiting already`,
-      retryDelayMs: Math.max(MIN_RETRY_MS, Math.round(backlogMs)),
-      metadata: { limit: String(limit), waiting: String(waitingCount) },
-    });
   }
 
   /** 1 is next. Of a moment ago where many ask at once: the order of thousands is not worked out for each of them. */
@@ -441,25 +381,6 @@ function noNodes(ticket: Ticket, waitedMs: number, drainingCount: number): Statu
       retryDelayMs: 1000,
     })
   );
-}
-
-function deadlineUnreachable(finishMs: number, leftMs: number): StatusError {
-  return new StatusError({
-    code: Code.FAILED_PRECONDITION,
-    reason: Reason.DEADLINE_UNREACHABLE,
-    message: `the picture is predicted to be finished in ${Math.round(finishMs)} ms, the caller waits ${Math.round(leftMs)} ms`,
-    metadata: { predicted_ms: String(Math.round(finishMs)), left_ms: String(Math.round(leftMs)) },
-  });
-}
-
-/** For each slot of nodes that take work, the time until it is free. */
-function freeTimes(nodes: Iterable<FleetNode>): number[] {
-  const times: number[] = [];
-  for (const { link, usable } of nodes) {
-    if (!usable) continue;
-    for (let slot = 0; slot < link.slotCount; slot++) times.push(slot < link.freeCount ? 0 : link.freeInMs);
-  }
-  return times;
 }
 
 /** `known`: the answers so far, by what is needed. */

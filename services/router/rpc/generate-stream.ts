@@ -3,7 +3,7 @@ import type { Clock } from '#core';
 import type { Pieces, ServerStreamHandler } from '#grpc';
 import type { Access } from '../access.js';
 import type { Admission } from '../admission.js';
-import type { Dispatcher } from '../dispatch/dispatcher.js';
+import type { Ticket } from '../dispatch/ticket.js';
 import { EventLog } from '../event-log.js';
 import type { Executor } from '../execute.js';
 import { forwardStream } from '../forward.js';
@@ -14,11 +14,12 @@ export function generateStream(parts: {
   access: Access;
   admission: Admission;
   executor: Executor;
-  dispatcher: Dispatcher;
   flights: Flights<EventLog>;
   clock: Clock;
+  /** Time until it would be finished, milliseconds. */
+  etaMs: (ticket: Ticket) => number;
 }): ServerStreamHandler<generation.GenerateRequest, generation.GenerateEvent> {
-  const { access, admission, clock, dispatcher, executor, flights } = parts;
+  const { access, admission, clock, executor, flights } = parts;
   return (call, out) =>
     access.visited(call, async (visit) => {
       const log = new EventLog();
@@ -42,7 +43,7 @@ export function generateStream(parts: {
         const ended = flight.wait(call.signal);
         ended.catch(() => {}); // read below
         const { seed = 0n } = flight.ticket.request;
-        const accepted = { requestId: own.requestId, seed, etaMs: dispatcher.etaMs(own) };
+        const accepted = { requestId: own.requestId, seed, etaMs: parts.etaMs(own) };
         if (isFirst) await out.write({ event: { $case: 'accepted', value: accepted } });
         for await (const event of flight.progress.read(call.signal)) await out.write(addressedTo(own.requestId, event));
         await ended;

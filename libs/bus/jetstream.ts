@@ -22,6 +22,7 @@ export function isApiError(reason: unknown, number: (typeof ApiError)[keyof type
 export function causeOf(reason: unknown): string {
   if (reason instanceof NatsError && reason.code === '503' && !reason.api_error) return JETSTREAM_OFF;
   if (reason instanceof NatsError && reason.code === 'TIMEOUT') return 'JetStream did not answer in time';
+  if (reason instanceof NatsError && reason.api_error) return reason.api_error.description; // of some its own text is but a number
   return reason instanceof Error ? reason.message : String(reason);
 }
 

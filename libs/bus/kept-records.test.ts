@@ -215,7 +215,11 @@ it('a bucket without room says so, and is followed all the same', async () => {
   const fill = async () => {
     for (let n = 0; ; n++) await records.create(`k${n}`, Buffer.alloc(3000));
   };
-  await expect(fill()).rejects.toMatchObject({ code: Code.RESOURCE_EXHAUSTED, reason: Reason.STORE_FULL });
+  await expect(fill()).rejects.toMatchObject({
+    code: Code.RESOURCE_EXHAUSTED,
+    reason: Reason.STORE_FULL,
+    message: 'NATS has no room for it: maximum bytes exceeded',
+  });
   const before = told.length;
   await expect(records.create('more', Buffer.alloc(3000))).rejects.toMatchObject({ reason: Reason.STORE_FULL });
   const first = await records.read('k0');

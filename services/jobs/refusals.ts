@@ -31,6 +31,17 @@ export function jobDiffers(type: 'job' | 'batch', name: string, fields: readonly
   });
 }
 
+/** Of a batch that would be new. `fields`: as in the request that came. */
+export function idsTaken(batchId: string, fields: readonly string[]): StatusError {
+  return new StatusError({
+    code: Code.ALREADY_EXISTS,
+    reason: Reason.JOB_DIFFERS,
+    message: `the batch ${batchId} was not accepted: there are other jobs already with the ids of ${fields.join(', ')}`,
+    resource: { type: 'batch', name: batchId, description: 'names jobs that exist already' },
+    metadata: { fields: fields.join(',') },
+  });
+}
+
 /** `key`: of the bucket. */
 export function recordDamaged(key: string, cause: unknown): StatusError {
   const message = `the record ${key} cannot be read`;

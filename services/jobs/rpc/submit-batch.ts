@@ -14,7 +14,7 @@ import { differences, digestOf, isWebhookOf } from '../differences.js';
 import type { Job } from '../domain/job.js';
 import { isJobId } from '../domain/record.js';
 import { inParallel } from '../in-parallel.js';
-import { jobDiffers, notReady } from '../refusals.js';
+import { idsTaken, jobDiffers, notReady } from '../refusals.js';
 import type { StoredBatch } from '../store/job-records.js';
 import { batchMessage } from './message.js';
 import type { RpcParts } from './parts.js';
@@ -86,7 +86,7 @@ async function accept(
     const own = written[at];
     if (own?.created) await records.removeJob(tenant, jobId, own.revision); // unless somebody has taken it over
   });
-  throw jobDiffers('batch', batchId, taken.length === 0 ? ['batch_id'] : taken);
+  throw taken.length === 0 ? jobDiffers('batch', batchId, ['batch_id']) : idsTaken(batchId, taken);
 }
 
 interface Written {

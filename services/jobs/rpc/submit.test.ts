@@ -163,7 +163,10 @@ test('another webhook is another submission; none is the one there is', async ()
 
 test('of a batch with a job that is there already, nothing is accepted', async () => {
   await submit(a, { jobId: 'taken' });
-  await expect(submitBatch(b, 'b2', [{}, { jobId: 'taken' }, {}])).rejects.toMatchObject(differs('items[1].job_id'));
+  await expect(submitBatch(b, 'b2', [{}, { jobId: 'taken' }, {}])).rejects.toMatchObject({
+    ...differs('items[1].job_id'),
+    message: expect.stringContaining('the batch b2 was not accepted'),
+  });
   for (const id of ['b2-0', 'b2-2']) await expect(get(a, id)).rejects.toMatchObject({ reason: Reason.UNKNOWN_JOB });
   await expect.poll(() => [...b.index.entries()].filter(({ batchId }) => batchId === 'b2')).toEqual([]);
 });

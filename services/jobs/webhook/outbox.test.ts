@@ -85,3 +85,15 @@ test('drain() begins nothing more and waits for what is under way; close() cuts 
   await drained;
   expect(outbox.sendingCount).toBe(0);
 });
+
+test('many under way are no leak of listeners, of which Node would warn', async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on('warning', onWarning);
+  const { outbox, began, take } = outboxOf({ maxCount: 20 });
+  for (let n = 0; n < 20; n++) take(`e${n}`, `host-${n}`);
+  await new Promise(setImmediate); // it warns in the next turn
+  process.off('warning', onWarning);
+  outbox.close();
+  expect([began.length, warnings]).toEqual([20, []]);
+});

@@ -3,6 +3,7 @@
  * under way at a time, so that a receiver which hangs holds no more than those; when places are scarce, tenants take
  * turns, and within a tenant its receivers.
  */
+import { setMaxListeners } from 'node:events';
 import { receiverOf } from './receiver-url.js';
 
 export interface Due {
@@ -41,6 +42,7 @@ export class Outbox<D extends Due> {
 
   constructor(options: OutboxOptions<D>) {
     this.#options = options;
+    setMaxListeners(0, this.#stopped.signal); // each that is under way listens
   }
 
   get sendingCount(): number {

@@ -218,6 +218,27 @@ test('of a job whose record is damaged that is said; lists go on without it, and
   await expect(get('damaged-0')).rejects.toMatchObject(unknown);
 });
 
+test('of a batch whose record is damaged that is said; written anew as docs/operations.md has it, it is whole again', async () => {
+  await submitBatch('torn', 3);
+  await expect.poll(() => b.index.job('anonymous', 'torn-2')?.kind).toBe('queued');
+  const key = '$KV.dmesh_jobs.batch.anonymous.torn';
+  a.bus.publish(key, '{"jobIds":');
+  const damaged = { code: Code.DATA_LOSS, reason: Reason.RECORD_DAMAGED };
+  const batch = () => b.channel.unary(Jobs.getBatch, { batchId: 'torn' });
+  await expect.poll(() => batch().catch(({ reason }) => reason)).toBe(Reason.RECORD_DAMAGED);
+  await expect(submitBatch('torn', 3)).rejects.toMatchObject(damaged);
+  // Who knew its jobs goes on with them; a replica that starts now keeps them, and does not show them.
+  expect((await list({ batchId: 'torn' })).jobs).toHaveLength(3);
+  const late = await startJobsReplica(store);
+  await expect(late.channel.unary(Jobs.get, { jobId: 'torn-1', withUrls: false })).rejects.toMatchObject(damaged);
+  const jobIds = ['torn-0', 'torn-1', 'torn-2'];
+  a.bus.publish(key, JSON.stringify({ tenant: 'anonymous', batchId: 'torn', submittedAtMs: 1, jobIds, digest: '' }));
+  await expect.poll(() => late.index.job('anonymous', 'torn-1')?.kind).toBe('queued');
+  expect((await batch()).response.batch).toMatchObject({ jobCount: 3, queuedCount: 3 });
+  expect((await submitBatch('torn', 3)).response).toMatchObject({ created: false, jobIds });
+  await late.stop();
+});
+
 test('a watch tells every change and step to the end, from whatever revision, at any replica', async () => {
   const first = await submit('watched');
   const lines: string[] = [];

@@ -3,7 +3,8 @@
  * and a file that has the right bytes already is left alone. Whatever stops it, the same plan goes on where it was, also
  * when the mesh has forgotten the jobs: of what lies in the folder nothing is drawn again.
  */
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Batch, Code, hasEnded, type Job, type JobSettings, JobState, type JobsClient, StatusError } from '#client';
 import { type Clock, Reason } from '#core';
@@ -253,9 +254,14 @@ class Collection implements Collected {
   async #fetch(file: string, jobId: string, imageIndex: number): Promise<void> {
     const { jobs, signal } = this.#options;
     const { data } = await jobs.download(jobId, { imageIndex, signal });
-    // Under its name it is whole, whenever this is interrupted.
-    await writeFile(`${file}.part`, data);
-    await rename(`${file}.part`, file);
+    // Under its name it is whole, whenever this is interrupted, and whoever else fetches it into the same folder.
+    const part = `${file}.${randomUUID()}.part`;
+    try {
+      await writeFile(part, data);
+      await rename(part, file);
+    } finally {
+      await rm(part, { force: true });
+    }
   }
 }
 

@@ -129,7 +129,7 @@ export function createJobs(options: JobsOptions): Jobs {
     entries: () => index.entries(),
     listeners,
   });
-  const waits = new Waits({ wallNow, ownerOf: (key) => share.ownerOf(key) });
+  const waits = new Waits({ clock, wallNow, ownerOf: (key) => share.ownerOf(key) });
   const news: JobNews = new JobNews({ bus, clock, waits, index });
   const sweeper = new Sweeper({
     ...common,
@@ -153,7 +153,7 @@ export function createJobs(options: JobsOptions): Jobs {
     const { entry } = what;
     if (what.kind === 'removed') {
       share.removed(entry.key);
-      return news.removed(entry.key);
+      return news.removed(entry);
     }
     share.job(entry);
     const told = index.complete && share.isMine(entry.key) && !index.isHeld(entry);
@@ -189,6 +189,7 @@ export function createJobs(options: JobsOptions): Jobs {
       await runner.close();
       news.stop();
       records.stop();
+      waits.stop();
     },
   };
 }

@@ -43,7 +43,7 @@ export async function startJobsReplica(store: JobsStore, options: JobsReplicaOpt
   const { pictures = new Map<string, Uint8Array>(), models = sampleModels } = options;
   const steps = new Map<string, Step>();
   const listeners = new Set<() => void>();
-  const waits = new Waits({ wallNow: () => Date.now(), ownerOf: () => 'a' });
+  const waits = new Waits({ clock: systemClock, wallNow: () => Date.now(), ownerOf: () => 'a' });
   const { door, handlers } = createJobsService({
     ...replica,
     clock: systemClock,

@@ -66,8 +66,9 @@ class Following {
     };
     let wait = waitNow();
     const unlisten = waits.onChange(() => {
-      if (wait === waitNow()) return;
+      const before = wait;
       wait = waitNow();
+      if (wait === before) return;
       this.#waits = true;
       wake();
     });

@@ -26,7 +26,7 @@ function world() {
       };
     },
   };
-  const waits = new Waits({ wallNow: () => 0, ownerOf: () => 'a' });
+  const waits = new Waits({ clock, wallNow: () => 0, ownerOf: () => 'a' });
   const news = new JobNews({ bus, clock, waits, index: jobs });
   news.start();
   const say = (text: string) => deliver({ subject: 'dmesh.v1.job.j1.event', data: Buffer.from(text), respond: () => false });
@@ -104,7 +104,7 @@ test.each([
   { waiting_for: { code: 99, reason: 'NO_NODES', message: 'm' } },
   { scope: 'mesh' },
   { next_attempt_at_ms: -1 },
-  { next_attempt_at_ms: 1e300 },
+  { next_attempt_at_ms: 8.7e15 },
   { job_id: 'nobody' },
 ])('a reason of the wrong form is passed over: %j', (wrong) => {
   const { jobs, say, waits } = world();

@@ -26,7 +26,7 @@ export type StepListener = (step: Step) => void;
 export interface JobNewsOptions {
   readonly bus: Pick<Bus, 'publish' | 'subscribe'>;
   readonly clock: Clock;
-  readonly waits: Pick<Waits, 'begun' | 'queued' | 'turnedAway'>;
+  readonly waits: Pick<Waits, 'begun' | 'changed' | 'queued' | 'turnedAway'>;
   readonly index: Pick<JobIndex, 'get'>;
 }
 
@@ -81,16 +81,17 @@ export class JobNews {
 
   /** `told`: whether this replica is the one to tell. */
   changed(entry: JobEntry, told: boolean): void {
-    const { attempt, batchId, jobId, key, kind, nodeId, revision, tenant } = entry;
-    if (kind !== 'running') this.removed(key);
+    const { attempt, batchId, jobId, kind, nodeId, revision, tenant } = entry;
+    if (kind !== 'running') this.removed(entry);
     else this.#options.waits.begun(entry);
     if (!told) return;
     this.#publish({ tenant, jobId }, { batch_id: batchId, state: kind.toUpperCase(), revision, attempt, node_id: nodeId });
   }
 
-  removed(key: string): void {
-    this.#steps.delete(key);
-    this.#toldAt.delete(key);
+  removed(entry: JobEntry): void {
+    this.#steps.delete(entry.key);
+    this.#toldAt.delete(entry.key);
+    this.#options.waits.changed(entry);
   }
 
   /** It waits at a router: its place in line there, and that long by its prediction. */
@@ -177,6 +178,7 @@ function isCount(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 32;
 }
 
+/** Which a Date can tell. */
 function isEpochMs(value: unknown): value is number {
-  return Number.isSafeInteger(value) && Number(value) >= 0;
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 8.64e15;
 }

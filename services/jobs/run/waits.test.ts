@@ -1,5 +1,6 @@
 import { beforeEach, expect, test, vi } from 'vitest';
 import { Code } from '#core';
+import { ManualClock } from '../../../test/support/manual-clock.js';
 import type { Passer } from './gates.js';
 import { Waits } from './waits.js';
 
@@ -10,11 +11,13 @@ const wait = (reason: string, nextAttemptAtMs = 1000) => ({
 });
 const own = job('own');
 
+let clock: ManualClock;
 let nowMs: number;
 let waits: Waits;
 beforeEach(() => {
   nowMs = 0;
-  waits = new Waits({ wallNow: () => nowMs, ownerOf: (key) => (key.startsWith('b') ? 'b' : 'a') });
+  clock = new ManualClock();
+  waits = new Waits({ clock, wallNow: () => nowMs, ownerOf: (key) => (key.startsWith('b') ? 'b' : 'a') });
 });
 const reasonOf = (passer: Passer) => waits.of(passer)?.failure.reason;
 
@@ -51,16 +54,34 @@ test('the newest is told; what nobody has said again for a minute is over', () =
   expect(reasonOf(own)).toBeUndefined();
 });
 
-test('who listens is told of what was told and of what is over, and of nothing else', () => {
+test('a job that has changed waits no more for a reason of its own; shared ones hold', () => {
+  waits.turnedAway(own, 'job', wait('NODE_BUSY'));
+  waits.turnedAway(own, 'tenant', wait('RATE_LIMITED'));
+  waits.changed(job('x'));
+  expect(reasonOf(own)).toBe('NODE_BUSY');
+  waits.changed(own);
+  expect(reasonOf(own)).toBe('RATE_LIMITED');
+});
+
+test('who listens is told soon of what was told and of what is over, of many at once, and of nothing else', async () => {
   const listener = vi.fn();
   const forget = waits.onChange(listener);
   waits.begun(own);
-  expect(listener).toHaveBeenCalledTimes(0);
-  waits.turnedAway(own, 'model', wait('NO_NODES'));
-  waits.queued(own);
+  expect(clock.pendingCount).toBe(0);
+  for (let number = 0; number < 100; number++) waits.turnedAway(job(`own${number}`), 'job', wait('NODE_BUSY'));
+  await clock.advance(300);
   expect(listener).toHaveBeenCalledTimes(1);
-  waits.begun(own);
-  forget();
   waits.turnedAway(own, 'model', wait('NO_NODES'));
-  expect(listener).toHaveBeenCalledTimes(2);
+  await clock.advance(300);
+  waits.queued(own);
+  expect(clock.pendingCount).toBe(0);
+  waits.begun(own);
+  await clock.advance(300);
+  expect(listener).toHaveBeenCalledTimes(3);
+  waits.turnedAway(own, 'model', wait('NO_NODES'));
+  forget();
+  await clock.advance(300);
+  waits.begun(own);
+  waits.stop();
+  expect([listener.mock.calls.length, clock.pendingCount]).toEqual([3, 0]);
 });

@@ -5,7 +5,7 @@
  *
  * What a replica told holds for its own jobs. Who is away says nothing: what is old is dropped.
  */
-
+import type { Clock } from '#core';
 import type { Scope } from '../domain/failures.js';
 import type { Failure } from '../domain/job.js';
 import { nameOf, namesOf, type Passer } from './gates.js';
@@ -17,6 +17,7 @@ export interface Wait {
 }
 
 export interface WaitsOptions {
+  readonly clock: Clock;
   readonly wallNow: () => number;
   /** Which replica looks after a job, by the key of its record. */
   readonly ownerOf: (key: string) => string | undefined;
@@ -24,12 +25,15 @@ export interface WaitsOptions {
 
 /** After its next try was due. A try ends within this, or a router has the job in its queue. */
 const STALE_AFTER_MS = 60_000;
+/** After a change: a person sees it move, and while thousands are turned away thousands of watchers look a few times a second. */
+const TELL_AFTER_MS = 300;
 
 export class Waits {
   readonly #options: WaitsOptions;
-  /** By who told it and for whom, told longest ago first. */
+  /** By who told it and for whom. */
   readonly #waits = new Map<string, Wait>();
   readonly #listeners = new Set<() => void>();
+  #cancelTell: (() => void) | undefined;
 
   constructor(options: WaitsOptions) {
     this.#options = options;
@@ -38,57 +42,69 @@ export class Waits {
   /** Undefined: it waits for its turn. Another object whenever it was told anew. */
   of(job: Passer): Wait | undefined {
     if (this.#waits.size === 0) return undefined;
-    const waits = [nameOf(job, 'job'), ...namesOf(job)].map((name) => this.#waits.get(this.#of(job, name)));
-    return waits.find((wait) => wait && !this.#isStale(wait));
+    const nowMs = this.#options.wallNow();
+    const waits = this.#own(job.key, [nameOf(job, 'job'), ...namesOf(job)]).map((name) => this.#waits.get(name));
+    return waits.find((wait) => wait && !isStale(wait, nowMs));
   }
 
   /** It was turned away, and with it all whom the scope names. */
   turnedAway(job: Passer, scope: Scope, wait: Wait): void {
-    for (const [name, oldest] of this.#waits) {
-      if (!this.#isStale(oldest)) break;
-      this.#waits.delete(name);
-    }
-    const name = this.#of(job, nameOf(job, scope));
-    this.#waits.delete(name);
-    this.#waits.set(name, wait);
-    this.#tell();
+    for (const name of this.#own(job.key, [nameOf(job, scope)])) this.#waits.set(name, wait);
+    this.#tellSoon();
   }
 
   /** A router has it in its queue: only whether its model has nodes is not found out yet. */
   queued(job: Passer): void {
     const ofModel = nameOf(job, 'model');
     this.#clear(
-      job,
+      job.key,
       [nameOf(job, 'job'), ...namesOf(job)].filter((name) => name !== ofModel),
     );
   }
 
   /** A node draws it. */
   begun(job: Passer): void {
-    this.#clear(job, [nameOf(job, 'job'), ...namesOf(job)]);
+    this.#clear(job.key, [nameOf(job, 'job'), ...namesOf(job)]);
   }
 
-  /** Told whenever something was told or is over. Returns what ends it. */
+  /** It has changed or is gone: its own reason held for what it was. */
+  changed(job: Passer): void {
+    this.#clear(job.key, [nameOf(job, 'job')]);
+  }
+
+  stop(): void {
+    this.#cancelTell?.();
+    this.#cancelTell = undefined;
+  }
+
+  /** Told soon after something was told or is over. Returns what ends it. */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }
 
-  #of({ key }: Passer, name: string): string {
-    return `${this.#options.ownerOf(key)} ${name}`;
+  /** The names under which what holds for this job is kept. */
+  #own(key: string, names: readonly string[]): string[] {
+    const owner = this.#options.ownerOf(key);
+    return names.map((name) => `${owner} ${name}`);
   }
 
-  #isStale({ nextAttemptAtMs }: Wait): boolean {
-    return this.#options.wallNow() - nextAttemptAtMs > STALE_AFTER_MS;
-  }
-
-  #clear(job: Passer, names: readonly string[]): void {
+  #clear(key: string, names: readonly string[]): void {
     if (this.#waits.size === 0) return;
-    const cleared = names.filter((name) => this.#waits.delete(this.#of(job, name)));
-    if (cleared.length > 0) this.#tell();
+    const cleared = this.#own(key, names).filter((name) => this.#waits.delete(name));
+    if (cleared.length > 0) this.#tellSoon();
   }
 
-  #tell(): void {
-    for (const listener of this.#listeners) listener();
+  #tellSoon(): void {
+    this.#cancelTell ??= this.#options.clock.schedule(TELL_AFTER_MS, () => {
+      this.#cancelTell = undefined;
+      const nowMs = this.#options.wallNow();
+      for (const [name, wait] of this.#waits) if (isStale(wait, nowMs)) this.#waits.delete(name);
+      for (const listener of this.#listeners) listener();
+    });
   }
+}
+
+function isStale({ nextAttemptAtMs }: Wait, nowMs: number): boolean {
+  return nowMs - nextAttemptAtMs > STALE_AFTER_MS;
 }

@@ -255,7 +255,7 @@ class Collection implements Collected {
     const { jobs, signal } = this.#options;
     const { data } = await jobs.download(jobId, { imageIndex, signal });
     // Under its name it is whole, whenever this is interrupted, and whoever else fetches it into the same folder.
-    const part = `${file}.${randomUUID()}.part`;
+    const part = path.join(this.#options.dir, `.${randomUUID()}.part`);
     try {
       await writeFile(part, data);
       await rename(part, file);

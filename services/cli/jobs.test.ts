@@ -41,6 +41,8 @@ class FakeJobs {
   awayCount = 0;
   downloadCount = 0;
   room = Number.POSITIVE_INFINITY;
+  /** A download waits for this. */
+  download = async (_jobId: string) => {};
 
   find(jobId: string): jobs.Job {
     const job = [...this.batches.values()].flat().find((each) => each.jobId === jobId);
@@ -142,6 +144,7 @@ class FakeJobs {
     },
     download: async ({ request: { jobId } }, out) => {
       this.downloadCount++;
+      await this.download(jobId);
       const data = pictureOf(this.find(jobId).request?.prompt ?? '');
       await out.write({ data, offset: 0n, totalBytes: BigInt(data.length), mimeType: 'image/png', sha256: digestOf(data) });
     },
@@ -279,6 +282,31 @@ test('submit, when the mesh has forgotten the jobs: what lies in the folder is n
   await prompts('a red circle', 'a blue heart');
   expect((await again()).fetched).toEqual([path.join(out, '2-a-blue-heart.png')]);
   expect(asked()).toHaveLength(2);
+});
+
+test('two submits at once fetch the same jobs into the same folder', async () => {
+  const { fake, dmesh } = await start();
+  const out = path.join(dir, 'pictures');
+  const lines = Array.from({ length: 40 }, (_, index) => `circle ${index}`);
+  const args = ['submit', await prompts(...lines), '--out', out];
+  await dmesh([...args, '--no-wait']);
+  const [batchId = ''] = fake.batches.keys();
+  for (let count = 0; count < lines.length; count++) fake.finishOne(batchId);
+  const asked = new Map<string, () => void>();
+  fake.download = (jobId) =>
+    new Promise((resolve) => {
+      const other = asked.get(jobId);
+      asked.set(jobId, resolve);
+      if (!other) return;
+      other();
+      resolve();
+    });
+  const both = await Promise.all([dmesh(args), dmesh(args)]);
+  expect(both).toMatchObject([{ code: ExitCode.OK }, { code: ExitCode.OK }]);
+  expect(await picturesIn(out)).toHaveLength(lines.length);
+  expect(await readdir(out)).toHaveLength(lines.length + 1); // and the notes
+  fake.batches.clear();
+  expect(JSON.parse((await dmesh([...args, '--json'])).out).kept).toHaveLength(lines.length);
 });
 
 test('a note that is no note, or half of one, is passed over', async () => {

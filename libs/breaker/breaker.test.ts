@@ -271,6 +271,19 @@ test('a node that comes back gets a quarter of its share, and all of it after ei
   expect(breaker.weight).toBe(1);
 });
 
+test('a node that comes back and is asked for nothing has all of its share after ten seconds', async () => {
+  const { breaker, run, probes } = start();
+  run(...fail3);
+  await after(30_000);
+  probes[0]?.resolve();
+  await after(4000);
+  expect(breaker.weight).toBeCloseTo(0.25 + 0.75 * 0.4);
+  run('success');
+  expect(breaker.weight).toBeCloseTo(0.25 + 0.75 * 0.4);
+  await after(6000);
+  expect(breaker.weight).toBe(1);
+});
+
 test('recheck() probes an open node now, and says nothing of opossum having closed meanwhile', async () => {
   const { breaker, probes, run, types } = start();
   breaker.recheck(); // closed: nothing to check

@@ -101,8 +101,10 @@ export class Breaker {
   get weight(): number {
     if (this.state !== 'closed') return 0;
     if (this.#rampSuccesses === undefined) return 1;
-    const { rampStartRatio, rampSuccessCount } = this.#settings;
-    return rampStartRatio + (1 - rampStartRatio) * (this.#rampSuccesses / rampSuccessCount);
+    const { rampMs, rampStartRatio, rampSuccessCount } = this.#settings;
+    const closedMs = this.#options.clock.now() - this.#closedAt;
+    const progress = Math.min(1, Math.max(this.#rampSuccesses / rampSuccessCount, closedMs / rampMs));
+    return rampStartRatio + (1 - rampStartRatio) * progress;
   }
 
   /** A permit when closed; undefined otherwise. */

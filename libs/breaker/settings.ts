@@ -19,8 +19,10 @@ export interface BreakerSettings {
   readonly probeRetryMs: number;
   /** The weight of a node that has just come back … */
   readonly rampStartRatio: number;
-  /** … which grows to 1 over this many successes. */
+  /** … which grows to 1 over this many successes … */
   readonly rampSuccessCount: number;
+  /** … and over this time without any: at a quarter of its share a mesh with room enough elsewhere asks it for nothing. */
+  readonly rampMs: number;
 }
 
 export const DEFAULT_SETTINGS: BreakerSettings = {
@@ -35,4 +37,5 @@ export const DEFAULT_SETTINGS: BreakerSettings = {
   probeRetryMs: 2_000,
   rampStartRatio: 0.25,
   rampSuccessCount: 8,
+  rampMs: 10_000,
 };

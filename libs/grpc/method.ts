@@ -1,5 +1,6 @@
 /** One RPC, seen from either side of the wire. */
 import { Code, Reason, StatusError } from '#core';
+import { boundedReader } from './bounded-reader.js';
 import { Pieces } from './pieces.js';
 
 /** What ts-proto generates for each method of a service. */
@@ -67,9 +68,12 @@ export type AsBytes<Service> = {
 };
 
 export function asBytes<Service extends Readonly<Record<string, object>>>(service: Service): AsBytes<Service> {
-  const same = (bytes: Buffer) => bytes;
   const entries = Object.entries(service).map(([name, method]) => [name, { ...method, requestSerialize: same, requestDeserialize: same }]);
   return Object.fromEntries(entries) as AsBytes<Service>;
+}
+
+function same(bytes: Buffer): Buffer {
+  return bytes;
 }
 
 /** For grpc-js: what is serialised already passes as it is. */
@@ -78,10 +82,13 @@ export function serializer<T>(encode: (value: T) => Buffer): (value: T | Seriali
   return (value) => (Buffer.isBuffer(value) || value instanceof Pieces ? (value as Buffer) : encode(value));
 }
 
-export function decodeRequest<Req>(method: Method<Req, unknown>, bytes: Buffer): Req {
+export function decodeRequest<Req>(method: Pick<Method<Req, never>, 'path' | 'requestDeserialize'>, bytes: Buffer): Req {
+  const passes: unknown = method.requestDeserialize;
   try {
-    return method.requestDeserialize(bytes);
+    // What ts-proto generates takes a reader where it says Buffer.
+    return method.requestDeserialize(passes === same ? bytes : (boundedReader(bytes) as unknown as Buffer));
   } catch (cause) {
+    if (cause instanceof StatusError) throw cause;
     throw new StatusError({
       code: Code.INVALID_ARGUMENT,
       reason: Reason.BAD_REQUEST,

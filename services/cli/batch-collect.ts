@@ -55,31 +55,23 @@ const PATIENCE_MS = 120_000;
 /** Pictures fetched at a time. */
 const FETCH_COUNT = 4;
 
-/** A batch of which some pictures lie in the folder: only the others are asked for. */
-export interface RestOfBatch extends PlannedBatch {
-  readonly isPart: boolean;
-}
-
 /** What is still to be drawn or fetched, and the files of the rest. `dir` '': nobody knows. */
-export async function restOf(plan: readonly PlannedBatch[], dir: string): Promise<{ rest: RestOfBatch[]; lying: Lying }> {
+export async function restOf(plan: readonly PlannedBatch[], dir: string): Promise<{ rest: PlannedBatch[]; lying: Lying }> {
   const jobIds = plan.flatMap(({ jobs }) => jobs.map(({ jobId }) => jobId));
   const lying: Lying = dir === '' ? new Map() : await lyingIn(dir, jobIds);
-  const rest = plan.map(({ batchId, jobs }) => {
-    const open = jobs.filter(({ jobId }) => !lying.has(jobId));
-    return { batchId, jobs: open, isPart: open.length < jobs.length };
-  });
+  const rest = plan.map(({ batchId, jobs }) => ({ batchId, jobs: jobs.filter(({ jobId }) => !lying.has(jobId)) }));
   return { rest: rest.filter(({ jobs }) => jobs.length > 0), lying };
 }
 
 /** Hands over what the mesh has room for; the rest is for later. Rejects when there is none even for the first. */
-export async function submitBatches(plan: readonly RestOfBatch[], options: CollectOptions): Promise<RestOfBatch[]> {
+export async function submitBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<PlannedBatch[]> {
   const { jobs, settings, signal } = options;
   for (const [index, batch] of plan.entries()) {
     const requests = batch.jobs.map(({ jobId, request }) => ({ jobId, ...request }));
     try {
-      if (batch.isPart && (await isKnown(batch, options))) continue;
       await jobs.submitBatch(requests, { batchId: batch.batchId, ...settings, signal });
     } catch (thrown) {
+      if (isOtherPart(thrown)) continue; // what is not in that is told as gone
       const isFull = thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED;
       if (isFull && index > 0) return plan.slice(index);
       throw thrown;
@@ -149,19 +141,15 @@ function countOf(plan: readonly PlannedBatch[]): number {
   return plan.reduce((sum, { jobs }) => sum + jobs.length, 0);
 }
 
-/** With all its jobs, or some: it is not to be submitted with others. */
-async function isKnown({ batchId }: PlannedBatch, { jobs, signal }: CollectOptions): Promise<boolean> {
-  try {
-    await jobs.getBatch(batchId, { signal });
-    return true;
-  } catch (thrown) {
-    if (thrown instanceof StatusError && thrown.code === Code.NOT_FOUND) return false;
-    throw thrown;
-  }
+/** Whether the mesh has the batch with more of its jobs, or others: as somebody asked for it whose folder had less, or more. */
+function isOtherPart(thrown: unknown): boolean {
+  if (!(thrown instanceof StatusError) || thrown.reason !== Reason.JOB_DIFFERS) return false;
+  // Of which jobs, not how they are to be drawn: the first field tells, of many the last are cut off.
+  return /^items(\[\d+\](\.job_id)?)?(,|$)/.test(thrown.details.metadata?.fields ?? '');
 }
 
 /** While others run, a mesh without room is no failure: they make room. */
-async function submitLater(unsent: RestOfBatch[], othersRun: boolean, options: CollectOptions): Promise<RestOfBatch[]> {
+async function submitLater(unsent: PlannedBatch[], othersRun: boolean, options: CollectOptions): Promise<PlannedBatch[]> {
   try {
     return await submitBatches(unsent, options);
   } catch (thrown) {

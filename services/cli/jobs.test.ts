@@ -33,9 +33,16 @@ const pictureOf = (prompt: string) => Buffer.from(`a picture of ${prompt}`);
 const digestOf = (data: Buffer) => createHash('sha256').update(data).digest('hex');
 const unknown = () => new StatusError({ code: Code.NOT_FOUND, reason: 'UNKNOWN_JOB', message: 'expected a job of yours' });
 
+const differs = (fields: string) =>
+  new StatusError({ code: Code.ALREADY_EXISTS, reason: Reason.JOB_DIFFERS, message: `another ${fields}`, metadata: { fields } });
+
 /** A prompt with "bad" fails. */
 class FakeJobs {
   readonly batches = new Map<string, jobs.Job[]>();
+  /** By batch, as it was submitted. */
+  readonly jobIds = new Map<string, string>();
+  /** What is said of a batch that is there with other jobs. */
+  differing = 'items';
   submitCount = 0;
   /** So many looks find NATS away. */
   awayCount = 0;
@@ -87,6 +94,9 @@ class FakeJobs {
       if (created && items.length > this.room) {
         throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: 'TOO_MANY_JOBS', message: 'too many jobs wait' });
       }
+      const jobIds = items.map(({ jobId }) => jobId).join();
+      if (!created && jobIds !== this.jobIds.get(batchId)) throw differs(this.differing);
+      this.jobIds.set(batchId, jobIds);
       const made = items.map(({ jobId, request }) =>
         jobs.Job.fromPartial({ jobId, batchId, state: JobState.QUEUED, position: 1, ...(request ? { request } : {}) }),
       );
@@ -282,6 +292,31 @@ test('submit, when the mesh has forgotten the jobs: what lies in the folder is n
   await prompts('a red circle', 'a blue heart');
   expect((await again()).fetched).toEqual([path.join(out, '2-a-blue-heart.png')]);
   expect(asked()).toHaveLength(2);
+});
+
+test('submit, when the mesh has forgotten the jobs and was asked for some of them again from another folder', async () => {
+  const { fake, dmesh } = await start();
+  const [one, other] = [path.join(dir, 'one'), path.join(dir, 'other')];
+  const args = ['submit', await prompts('a red circle', 'a yellow heart'), '--json', '--out'];
+  await dmesh([...args, one]);
+  await rm(path.join(one, '2-a-yellow-heart.png'));
+  fake.batches.clear();
+  await dmesh([...args, one]);
+  const [batchId = ''] = fake.batches.keys();
+  const part = await dmesh([...args, other]);
+  expect(part.code).toBe(ExitCode.FAILED);
+  const heart = path.join(other, '2-a-yellow-heart.png');
+  expect(JSON.parse(part.out)).toMatchObject({ fetched: [heart], failed: [], gone: [`${batchId}-0`] });
+  fake.batches.clear();
+  expect(JSON.parse((await dmesh([...args, other])).out)).toMatchObject({
+    fetched: [path.join(other, '1-a-red-circle.png')],
+    kept: [heart],
+  });
+  await rm(heart);
+  fake.differing = 'items[0].job_id,items[1].job_';
+  expect((await dmesh([...args, other])).code).toBe(ExitCode.FAILED);
+  fake.differing = 'items[0].model';
+  expect((await dmesh([...args, path.join(dir, 'third')])).err).toContain('another items[0].model');
 });
 
 test('two submits at once fetch the same jobs into the same folder', async () => {

@@ -1,6 +1,11 @@
-import { expect, test } from 'vitest';
+import { pbkdf2 } from 'node:crypto';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { expect, onTestFinished, test } from 'vitest';
 import { Code, Reason, StatusError } from '#core';
-import { createLogger, type LoggerOptions } from './logger.js';
+import { createLogger, inBatches, type LoggerOptions } from './logger.js';
 
 function capture(options: Partial<LoggerOptions> = {}) {
   const lines: string[] = [];
@@ -118,4 +123,22 @@ test('the pretty form is for reading: level, service, message and fields on one 
   expect(lines[0]).toContain('INFO');
   expect(lines[0]).toContain('router n1 · ready');
   expect(lines[0]).toContain('"steps":8');
+});
+
+test('a line that comes while another is being written is written too, also when none follows', async () => {
+  const dir = mkdtempSync(path.join(tmpdir(), 'dmesh-log-'));
+  const name = path.join(dir, 'log');
+  const fd = openSync(name, 'a');
+  onTestFinished(() => {
+    closeSync(fd);
+    rmSync(dir, { recursive: true });
+  });
+  const lines = inBatches(fd);
+  // Writes wait for a thread, and all are taken: so long that both lines' times to be written pass.
+  const busy = Array.from({ length: 4 }, () => promisify(pbkdf2)('', '', 500_000, 64, 'sha512'));
+  lines.write('first\n');
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  lines.write('second\n');
+  await Promise.all(busy);
+  await expect.poll(() => readFileSync(name, 'utf8')).toBe('first\nsecond\n');
 });

@@ -50,7 +50,7 @@ export function createLogger(options: LoggerOptions): Logger {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: describeError, err: describeError },
     },
-    options.format === 'pretty' ? prettyStream(options.destination) : (options.destination ?? stdoutInBatches()),
+    options.format === 'pretty' ? prettyStream(options.destination) : (options.destination ?? inBatches(STDOUT)),
   );
   // A child inherits it, as it does all methods of its parent.
   return Object.assign(logger, {
@@ -60,24 +60,38 @@ export function createLogger(options: LoggerOptions): Logger {
   });
 }
 
+const STDOUT = 1;
 const FLUSH_MS = 5;
 /** Written before FLUSH_MS when there is this much. */
 const BATCH_BYTES = 8 * 1024;
 
-function stdoutInBatches(): DestinationStream {
+/** Writes to an open file. What is left is written until nothing is: a line may be the last one for long. */
+export function inBatches(fd: number): DestinationStream {
   // pino flushes it when the process exits.
-  const stdout = pino.destination({ dest: 1, sync: false, minLength: BATCH_BYTES });
+  const file = pino.destination({ dest: fd, sync: false, minLength: BATCH_BYTES });
+  let leftBytes = 0;
   let due = false;
+  const flushSoon = () => {
+    due = true;
+    setTimeout(flush, FLUSH_MS).unref();
+  };
   const flush = () => {
     due = false;
-    stdout.flush();
+    if (leftBytes === 0) return;
+    file.flush(); // does nothing while a write is under way: what came meanwhile needs another
+    flushSoon();
   };
+  file.on('write', (writtenBytes) => {
+    leftBytes -= writtenBytes;
+  });
+  file.on('error', () => {
+    leftBytes = 0; // nobody reads any more
+  });
   return {
     write(line) {
-      stdout.write(line);
-      if (due) return;
-      due = true;
-      setTimeout(flush, FLUSH_MS).unref();
+      leftBytes += Buffer.byteLength(line);
+      file.write(line);
+      if (!due) flushSoon();
     },
   };
 }

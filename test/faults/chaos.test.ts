@@ -58,9 +58,10 @@ const FAULTS: Readonly<Record<string, (nodeId: string) => Promise<void>>> = {
   },
   'callers leave': async () => {
     const leaving = new AbortController();
+    // Some 16 s a picture: none is done before its caller has left.
     const calls = Array.from({ length: 10 }, (_, i) =>
       mesh()
-        .client.generate({ prompt: `left ${i}`, seed: i, width: 64, height: 64, steps: 40 }, { signal: leaving.signal })
+        .client.generate({ prompt: `left ${i} [step=400ms]`, seed: i, width: 64, height: 64, steps: 40 }, { signal: leaving.signal })
         .catch((error) => error.reason),
     );
     await expect.poll(async () => (await mesh().figures()).sum('dmesh_router_live_requests')).toBeGreaterThan(10);

@@ -7,6 +7,7 @@ import type { Drawable } from './engine-request.js';
 
 const Service = engine.EngineServiceService;
 const IDLE_POLL_MS = { first: 1, max: 20 };
+/** Of an engine that is up: longer, and it hangs. */
 const STATUS_TIMEOUT_MS = 2000;
 
 export class EngineConnection {
@@ -18,8 +19,8 @@ export class EngineConnection {
     this.#channel = new Channel(`unix:${socketPath}`, { clock });
   }
 
-  async status(signal?: AbortSignal): Promise<engine.StatusResponse> {
-    const deadlineAt = this.#clock.now() + STATUS_TIMEOUT_MS;
+  async status(signal?: AbortSignal, timeoutMs = STATUS_TIMEOUT_MS): Promise<engine.StatusResponse> {
+    const deadlineAt = this.#clock.now() + timeoutMs;
     const { response } = await this.#channel.unary(Service.status, {}, { deadlineAt, ...(signal ? { signal } : {}) });
     return response;
   }

@@ -231,9 +231,9 @@ export class Supervisor {
   }
 
   async #bringUp(connection: EngineConnection, gone: AbortSignal, signal: AbortSignal): Promise<LiveEngine> {
-    const { catalogue } = this.#options;
+    const { catalogue, startTimeoutMs } = this.#options;
     await this.#untilListening(signal);
-    await connection.status(signal);
+    await connection.status(signal, startTimeoutMs); // the first answer of a program may take its time on a busy machine
     await catalogue.read();
     let failure: unknown;
     for (const folder of catalogue.toStartWith()) {

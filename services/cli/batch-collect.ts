@@ -1,24 +1,21 @@
 /**
- * From planned batches to files: what is not there yet is submitted, what is drawn is fetched as it comes,
- * and a file that has the right bytes already is left alone. Whatever stops it, the same plan goes on where it was, also
- * when the mesh has forgotten the jobs: of what lies in the folder nothing is drawn again.
+ * From planned jobs to files: what neither lies in the folder nor is known to the mesh is submitted, what is drawn is
+ * fetched as it comes, and a file that has the right bytes already is left alone, or gets the name its line asks for.
+ * Whatever stops it, the same plan goes on where it was, also when the mesh has forgotten the jobs.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { type Batch, Code, hasEnded, type Job, type JobSettings, JobState, type JobsClient, StatusError } from '#client';
-import { type Clock, Reason } from '#core';
-import type { PlannedBatch, PlannedJob } from './batch-plan.js';
-import { digestOf, type Lying, lyingIn, type NotedFile, noteFiles } from './folder-notes.js';
+import { type Batch, hasEnded, type Job, JobState, StatusError } from '#client';
+import { Code, Reason } from '#core';
+import type { PlannedJob } from './batch-plan.js';
+import { inParallel, type KnownJob, type LostJob, lookUp, type SubmitOptions, submitJobs } from './batch-submit.js';
+import { digestOf, type Lying, lyingIn, type NotedFile, noteFiles, olderIn, renameIn } from './folder-notes.js';
 import { extensionOf } from './pictures.js';
 
-export interface CollectOptions {
-  readonly jobs: JobsClient;
-  readonly clock: Clock;
-  readonly signal: AbortSignal;
+export interface CollectOptions extends SubmitOptions {
   /** Where pictures go; made where it is missing. */
   readonly dir: string;
-  readonly settings: JobSettings;
   readonly onProgress: (progress: CollectProgress) => void;
 }
 
@@ -32,8 +29,15 @@ export interface CollectProgress {
   readonly fileCount: number;
   /** 0: not known. */
   readonly etaMs: number;
+  /** Why the first one waits that waits for more than its turn. */
+  readonly waitingFor?: Job['waitingFor'];
   /** Why the mesh does not answer just now; it is asked again. */
   readonly trouble?: StatusError;
+}
+
+export interface FailedJob {
+  readonly planned: PlannedJob;
+  readonly job: Job;
 }
 
 export interface Collected {
@@ -41,12 +45,27 @@ export interface Collected {
   readonly fetched: readonly string[];
   /** … of those, in place of another file … */
   readonly replaced: readonly string[];
-  /** … and those that were there. */
+  /** … and those that were there … */
   readonly kept: readonly string[];
+  /** … of them, under another name. */
+  readonly renamed: readonly string[];
   /** Jobs that ended without a picture. */
-  readonly failed: readonly { readonly planned: PlannedJob; readonly job: Job }[];
-  /** Jobs that the mesh does not know any more. */
-  readonly gone: readonly PlannedJob[];
+  readonly failed: readonly FailedJob[];
+  /** Jobs that went while they were waited for. */
+  readonly gone: readonly LostJob[];
+  /** Files of lines that are in the file no more. */
+  readonly older: readonly string[];
+  /** Of which the jobs are whose pictures did not lie there. */
+  readonly batchIds: readonly string[];
+}
+
+/** What the mesh has of a plan, for whoever does not wait. */
+export interface HandedOver {
+  readonly known: readonly KnownJob[];
+  readonly lost: readonly LostJob[];
+  readonly unsent: readonly PlannedJob[];
+  /** Jobs whose pictures lie in the folder. */
+  readonly keptCount: number;
 }
 
 const LOOK_EVERY_MS = 500;
@@ -54,66 +73,75 @@ const LOOK_EVERY_MS = 500;
 const PATIENCE_MS = 120_000;
 /** Pictures fetched at a time. */
 const FETCH_COUNT = 4;
+/** Why jobs wait: asked so often, of so many at most, because the mesh reads the record of each. */
+const WHY_EVERY_MS = 2000;
+const WHY_COUNT = 200;
 
-/** What is still to be drawn or fetched, and the files of the rest. `dir` '': nobody knows. */
-export async function restOf(plan: readonly PlannedBatch[], dir: string): Promise<{ rest: PlannedBatch[]; lying: Lying }> {
-  const jobIds = plan.flatMap(({ jobs }) => jobs.map(({ jobId }) => jobId));
-  const lying: Lying = dir === '' ? new Map() : await lyingIn(dir, jobIds);
-  const rest = plan.map(({ batchId, jobs }) => ({ batchId, jobs: jobs.filter(({ jobId }) => !lying.has(jobId)) }));
-  return { rest: rest.filter(({ jobs }) => jobs.length > 0), lying };
-}
-
-/** Hands over what the mesh has room for; the rest is for later. Rejects when there is none even for the first. */
-export async function submitBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<PlannedBatch[]> {
-  const { jobs, settings, signal } = options;
-  for (const [index, batch] of plan.entries()) {
-    const requests = batch.jobs.map(({ jobId, request }) => ({ jobId, ...request }));
-    try {
-      await jobs.submitBatch(requests, { batchId: batch.batchId, ...settings, signal });
-    } catch (thrown) {
-      if (isOtherPart(thrown)) continue; // what is not in that is told as gone
-      const isFull = thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED;
-      if (isFull && index > 0) return plan.slice(index);
-      throw thrown;
-    }
-  }
-  return [];
+/** Has the mesh keep what is still to be drawn. `dir` '': nobody knows what lies there. */
+export async function handOver(plan: readonly PlannedJob[], dir: string, options: SubmitOptions): Promise<HandedOver> {
+  const lying: Lying = dir === '' ? new Map() : await lyingIn(dir, idsOf(plan));
+  const { known, unknown, damaged } = await lookUp(restOf(plan, lying), options);
+  const { accepted, unsent } = await submitJobs(unknown, options, known.length > 0);
+  return { known: inOrderOf(plan, [...known, ...accepted]), lost: damaged, unsent, keptCount: lying.size };
 }
 
 /**
  * Resolves when every job has ended and every picture there is lies in the folder. A mesh that goes away meanwhile is
  * asked again for two minutes.
  */
-export async function collectBatches(plan: readonly PlannedBatch[], options: CollectOptions): Promise<Collected> {
-  const { clock, dir, jobs, onProgress, signal } = options;
+export async function collectJobs(plan: readonly PlannedJob[], options: CollectOptions): Promise<Collected> {
+  const { clock, dir, onProgress, signal } = options;
   await mkdir(dir, { recursive: true });
-  const jobCount = countOf(plan);
-  const { rest, lying } = await restOf(plan, dir);
-  const collection = new Collection(options, lying);
-  let unsent = await submitBatches(rest, options);
-  const open = new Map(rest.filter((batch) => !unsent.includes(batch)).map((batch) => [batch.batchId, batch]));
-  let [runningCount, etaMs] = [0, 0];
+  const collection = new Collection(options);
+  const rest = restOf(plan, await collection.arrange(plan));
+  const open = new Map<string, readonly PlannedJob[]>();
+  const looked = await lookUp(rest, options);
+  const batchIds = new Set(looked.known.map(({ batchId }) => batchId));
+  collection.gone.push(...looked.damaged);
+  let ready = looked.known.flatMap(({ planned, job }) => (job && hasEnded(job) ? [{ planned, job }] : []));
+  let unsent: readonly PlannedJob[] = looked.unknown;
+  let [runningCount, etaMs, whyAt] = [0, 0, Number.NEGATIVE_INFINITY];
+  let waitingFor: Job['waitingFor'];
   const tell = (trouble?: StatusError) => {
     const { endedCount, fileCount } = collection;
-    const progress = { jobCount, unsentCount: countOf(unsent), runningCount, endedCount, fileCount, etaMs };
-    onProgress(trouble ? { ...progress, trouble } : progress);
+    const progress = { jobCount: plan.length, unsentCount: unsent.length, runningCount, endedCount, fileCount, etaMs };
+    onProgress({ ...progress, ...(waitingFor ? { waitingFor } : {}), ...(trouble ? { trouble } : {}) });
+  };
+  const admit = (known: readonly KnownJob[]) => {
+    for (const { planned, batchId } of known) {
+      batchIds.add(batchId);
+      open.set(batchId, [...(open.get(batchId) ?? []), planned]);
+    }
+  };
+  const send = async (mayWait: boolean) => {
+    const sent = await submitJobs(unsent, options, mayWait);
+    admit(sent.accepted);
+    unsent = sent.unsent;
   };
   const look = async () => {
     [runningCount, etaMs] = [0, 0];
-    for (const batch of [...open.values()]) {
-      const state = await jobs.getBatch(batch.batchId, { signal });
+    let queuedIn: string | undefined;
+    await collection.take(ready);
+    ready = [];
+    for (const [batchId, waiting] of open) {
+      const state = await batchOf(batchId, options);
       runningCount += state.runningCount;
       etaMs = Math.max(etaMs, state.etaMs);
-      const endedCount = endedCountOf(state);
-      const isOver = endedCount >= state.jobCount;
-      await collection.collect(batch, { isOver, endedCount });
-      if (isOver) open.delete(batch.batchId);
+      if (state.queuedCount > 0) queuedIn ??= batchId;
+      const still = await collection.collect(waiting, state);
+      if (still.length > 0) open.set(batchId, still);
+      else open.delete(batchId);
+    }
+    if (clock.now() - whyAt >= WHY_EVERY_MS) {
+      whyAt = clock.now();
+      waitingFor = queuedIn === undefined ? undefined : await whyWaits(queuedIn, options);
     }
     tell();
-    const before = unsent;
-    if (unsent.length > 0) unsent = await submitLater(unsent, open.size > 0, options);
-    for (const batch of before.slice(0, before.length - unsent.length)) open.set(batch.batchId, batch);
+    if (unsent.length > 0) await send(open.size > 0);
   };
+
+  if (unsent.length > 0) await send(looked.known.length > 0);
+  admit(looked.known.filter(({ job }) => job && !hasEnded(job)));
   tell();
   for (let awaySince: number | undefined; ; ) {
     try {
@@ -125,9 +153,14 @@ export async function collectBatches(plan: readonly PlannedBatch[], options: Col
       if (clock.now() - awaySince >= PATIENCE_MS) throw thrown;
       tell(thrown);
     }
-    if (open.size === 0 && unsent.length === 0) return collection.inOrderOf(plan);
+    if (open.size === 0 && unsent.length === 0) break;
     await clock.sleep(LOOK_EVERY_MS, signal);
   }
+  const { fetched, replaced, kept, renamed, failed, gone } = collection;
+  const ours = new Set([...fetched, ...kept]);
+  const older = (await olderIn(dir, new Set(idsOf(plan)))).filter((file) => !ours.has(file));
+  const inOrder = { failed: inOrderOf(plan, failed), gone: inOrderOf(plan, gone) };
+  return { fetched, replaced, kept, renamed, ...inOrder, older, batchIds: [...batchIds] };
 }
 
 /** Whether it says nothing about the jobs: the mesh, or what it keeps them in, cannot be asked just now. */
@@ -137,43 +170,56 @@ export function isAway(thrown: unknown): thrown is StatusError {
   return code === Code.UNAVAILABLE || code === Code.DEADLINE_EXCEEDED || reason === Reason.STORE_UNAVAILABLE;
 }
 
-function countOf(plan: readonly PlannedBatch[]): number {
-  return plan.reduce((sum, { jobs }) => sum + jobs.length, 0);
+function idsOf(plan: readonly PlannedJob[]): string[] {
+  return plan.map(({ jobId }) => jobId);
 }
 
-/** Whether the mesh has the batch with more of its jobs, or others: as somebody asked for it whose folder had less, or more. */
-function isOtherPart(thrown: unknown): boolean {
-  if (!(thrown instanceof StatusError) || thrown.reason !== Reason.JOB_DIFFERS) return false;
-  // Of which jobs, not how they are to be drawn: the first field tells, of many the last are cut off.
-  return /^items(\[\d+\](\.job_id)?)?(,|$)/.test(thrown.details.metadata?.fields ?? '');
+function restOf(plan: readonly PlannedJob[], lying: Pick<Lying, 'has'>): PlannedJob[] {
+  return plan.filter(({ jobId }) => !lying.has(jobId));
 }
 
-/** While others run, a mesh without room is no failure: they make room. */
-async function submitLater(unsent: PlannedBatch[], othersRun: boolean, options: CollectOptions): Promise<PlannedBatch[]> {
+/** As the file of prompts has them, whatever came first. */
+function inOrderOf<T extends { readonly planned: PlannedJob }>(plan: readonly PlannedJob[], list: readonly T[]): T[] {
+  const order = new Map(plan.map(({ jobId }, index) => [jobId, index]));
+  return [...list].sort((a, b) => (order.get(a.planned.jobId) ?? 0) - (order.get(b.planned.jobId) ?? 0));
+}
+
+/** One that was forgotten has no jobs. */
+async function batchOf(batchId: string, { jobs, signal }: SubmitOptions): Promise<Batch> {
   try {
-    return await submitBatches(unsent, options);
+    return await jobs.getBatch(batchId, { signal });
   } catch (thrown) {
-    if (othersRun && thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED) return unsent;
-    throw thrown;
+    if (!(thrown instanceof StatusError) || thrown.reason !== Reason.UNKNOWN_JOB) throw thrown;
+    const none = { queuedCount: 0, runningCount: 0, succeededCount: 0, failedCount: 0, cancelledCount: 0, expiredCount: 0 };
+    return { batchId, submittedAtMs: 0n, jobCount: 0, etaMs: 0, ...none };
   }
 }
 
-class Collection implements Collected {
+/** Of the one that is next. */
+async function whyWaits(batchId: string, { jobs, signal }: SubmitOptions): Promise<Job['waitingFor']> {
+  let first: Job | undefined;
+  let count = 0;
+  for await (const job of jobs.list({ batchId, states: [JobState.QUEUED] }, { signal })) {
+    if (job.waitingFor && (!first || job.position < first.position)) first = job;
+    if (++count >= WHY_COUNT) break;
+  }
+  return first?.waitingFor;
+}
+
+class Collection {
   readonly fetched: string[] = [];
   readonly replaced: string[] = [];
   readonly kept: string[] = [];
-  readonly failed: { planned: PlannedJob; job: Job }[] = [];
-  readonly gone: PlannedJob[] = [];
+  readonly renamed: string[] = [];
+  readonly failed: FailedJob[] = [];
+  readonly gone: LostJob[] = [];
   readonly #options: CollectOptions;
   readonly #done = new Set<string>();
-  readonly #endedCounts = new Map<string, number>();
+  /** By batch, when its jobs were looked at last. */
+  readonly #ended = new Map<string, string>();
 
-  constructor(options: CollectOptions, lying: Lying) {
+  constructor(options: CollectOptions) {
     this.#options = options;
-    for (const [jobId, files] of lying) {
-      this.kept.push(...files);
-      this.#done.add(jobId);
-    }
   }
 
   get endedCount(): number {
@@ -184,38 +230,69 @@ class Collection implements Collected {
     return this.fetched.length + this.kept.length;
   }
 
-  /** Fetches what is new; looks at nothing while nothing is. */
-  async collect(batch: PlannedBatch, now: { isOver: boolean; endedCount: number }): Promise<void> {
-    const { batchId } = batch;
-    if (!now.isOver && now.endedCount === (this.#endedCounts.get(batchId) ?? 0)) return;
-    const { jobs, signal } = this.#options;
-    const planned = new Map(batch.jobs.map((job) => [job.jobId, job]));
-    const found: { planned: PlannedJob; job: Job }[] = [];
-    for await (const job of jobs.list({ batchId }, { signal })) {
-      const known = planned.get(job.jobId);
-      planned.delete(job.jobId);
-      if (known && hasEnded(job) && !this.#done.has(job.jobId)) found.push({ planned: known, job });
+  /** What lies in the folder whole is done, once it has the name of its line. */
+  async arrange(plan: readonly PlannedJob[]): Promise<ReadonlySet<string>> {
+    const { dir } = this.#options;
+    const lying = await lyingIn(dir, idsOf(plan));
+    const moves: { note: { jobId: string; files: readonly NotedFile[] }; names: string[] }[] = [];
+    const kept = new Map<string, readonly string[]>();
+    for (const planned of plan) {
+      const files = lying.get(planned.jobId);
+      if (!files) continue;
+      const names = files.map(({ name }, index) => fileName(planned, path.extname(name), files.length > 1 ? index + 1 : 0));
+      if (files.every(({ name }, index) => name === names[index])) kept.set(planned.jobId, names);
+      else moves.push({ note: { jobId: planned.jobId, files }, names });
     }
-    const fetching = found.values();
-    const fetchers = Array.from({ length: FETCH_COUNT }, async () => {
-      for (const each of fetching) await this.#take(each);
-    });
-    // All of them have ended before one that failed is told: whoever comes back finds nothing half done.
-    for (const outcome of await Promise.allSettled(fetchers)) if (outcome.status === 'rejected') throw outcome.reason;
-    this.#endedCounts.set(batchId, now.endedCount);
-    if (!now.isOver) return;
-    for (const job of planned.values()) if (!this.#done.has(job.jobId)) this.gone.push(job);
+    const { renamed, replaced } = await renameIn(dir, moves);
+    for (const { jobId, files } of renamed) {
+      const names = files.map(({ name }) => name);
+      kept.set(jobId, names);
+      this.renamed.push(...names.map((name) => path.join(dir, name)));
+    }
+    this.replaced.push(...replaced);
+    for (const { jobId } of plan) {
+      const names = kept.get(jobId);
+      if (!names) continue;
+      this.kept.push(...names.map((name) => path.join(dir, name)));
+      this.#done.add(jobId);
+    }
+    return new Set(kept.keys());
   }
 
-  /** As the file of prompts has them, whatever came first. */
-  inOrderOf(plan: readonly PlannedBatch[]): this {
-    const order = new Map(plan.flatMap(({ jobs }) => jobs).map(({ jobId }, index) => [jobId, index]));
-    this.failed.sort((a, b) => (order.get(a.job.jobId) ?? 0) - (order.get(b.job.jobId) ?? 0));
-    this.gone.sort((a, b) => (order.get(a.jobId) ?? 0) - (order.get(b.jobId) ?? 0));
-    return this;
+  /** Fetches what is new, and answers with what is still to come; looks at nothing while nothing is new. */
+  async collect(waiting: readonly PlannedJob[], batch: Batch): Promise<readonly PlannedJob[]> {
+    const { batchId, cancelledCount, expiredCount, failedCount, jobCount, succeededCount } = batch;
+    const ended = [succeededCount, failedCount, cancelledCount, expiredCount];
+    const isOver = ended.reduce((sum, count) => sum + count, 0) >= jobCount;
+    const now = `${ended}`;
+    if (!isOver && now === (this.#ended.get(batchId) ?? '0,0,0,0')) return waiting;
+    const { jobs, signal } = this.#options;
+    const open = new Map(waiting.map((job) => [job.jobId, job]));
+    const found: FailedJob[] = [];
+    for await (const job of jobs.list({ batchId }, { signal })) {
+      const planned = open.get(job.jobId);
+      if (planned && hasEnded(job)) found.push({ planned, job });
+    }
+    await this.take(found);
+    this.#ended.set(batchId, now);
+    const still = waiting.filter(({ jobId }) => !this.#done.has(jobId));
+    if (!isOver || still.length === 0) return still;
+    // All have ended, and these are none of them: deleted; or in motion, such as one that is run once more.
+    const { known, unknown, damaged } = await lookUp(still, this.#options);
+    this.gone.push(
+      ...damaged,
+      ...unknown.map((planned) => ({ planned, why: 'the mesh does not know it any more; this command again draws it again' })),
+    );
+    return known.map(({ planned }) => planned);
   }
 
-  async #take({ planned, job }: { planned: PlannedJob; job: Job }): Promise<void> {
+  /** Of jobs that have ended. */
+  async take(ended: readonly FailedJob[]): Promise<void> {
+    await inParallel(ended, FETCH_COUNT, (each) => this.#take(each));
+  }
+
+  async #take({ planned, job }: FailedJob): Promise<void> {
+    if (this.#done.has(job.jobId)) return;
     if (job.state !== JobState.SUCCEEDED) {
       this.failed.push({ planned, job });
     } else {
@@ -223,14 +300,14 @@ class Collection implements Collected {
       const files: { file: string; found: Found }[] = [];
       const noted: NotedFile[] = [];
       for (const [imageIndex, image] of images.entries()) {
-        const ending = `${images.length > 1 ? `-${imageIndex + 1}` : ''}${extensionOf(image.mimeType)}`;
-        const file = path.join(this.#options.dir, `${planned.name}${ending}`);
+        const name = fileName(planned, extensionOf(image.mimeType), images.length > 1 ? imageIndex + 1 : 0);
+        const file = path.join(this.#options.dir, name);
         const found = await lookAt(file, image.sha256);
         if (found !== 'as drawn') await this.#fetch(file, job.jobId, imageIndex);
         files.push({ file, found });
-        noted.push({ name: path.basename(file), sha256: image.sha256 });
+        noted.push({ name, sha256: image.sha256 });
       }
-      await noteFiles(this.#options.dir, job.jobId, noted);
+      await noteFiles(this.#options.dir, [{ jobId: job.jobId, files: noted }]);
       for (const { file, found } of files) {
         (found === 'as drawn' ? this.kept : this.fetched).push(file);
         if (found === 'another') this.replaced.push(file);
@@ -253,8 +330,9 @@ class Collection implements Collected {
   }
 }
 
-function endedCountOf({ succeededCount, failedCount, cancelledCount, expiredCount }: Batch): number {
-  return succeededCount + failedCount + cancelledCount + expiredCount;
+/** `number`: of several pictures; 0: the only one. */
+function fileName({ name }: PlannedJob, extension: string, number: number): string {
+  return `${name}${number > 0 ? `-${number}` : ''}${extension}`;
 }
 
 type Found = 'as drawn' | 'another' | 'nothing';

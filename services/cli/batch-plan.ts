@@ -1,56 +1,57 @@
 /**
- * What does a file of prompts ask for? One job a line, up to a thousand in a batch. Ids and seeds come of
- * the content, so the same command asks for the same jobs however often it is given, and from any machine.
+ * What does a file of prompts ask for? One job a line. Ids and seeds come of what the line says, not of where it stands:
+ * the same line with the same options is the same job however often the command is given, from any machine, and
+ * whatever became of the other lines.
  */
 import { createHash } from 'node:crypto';
 import type { JobSettings, PictureRequest } from '#client';
 import { wordsOf } from './pictures.js';
 
-export interface PlannedBatch {
-  readonly batchId: string;
-  readonly jobs: readonly PlannedJob[];
-}
-
 export interface PlannedJob {
   readonly jobId: string;
+  /** Of the file, from 1. */
+  readonly line: number;
   readonly request: PictureRequest;
   /** Of its files, without folder and ending. */
   readonly name: string;
 }
 
-/** As many as SubmitBatch takes. */
-const BATCH_SIZE = 1000;
-
 /** Empty lines are none. With a seed in `common` the first line has it and each further one the next. */
-export function planBatches(text: string, common: Omit<PictureRequest, 'prompt'>, jobSettings: JobSettings): PlannedBatch[] {
-  const prompts = text.split(/\r?\n/).flatMap((line) => (line.trim() === '' ? [] : [line.trim()]));
+export function planJobs(text: string, common: Omit<PictureRequest, 'prompt'>, jobSettings: JobSettings): PlannedJob[] {
+  const prompts = text.split(/\r?\n/).flatMap((line, index) => (line.trim() === '' ? [] : [{ prompt: line.trim(), line: index + 1 }]));
   const digits = String(prompts.length).length;
-  const settings = JSON.stringify(common, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
-  const batches: PlannedBatch[] = [];
-  for (let from = 0; from < prompts.length; from += BATCH_SIZE) {
-    const part = prompts.slice(from, from + BATCH_SIZE);
-    const digest = createHash('sha256').update(JSON.stringify([from, settings, jobSettings, part]));
-    const batchId = `b-${digest.digest('hex').slice(0, 20)}`;
-    const jobs = part.map((prompt, index) => {
-      const line = from + index;
-      const seed = common.seed === undefined ? seedOf(settings, prompt, line) : BigInt(common.seed) + BigInt(line);
-      return {
-        jobId: `${batchId}-${index}`,
-        request: { ...common, prompt, seed },
-        name: `${String(line + 1).padStart(digits, '0')}-${wordsOf(prompt)}`,
-      };
-    });
-    batches.push({ batchId, jobs });
-  }
-  return batches;
+  const { seed: firstSeed, ...others } = common;
+  const settings = JSON.stringify(others, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
+  const counts = new Map<string, number>();
+  return prompts.map(({ prompt, line }, index) => {
+    const equalBefore = counts.get(prompt) ?? 0;
+    counts.set(prompt, equalBefore + 1);
+    const seed = firstSeed === undefined ? seedOf([settings, prompt, equalBefore]) : BigInt(firstSeed) + BigInt(index);
+    const own = firstSeed === undefined ? equalBefore : 0; // the seeds are apart already
+    return {
+      jobId: `j-${digestOf([settings, jobSettings, prompt, seed.toString(), own]).toString('hex').slice(0, 20)}`,
+      line,
+      request: { ...common, prompt, seed },
+      name: `${String(index + 1).padStart(digits, '0')}-${wordsOf(prompt)}`,
+    };
+  });
+}
+
+/**
+ * Of a batch of these jobs: whoever submits the same ones at the same time, or again because no answer came, submits the
+ * same batch. `round`: there was one already, of which jobs were deleted since.
+ */
+export function batchIdOf(jobs: readonly PlannedJob[], round: number): string {
+  return `b-${digestOf([jobs.map(({ jobId }) => jobId), round])
+    .toString('hex')
+    .slice(0, 20)}`;
 }
 
 /** 32 bits, because torch's CPU generator reads no more. */
-function seedOf(settings: string, prompt: string, line: number): bigint {
-  return BigInt(
-    createHash('sha256')
-      .update(JSON.stringify([settings, prompt, line]))
-      .digest()
-      .readUInt32BE(0),
-  );
+function seedOf(parts: readonly unknown[]): bigint {
+  return BigInt(digestOf(parts).readUInt32BE(0));
+}
+
+function digestOf(parts: readonly unknown[]): Buffer {
+  return createHash('sha256').update(JSON.stringify(parts)).digest();
 }

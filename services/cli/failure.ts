@@ -61,6 +61,9 @@ export function describeFailure(error: unknown, paint: Paint, command?: string):
 }
 
 function cureOf({ reason, details }: StatusError): string | undefined {
+  // What it may be is said with the prompt; options are not to blame.
+  if (reason === Reason.BAD_REQUEST && details.violations?.length && details.violations.every(({ field }) => isPrompt(field)))
+    return undefined;
   if (reason !== Reason.DEADLINE_UNREACHABLE) return TRY[reason];
   const [predicted, left] = [details.metadata?.predicted_ms, details.metadata?.left_ms].map((ms) => duration(Number(ms)));
   const figures = details.metadata?.predicted_ms === undefined ? '' : `it would take ${predicted} and has ${left}: `;
@@ -97,8 +100,13 @@ function optionOf(field: string): string {
   if (field.startsWith('loras')) return `--lora (${field})`;
   return (
     { image_count: '--count', guidance_scale: '--guidance', negative_prompt: '--negative' }[field] ??
-    (field === 'prompt' ? field : `--${field}`)
+    (isPrompt(field) ? field : `--${field}`)
   );
+}
+
+/** The only one there is, or one of a file. */
+function isPrompt(field: string): boolean {
+  return /^(line \d+: )?prompt$/.test(field);
 }
 
 function lines(paint: Paint, what: readonly string[], hint?: string, name?: string): string {

@@ -6,13 +6,15 @@ import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { connectMesh } from '#client';
 import { generation, jobs } from '#contracts';
-import { Code, Reason, StatusError } from '#core';
+import { badRequest, Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
-import { collectBatches } from './batch-collect.js';
-import { planBatches } from './batch-plan.js';
+import { type CollectProgress, collectJobs } from './batch-collect.js';
+import { batchIdOf, type PlannedJob, planJobs } from './batch-plan.js';
+import { submitJobs } from './batch-submit.js';
 import { ExitCode } from './command.js';
 import { dispatch } from './dispatch.js';
+import { wordsOf } from './pictures.js';
 import { noPaint } from './terminal.js';
 
 const Jobs = jobs.JobsServiceService;
@@ -41,8 +43,8 @@ class FakeJobs {
   readonly batches = new Map<string, jobs.Job[]>();
   /** By batch, as it was submitted. */
   readonly jobIds = new Map<string, string>();
-  /** What is said of a batch that is there with other jobs. */
-  differing = 'items';
+  /** Before a batch is written. */
+  beforeSubmit = () => {};
   submitCount = 0;
   /** So many looks find NATS away. */
   awayCount = 0;
@@ -51,10 +53,30 @@ class FakeJobs {
   /** A download waits for this. */
   download = async (_jobId: string) => {};
 
+  get all(): jobs.Job[] {
+    return [...this.batches.values()].flat();
+  }
+
+  has(jobId: string): boolean {
+    return this.all.some((each) => each.jobId === jobId);
+  }
+
   find(jobId: string): jobs.Job {
-    const job = [...this.batches.values()].flat().find((each) => each.jobId === jobId);
+    const job = this.all.find((each) => each.jobId === jobId);
     if (!job) throw unknown();
     return job;
+  }
+
+  /** As it was accepted. */
+  of(prompt: string): jobs.Job {
+    const job = this.all.find(({ request }) => request?.prompt === prompt);
+    if (!job) throw unknown();
+    return job;
+  }
+
+  forgetAll(): void {
+    this.batches.clear();
+    this.jobIds.clear();
   }
 
   /** The next one that waits. */
@@ -95,7 +117,16 @@ class FakeJobs {
         throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: 'TOO_MANY_JOBS', message: 'too many jobs wait' });
       }
       const jobIds = items.map(({ jobId }) => jobId).join();
-      if (!created && jobIds !== this.jobIds.get(batchId)) throw differs(this.differing);
+      if (!created && jobIds !== this.jobIds.get(batchId)) throw differs('items');
+      this.beforeSubmit();
+      const taken = items.flatMap(({ jobId }, index) => (created && this.has(jobId) ? [`items[${index}].job_id`] : []));
+      if (taken.length > 0) throw differs(taken.join(','));
+      const tooLong = items.flatMap(({ request }, index) =>
+        (request?.prompt ?? '').includes('too long')
+          ? [{ field: `items[${index}].request.prompt`, description: 'expected 1 to 9 bytes' }]
+          : [],
+      );
+      if (tooLong.length > 0) throw badRequest(tooLong);
       this.jobIds.set(batchId, jobIds);
       const made = items.map(({ jobId, request }) =>
         jobs.Job.fromPartial({ jobId, batchId, state: JobState.QUEUED, position: 1, ...(request ? { request } : {}) }),
@@ -115,8 +146,7 @@ class FakeJobs {
       return { batch: this.countsOf(batchId) };
     },
     list: async ({ request: { batchId, states } }) => {
-      const all = [...this.batches.values()].flat();
-      const wanted = all.filter(
+      const wanted = this.all.filter(
         (job) => (batchId === '' || job.batchId === batchId) && (states.length === 0 || states.includes(job.state)),
       );
       return { jobs: wanted, nextPageToken: '' };
@@ -199,32 +229,49 @@ async function prompts(...lines: string[]): Promise<string> {
 
 const picturesIn = async (folder: string) => (await readdir(folder)).filter((name) => !name.startsWith('.')).sort();
 
-test('planBatches(): the same content is the same jobs, whatever the ends of lines; other content is others', () => {
-  const plan = planBatches('a red circle\r\n\r\n  a yellow heart \n', { steps: 4 }, {});
-  expect(plan).toEqual(planBatches('a red circle\na yellow heart', { steps: 4 }, {}));
-  expect(plan).toHaveLength(1);
-  const [batch] = plan;
-  expect(batch?.jobs.map(({ name }) => name)).toEqual(['1-a-red-circle', '2-a-yellow-heart']);
-  expect(batch?.jobs.map(({ jobId }) => jobId)).toEqual([`${batch?.batchId}-0`, `${batch?.batchId}-1`]);
-  const ids = [
-    plan,
-    planBatches('a red circle', { steps: 4 }, {}),
-    planBatches('a red circle\na yellow heart', { steps: 5 }, {}),
-    planBatches('a red circle\na yellow heart', { steps: 4 }, { webhookUrl: 'http://x' }),
-  ].map((each) => each[0]?.batchId);
-  expect(new Set(ids).size).toBe(4);
-  for (const id of ids) expect(id).toMatch(/^b-[0-9a-f]{20}$/);
+const idsOf = (plan: readonly PlannedJob[]) => plan.map(({ jobId }) => jobId);
+
+test('planJobs(): the same line is the same job, wherever it stands and whatever the ends of lines; another is another', () => {
+  const plan = planJobs('a red circle\r\n\r\n  a yellow heart \n', { steps: 4 }, {});
+  expect(plan.map(({ name, line }) => [name, line])).toEqual([
+    ['1-a-red-circle', 1],
+    ['2-a-yellow-heart', 3],
+  ]);
+  const [circle = '', heart = ''] = idsOf(plan);
+  for (const id of [circle, heart]) expect(id).toMatch(/^j-[0-9a-f]{20}$/);
+  expect(idsOf(planJobs('a red circle\na yellow heart', { steps: 4 }, {}))).toEqual([circle, heart]);
+  expect(idsOf(planJobs('a yellow heart\nnew\na red circle', { steps: 4 }, {}))).toEqual([heart, expect.any(String), circle]);
+  const others = [planJobs('a red circle', { steps: 5 }, {}), planJobs('a red circle', { steps: 4 }, { webhookUrl: 'http://x' })];
+  expect(new Set([circle, ...others.flatMap(idsOf)]).size).toBe(3);
+  expect(new Set([batchIdOf(plan, 0), batchIdOf(plan, 1), batchIdOf(plan.slice(1), 0), batchIdOf([...plan], 0)]).size).toBe(3);
 });
 
-test('planBatches(): seeds are fixed, and two equal lines are two pictures; a thousand jobs at most in a batch', () => {
-  const [same] = planBatches('x\nx', {}, {});
-  expect(same?.jobs[0]?.request.seed).not.toBe(same?.jobs[1]?.request.seed);
-  const [counted] = planBatches('x\ny', { seed: 7n }, {});
-  expect(counted?.jobs.map(({ request }) => request.seed)).toEqual([7n, 8n]);
-  const many = planBatches(Array.from({ length: 2001 }, (_, i) => `line ${i}`).join('\n'), {}, {});
-  expect(many.map(({ jobs: list }) => list.length)).toEqual([1000, 1000, 1]);
-  expect(many[2]?.jobs[0]?.name).toBe('2001-line-2000');
-  expect(new Set(many.flatMap(({ jobs: list }) => list.map(({ jobId }) => jobId))).size).toBe(2001);
+test('planJobs(): seeds are fixed, and equal lines are as many pictures', () => {
+  const same = planJobs('x\nx\ny', {}, {});
+  expect(new Set(same.map(({ request }) => request.seed)).size).toBe(3);
+  expect(idsOf(planJobs('x\ny\nz\nx', {}, {})).filter((id) => idsOf(same).includes(id))).toHaveLength(3);
+  const counted = planJobs('x\nx', { seed: 7n }, {});
+  expect(counted.map(({ request }) => request.seed)).toEqual([7n, 8n]);
+  expect(new Set(idsOf(counted)).size).toBe(2);
+  expect(idsOf(planJobs('y\nx', { seed: 7n }, {}))[1]).toBe(idsOf(counted)[1]);
+});
+
+test.each([
+  ['वृत्त लाल', 'वृत्त-लाल'],
+  ['Cafe\u0301 bleu', 'caf\u00e9-bleu'],
+  ['a ❤\ufe0f b\u0301!', 'a-b\u0301'],
+  ['\u0301x', 'x'],
+  ['?!', 'picture'],
+  ['ab '.repeat(40), 'ab-'.repeat(20).slice(0, -1)],
+  ['\ud83d\ude00', 'picture'],
+])('wordsOf(%j)', (prompt, words) => {
+  expect(wordsOf(prompt)).toBe(words);
+});
+
+test('wordsOf(): a name is bounded in bytes, and no letter is cut from its marks', () => {
+  const words = wordsOf('\u0915\u094d\u0937\u093f'.repeat(50));
+  expect(Buffer.byteLength(words)).toBeLessThanOrEqual(200);
+  expect(words.endsWith('\u0937\u093f')).toBe(true);
 });
 
 test('submit draws a file of prompts into a folder; given again it fetches only what is missing', async () => {
@@ -246,6 +293,7 @@ test('submit draws a file of prompts into a folder; given again it fetches only 
   expect(again.code).toBe(ExitCode.OK);
   expect(JSON.parse(again.out)).toMatchObject({
     batches: [...fake.batches.keys()],
+    jobs: fake.all.map(({ jobId }) => jobId),
     fetched: [path.join(out, '1-a-red-circle.png'), path.join(out, '3-a-green-star.png')],
     replaced: [path.join(out, '3-a-green-star.png')],
     kept: [path.join(out, '2-a-yellow-heart.png')],
@@ -255,68 +303,134 @@ test('submit draws a file of prompts into a folder; given again it fetches only 
   expect(await picturesIn(out)).toEqual(names);
 });
 
-test('submit, when the mesh has forgotten the jobs: what lies in the folder is not drawn again, only what is missing or changed', async () => {
+test('submit, when the mesh has forgotten the jobs: only what is missing or changed is drawn again, and gone on with', async () => {
   const { fake, dmesh } = await start();
   const out = path.join(dir, 'pictures');
   const args = ['submit', await prompts('a red circle', 'a yellow heart', 'a bad one'), '--out', out];
   await dmesh(args);
-  const [batchId = ''] = fake.batches.keys();
-  const [circle, heart] = ['1-a-red-circle.png', '2-a-yellow-heart.png'].map((name) => path.join(out, name));
-  const asked = () => [...fake.batches.values()].flat().map(({ jobId }) => jobId);
+  const [circle = '', heart = ''] = ['1-a-red-circle.png', '2-a-yellow-heart.png'].map((name) => path.join(out, name));
+  const bad = fake.of('a bad one').jobId;
+  const asked = () => fake.all.map(({ request }) => request?.prompt);
   const again = async () => JSON.parse((await dmesh([...args, '--json'])).out);
 
-  // Some are forgotten: what is there is not missed.
-  fake.batches.set(batchId, fake.batches.get(batchId)?.slice(2) ?? []);
-  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [], gone: [], failed: [{ jobId: `${batchId}-2` }] });
-  fake.batches.clear();
-  await writeFile(heart ?? '', 'of somebody else');
-  expect(await again()).toMatchObject({
-    kept: [circle],
-    fetched: [heart],
-    replaced: [heart],
-    gone: [],
-    failed: [{ jobId: `${batchId}-2` }],
-  });
-  expect(asked()).toEqual([`${batchId}-1`, `${batchId}-2`]);
-  // The rest of it is known now, and gone on with.
-  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [], failed: [{ jobId: `${batchId}-2` }] });
-  expect(asked()).toHaveLength(2);
+  fake.forgetAll();
+  await writeFile(heart, 'of somebody else');
+  expect(await again()).toMatchObject({ kept: [circle], fetched: [heart], replaced: [heart], gone: [], failed: [{ jobId: bad, line: 3 }] });
+  expect(asked()).toEqual(['a yellow heart', 'a bad one']);
+  await rm(circle);
+  expect(await again()).toMatchObject({ kept: [heart], fetched: [circle], replaced: [], gone: [], failed: [{ jobId: bad }] });
+  expect(asked()).toEqual(['a yellow heart', 'a bad one', 'a red circle']);
+  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [], failed: [{ jobId: bad }] });
 
-  fake.batches.clear();
+  // From another folder as well, of which nobody knows what it had.
+  await rm(heart);
+  const other = await dmesh(['submit', args[1] ?? '', '--out', path.join(dir, 'other'), '--json']);
+  expect(JSON.parse(other.out)).toMatchObject({ fetched: [expect.any(String), expect.any(String)], gone: [], batches: { length: 2 } });
+  expect(asked()).toHaveLength(3);
+
   await prompts('a red circle', 'a yellow heart');
-  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [] }); // other jobs, and their pictures come to the same
-  fake.batches.clear();
-  expect(await again()).toMatchObject({ kept: [circle, heart], fetched: [] });
+  await again();
+  fake.forgetAll();
   expect((await dmesh([...args, '--no-wait'])).out).toBe(`every picture is in ${out}\n`);
   expect(asked()).toEqual([]);
-  await prompts('a red circle', 'a blue heart');
-  expect((await again()).fetched).toEqual([path.join(out, '2-a-blue-heart.png')]);
-  expect(asked()).toHaveLength(2);
 });
 
-test('submit, when the mesh has forgotten the jobs and was asked for some of them again from another folder', async () => {
+test('submit draws again what was deleted, as often as it is', async () => {
   const { fake, dmesh } = await start();
-  const [one, other] = [path.join(dir, 'one'), path.join(dir, 'other')];
-  const args = ['submit', await prompts('a red circle', 'a yellow heart'), '--json', '--out'];
-  await dmesh([...args, one]);
-  await rm(path.join(one, '2-a-yellow-heart.png'));
-  fake.batches.clear();
-  await dmesh([...args, one]);
-  const [batchId = ''] = fake.batches.keys();
-  const part = await dmesh([...args, other]);
-  expect(part.code).toBe(ExitCode.FAILED);
-  const heart = path.join(other, '2-a-yellow-heart.png');
-  expect(JSON.parse(part.out)).toMatchObject({ fetched: [heart], failed: [], gone: [`${batchId}-0`] });
-  fake.batches.clear();
-  expect(JSON.parse((await dmesh([...args, other])).out)).toMatchObject({
-    fetched: [path.join(other, '1-a-red-circle.png')],
-    kept: [heart],
+  const out = path.join(dir, 'pictures');
+  const args = ['submit', await prompts('a red circle', 'a yellow heart'), '--out', out];
+  await dmesh(args);
+  const batchIds = new Set(fake.batches.keys());
+  for (const prompts of [['a red circle', 'a yellow heart'], ['a red circle'], ['a red circle', 'a yellow heart']]) {
+    for (const prompt of prompts) expect((await dmesh(['jobs', 'delete', fake.of(prompt).jobId])).code).toBe(ExitCode.OK);
+    await rm(out, { recursive: true });
+    const submitted = await dmesh([...args, '--no-wait']);
+    expect(submitted.code).toBe(ExitCode.OK);
+    const [batchId = ''] = submitted.out.split(' ');
+    expect(submitted.out).toContain(`${batchId}  ${prompts.length} job${prompts.length > 1 ? 's' : ''}\n`);
+    batchIds.add(batchId);
+    expect(await dmesh(args)).toMatchObject({ code: ExitCode.OK, out: `2 pictures in ${out}\n` });
+  }
+  expect([batchIds.size, fake.all.length]).toEqual([4, 2]);
+});
+
+test('of a changed file only the lines that are new are drawn, and each picture has the number of its line', async () => {
+  const { fake, dmesh } = await start();
+  const out = path.join(dir, 'pictures');
+  const args = ['submit', await prompts('cat!', 'cat?', 'a red circle'), '--out', out];
+  await dmesh(args);
+  const seedOf = (prompt: string) => fake.of(prompt).request?.seed;
+  const seeds = [seedOf('cat!'), seedOf('cat?')];
+  await prompts('cat?', 'cat!', 'a blue circle');
+  const mended = await dmesh(args);
+  expect(mended).toMatchObject({ code: ExitCode.OK, err: '' });
+  expect(mended.out).toBe(
+    `3 pictures in ${out}, 2 of them were there (2 under another name)\n` +
+      `${path.join(out, '3-a-red-circle.png')}: of another line than this file has\n`,
+  );
+  expect(await picturesIn(out)).toEqual(['1-cat.png', '2-cat.png', '3-a-blue-circle.png', '3-a-red-circle.png']);
+  expect(await readFile(path.join(out, '1-cat.png'))).toEqual(pictureOf('cat?'));
+  expect(await readFile(path.join(out, '2-cat.png'))).toEqual(pictureOf('cat!'));
+  expect([fake.all.length, [seedOf('cat!'), seedOf('cat?')]]).toEqual([4, seeds]);
+
+  // One more above, and ten of them: other numbers, and what has the name of one of them goes.
+  await prompts('new', 'cat?', 'cat!', 'a blue circle', ...Array.from({ length: 6 }, (_, index) => `more ${index}`));
+  await rm(path.join(out, '3-a-red-circle.png'));
+  await writeFile(path.join(out, '02-cat.png'), 'of somebody else');
+  fake.forgetAll();
+  const [batchId = ''] = (await dmesh([...args, '--no-wait'])).out.split(' ');
+  for (let count = 0; count < 7; count++) fake.finishOne(batchId);
+  const shifted = JSON.parse((await dmesh([...args, '--json'])).out);
+  expect(shifted).toMatchObject({ replaced: [path.join(out, '02-cat.png')], older: [], renamed: shifted.kept });
+  expect([fake.all.length, shifted.fetched.length, shifted.kept.length]).toEqual([7, 7, 3]);
+  expect((await readdir(out)).filter((name) => name.endsWith('.part'))).toEqual([]);
+  expect((await picturesIn(out)).slice(0, 4)).toEqual(['01-new.png', '02-cat.png', '03-cat.png', '04-a-blue-circle.png']);
+});
+
+test('who submits some of the same lines at the same moment has them drawn once', async () => {
+  const { fake, dmesh } = await start();
+  const file = await prompts('a red circle', 'a yellow heart');
+  const one = path.join(dir, 'one.txt');
+  await writeFile(one, 'a yellow heart');
+  let other: ReturnType<typeof dmesh> | undefined;
+  fake.beforeSubmit = () => {
+    fake.beforeSubmit = () => {};
+    const [planned] = planJobs('a yellow heart', { loras: [] }, {});
+    const heart = { jobId: planned?.jobId ?? '', request: generation.GenerateRequest.fromPartial({ prompt: 'a yellow heart' }) };
+    fake.batches.set('theirs', [jobs.Job.fromPartial({ ...heart, batchId: 'theirs', state: JobState.QUEUED })]);
+    other = dmesh(['submit', one, '--out', path.join(dir, 'two')]);
+  };
+  expect(await dmesh(['submit', file, '--out', path.join(dir, 'out')])).toMatchObject({ code: ExitCode.OK });
+  expect(await other).toMatchObject({ code: ExitCode.OK });
+  expect(fake.all.map(({ request }) => request?.prompt).sort()).toEqual(['a red circle', 'a yellow heart']);
+});
+
+test('faults of prompts are told by the line of the file', async () => {
+  const { dmesh } = await start();
+  await dmesh(['submit', await prompts('', 'a red circle'), '--no-wait']);
+  const file = await prompts('', 'a red circle', '', 'far too long', 'also too long');
+  const refused = await dmesh(['submit', file, '--no-wait']);
+  expect(refused).toMatchObject({
+    code: ExitCode.REFUSED,
+    err: 'error: line 4: prompt: expected 1 to 9 bytes (INVALID_ARGUMENT/BAD_REQUEST)\n       line 5: prompt: expected 1 to 9 bytes\n',
   });
-  await rm(heart);
-  fake.differing = 'items[0].job_id,items[1].job_';
-  expect((await dmesh([...args, other])).code).toBe(ExitCode.FAILED);
-  fake.differing = 'items[0].model';
-  expect((await dmesh([...args, path.join(dir, 'third')])).err).toContain('another items[0].model');
+});
+
+test('who waits is told why, once', async () => {
+  const { fake, dmesh } = await start();
+  const file = await prompts('a red circle', 'a star');
+  await dmesh(['submit', file, '--no-wait']);
+  fake.of('a star').waitingFor = { code: Code.UNAVAILABLE, reason: Reason.NO_NODES, message: 'no node takes it' };
+  const out = path.join(dir, 'out');
+  expect((await dmesh(['submit', file, '--out', out])).err).toBe('1 of 2 done, the next waits: NO_NODES: no node takes it\n');
+
+  fake.forgetAll();
+  await rm(out, { recursive: true });
+  await dmesh(['submit', file, '--no-wait']);
+  fake.of('a star').waitingFor = { code: Code.UNAVAILABLE, reason: Reason.NO_NODES, message: 'no node takes it' };
+  expect((await dmesh(['submit', file, '--out', out], { interactive: true })).err).toMatch(
+    /1 saved.*, the next waits: NO_NODES: no node takes it/,
+  );
 });
 
 test('two submits at once fetch the same jobs into the same folder', async () => {
@@ -340,7 +454,7 @@ test('two submits at once fetch the same jobs into the same folder', async () =>
   expect(both).toMatchObject([{ code: ExitCode.OK }, { code: ExitCode.OK }]);
   expect(await picturesIn(out)).toHaveLength(lines.length);
   expect(await readdir(out)).toHaveLength(lines.length + 1); // and the notes
-  fake.batches.clear();
+  fake.forgetAll();
   expect(JSON.parse((await dmesh([...args, '--json'])).out).kept).toHaveLength(lines.length);
 });
 
@@ -352,45 +466,86 @@ test('a note that is no note, or half of one, is passed over', async () => {
   const notes = path.join(out, '.dmesh-jobs.jsonl');
   const note = (await readFile(notes, 'utf8')).trim();
   await writeFile(notes, ['null', '7', '{"jobId":3}', note.replace(/"files".*/, '"files":[null]}'), note.slice(0, -9)].join('\n'));
-  fake.batches.clear();
+  fake.forgetAll();
   expect((await dmesh(args)).code).toBe(ExitCode.OK);
   expect(fake.batches.size).toBe(1);
   expect((await readFile(notes, 'utf8')).endsWith(`\n${note}`)).toBe(true);
 });
 
-test('submit --no-wait leaves at once; what failed or is gone is told by name', async () => {
+test('submit --no-wait leaves at once, and tells what will not be drawn; what failed is told with what to do about it', async () => {
   const { fake, dmesh } = await start();
-  const file = await prompts('a red circle', 'a bad one', 'a star');
+  const file = await prompts('a red circle', '', 'a bad one', 'a star');
   const submitted = await dmesh(['submit', file, '--no-wait']);
   const [batchId = ''] = fake.batches.keys();
   expect(submitted).toMatchObject({ code: ExitCode.OK, out: `${batchId}  3 jobs\n` });
-  expect(fake.batches.get(batchId)?.[0]?.request?.priority).toBe(generation.Priority.UNSPECIFIED);
-  await dmesh(['jobs', 'delete', `${batchId}-2`]);
-  const collected = await dmesh(['submit', file, '--out', path.join(dir, 'out')]);
-  expect(collected.code).toBe(ExitCode.FAILED);
-  expect(collected.out).toContain('1 picture in');
-  expect(collected.out).toContain(`2-a-bad-one: failed: POISON: it broke two nodes (${batchId}-1)`);
-  expect(collected.out).toContain(`3-a-star: the mesh does not know it any more (${batchId}-2)`);
+  expect(fake.of('a star').request?.priority).toBe(generation.Priority.UNSPECIFIED);
+  const [bad, star] = [fake.of('a bad one').jobId, fake.of('a star').jobId];
+  await dmesh(['jobs', 'cancel', star]);
+  const again = await dmesh(['submit', file, '--no-wait']);
+  const retry = '"dmesh jobs retry JOB" runs one once more; then give this command again';
+  expect(again).toMatchObject({ code: ExitCode.FAILED, out: `${batchId}  2 jobs\n3-a-star: cancelled (line 4, ${star})\n${retry}\n` });
+  const out = path.join(dir, 'out');
+  expect(await dmesh(['submit', file, '--out', out])).toMatchObject({
+    code: ExitCode.FAILED,
+    out: [
+      `1 picture in ${out}`,
+      `2-a-bad-one: failed: POISON: it broke two nodes (line 3, ${bad})`,
+      `3-a-star: cancelled (line 4, ${star})`,
+      'POISON: another try ends alike; correct the line or the options, and give this command again',
+      `of the others ${retry}\n`,
+    ].join('\n'),
+  });
+  await dmesh(['jobs', 'retry', star]);
+  const handed = await dmesh(['submit', file, '--no-wait', '--out', out, '--json']);
+  expect(JSON.parse(handed.out)).toMatchObject({
+    jobs: { length: 3 },
+    waiting: [star],
+    drawn: [],
+    keptCount: 1,
+    failed: [{ jobId: bad }],
+    unsent: [],
+  });
+  await rm(out, { recursive: true });
+  expect((await dmesh(['submit', file, '--no-wait'])).out).toContain('1 job drawn already, to be fetched without --no-wait\n');
 });
 
-test('batches for which there is no room wait for those before them', async () => {
+test('a job that is deleted while it is waited for is told, and drawn when the command is given again', async () => {
+  const { fake, dmesh } = await start();
+  const args = ['submit', await prompts('a red circle', 'a star'), '--out', path.join(dir, 'out')];
+  fake.download = async () => {
+    fake.download = async () => {};
+    const { jobId } = fake.of('a star');
+    await dmesh(['jobs', 'delete', jobId]);
+  };
+  const first = await dmesh(args);
+  expect(first.code).toBe(ExitCode.FAILED);
+  expect(first.out).toMatch(
+    /^1 picture in .*\n2-a-star: the mesh does not know it any more; this command again draws it again \(line 2, j-\w+\)\n$/,
+  );
+  expect(await dmesh(args)).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^2 pictures in .*, 1 of them were there\n$/) });
+});
+
+test('what there is no room for waits for those before it', async () => {
   const { fake, router, dmesh } = await start();
-  fake.room = 3;
-  const plan = [...planBatches('a\nb', {}, {}), ...planBatches('c\nd', {}, {})];
   const mesh = connectMesh({ address: router });
   cleanups.push(() => mesh.close());
+  const options = { jobs: mesh.jobs, clock: systemClock, signal: new AbortController().signal, settings: {} };
+  const text = Array.from({ length: 2001 }, (_, index) => `line ${index}`).join('\n');
+  fake.room = 1500;
+  const { accepted, unsent } = await submitJobs(planJobs(text, {}, {}), options, false);
+  expect([accepted.length, unsent.length, unsent[0]?.line]).toEqual([1000, 1001, 1001]);
+  await expect(submitJobs(unsent, options, false)).rejects.toMatchObject({ reason: 'TOO_MANY_JOBS' });
+  expect(await submitJobs(unsent, options, true)).toEqual({ accepted: [], unsent });
+
+  fake.forgetAll();
+  fake.room = 2;
   const out = path.join(dir, 'out');
+  await submitJobs(planJobs('a\nb', {}, {}), options, false);
   const unsentCounts: number[] = [];
-  const collected = await collectBatches(plan, {
-    jobs: mesh.jobs,
-    clock: systemClock,
-    signal: new AbortController().signal,
-    dir: out,
-    settings: {},
-    onProgress: ({ unsentCount }) => unsentCounts.push(unsentCount),
-  });
-  expect(collected.fetched).toHaveLength(4);
-  expect(new Set(unsentCounts)).toEqual(new Set([2, 0]));
+  const onProgress = ({ unsentCount }: CollectProgress) => unsentCounts.push(unsentCount);
+  const collected = await collectJobs(planJobs('a\nb\nc', {}, {}), { ...options, dir: out, onProgress });
+  expect(collected.fetched).toHaveLength(3);
+  expect(new Set(unsentCounts)).toEqual(new Set([1, 0]));
   fake.room = 0;
   expect(await dmesh(['submit', await prompts('e'), '--out', out])).toMatchObject({
     code: ExitCode.UNAVAILABLE,
@@ -405,7 +560,7 @@ test('a mesh that is away while somebody waits is asked again, for two minutes',
   cleanups.push(() => mesh.close());
   const troubles: (string | undefined)[] = [];
   const collect = (text: string, now: () => number) =>
-    collectBatches(planBatches(text, {}, {}), {
+    collectJobs(planJobs(text, {}, {}), {
       jobs: mesh.jobs,
       clock: { now, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 1), signal), schedule: systemClock.schedule },
       signal: new AbortController().signal,
@@ -426,41 +581,42 @@ test('jobs list, show, watch, cancel, retry and download', async () => {
   const file = await prompts('a red circle', 'a bad one', 'a star');
   await dmesh(['submit', file, '--no-wait']);
   const [batchId = ''] = fake.batches.keys();
+  const [circle, bad, star] = fake.all.map(({ jobId }) => jobId) as [string, string, string];
   const listed = await dmesh(['jobs', 'list', '--state', 'queued', '--batch', batchId]);
   expect(listed.out).toMatch(/JOB +STATE/);
   expect(listed.out.match(/queued/g)).toHaveLength(3);
   expect((await dmesh(['jobs', 'list', '--limit', '1', '--json'])).out.trim().split('\n')).toHaveLength(1);
   expect((await dmesh(['jobs', 'list', '--state', 'expired'])).out).toBe('There are no such jobs.\n');
 
-  const third = fake.find(`${batchId}-2`);
+  const third = fake.find(star);
   third.waitingFor = { code: Code.UNAVAILABLE, reason: Reason.NO_NODES, message: 'no node takes z-image-tiny' };
   third.nextAttemptAtMs = 1_700_000_000_000n;
   const why = 'position 1: NO_NODES: no node takes z-image-tiny';
-  expect((await dmesh(['jobs', 'show', `${batchId}-2`])).out).toContain(`queued  ${why}; again at 2023-11-14T22:13:20Z\n`);
+  expect((await dmesh(['jobs', 'show', star])).out).toContain(`queued  ${why}; again at 2023-11-14T22:13:20Z\n`);
   expect((await dmesh(['jobs', 'list'])).out).toContain(why);
 
-  const watched = await dmesh(['jobs', 'watch', `${batchId}-0`]);
+  const watched = await dmesh(['jobs', 'watch', circle]);
   expect(watched).toMatchObject({ code: ExitCode.OK, out: expect.stringMatching(/^queued {2}position 1\nsucceeded .*40 ms\n$/) });
-  expect(await dmesh(['jobs', 'watch', `${batchId}-1`])).toMatchObject({ code: ExitCode.FAILED });
-  const shown = await dmesh(['jobs', 'show', `${batchId}-1`]);
+  expect(await dmesh(['jobs', 'watch', bad])).toMatchObject({ code: ExitCode.FAILED });
+  const shown = await dmesh(['jobs', 'show', bad]);
   expect(shown.out).toContain('failure    POISON: it broke two nodes');
-  expect(JSON.parse((await dmesh(['jobs', 'show', `${batchId}-1`, '--json'])).out)).toMatchObject({
-    jobId: `${batchId}-1`,
+  expect(JSON.parse((await dmesh(['jobs', 'show', bad, '--json'])).out)).toMatchObject({
+    jobId: bad,
     state: 'JOB_STATE_FAILED',
     request: { prompt: 'a bad one' },
   });
-  expect((await dmesh(['jobs', 'retry', `${batchId}-1`])).out).toContain('queued');
-  expect((await dmesh(['jobs', 'cancel', `${batchId}-1`])).out).toContain('cancelled');
+  expect((await dmesh(['jobs', 'retry', bad])).out).toContain('queued');
+  expect((await dmesh(['jobs', 'cancel', bad])).out).toContain('cancelled');
   expect((await dmesh(['jobs', 'cancel', '--batch', batchId])).out).toBe(`1 of ${batchId} cancelled\n`);
-  expect(await dmesh(['jobs', 'retry', `${batchId}-0`])).toMatchObject({
+  expect(await dmesh(['jobs', 'retry', circle])).toMatchObject({
     code: ExitCode.REFUSED,
     err: expect.stringContaining('JOB_ENDED'),
   });
 
   const picture = path.join(dir, 'mine.png');
-  expect(await dmesh(['jobs', 'download', `${batchId}-0`, '-o', picture])).toMatchObject({ code: ExitCode.OK });
+  expect(await dmesh(['jobs', 'download', circle, '-o', picture])).toMatchObject({ code: ExitCode.OK });
   expect(await readFile(picture)).toEqual(pictureOf('a red circle'));
-  expect((await dmesh(['jobs', 'download', `${batchId}-0`, '-o', picture])).out).toContain('in place of an older file');
+  expect((await dmesh(['jobs', 'download', circle, '-o', picture])).out).toContain('in place of an older file');
   expect(await dmesh(['jobs', 'show', 'nobody'])).toMatchObject({ code: ExitCode.REFUSED, err: expect.stringContaining('UNKNOWN_JOB') });
 });
 

@@ -33,13 +33,25 @@ export function fileNameOf(prompt: string, format: Format): string {
   return `${wordsOf(prompt)}${EXTENSION_OF_FORMAT[format]}`;
 }
 
-/** A prompt as a part of file names, without an ending. */
+/** Names may have 255 bytes, of which numbers and the ending take some. */
+const MAX_NAME_BYTES = 200;
+const MAX_NAME_LENGTH = 60;
+const GRAPHEMES = new Intl.Segmenter('en', { granularity: 'grapheme' });
+
+/** A prompt as a part of file names, without an ending. Marks stay with the letters that they belong to. */
 export function wordsOf(prompt: string): string {
   const words = prompt
     .toLowerCase()
-    .replace(/[^\p{L}\p{N}]+/gu, '-')
-    .replace(/^-+|-+$/g, '');
-  return [...words].slice(0, 60).join('') || 'picture';
+    .normalize('NFC')
+    .replace(/(?:[^\p{L}\p{N}\p{M}]\p{M}*)+|^\p{M}+/gu, '-')
+    .replace(/^-+/, '');
+  let name = '';
+  let length = 0;
+  for (const { segment } of GRAPHEMES.segment(words)) {
+    if (++length > MAX_NAME_LENGTH || Buffer.byteLength(name + segment) > MAX_NAME_BYTES) break;
+    name += segment;
+  }
+  return name.replace(/-+$/, '') || 'picture';
 }
 
 /** The ending of a file of this type. */

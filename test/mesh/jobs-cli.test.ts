@@ -104,14 +104,14 @@ test('a file of prompts becomes a folder of pictures, though the command and a j
 
   const again = await dmesh([...args, '--json']);
   expect(again.err).toBe('');
-  const { fetched, kept, batches } = JSON.parse(again.out);
+  const { fetched, kept, jobs } = JSON.parse(again.out);
   expect([fetched.length + kept.length, kept.length > 0]).toEqual([PROMPTS.length, true]);
   expect(await saved()).toHaveLength(PROMPTS.length);
   const names = PROMPTS.map((prompt, index) => `${index + 1}-${prompt.replaceAll(' ', '-')}.png`);
   expect((await saved()).sort()).toEqual(names);
 
   // Each is what the mesh draws for that seed when it is asked directly.
-  const shown = await as(acme).jobs.get(`${batches[0]}-2`);
+  const shown = await as(acme).jobs.get(jobs[2]);
   expect(shown).toMatchObject({ tenant: 'acme', state: JobState.SUCCEEDED, request: { prompt: 'a green star' }, priority: LOW });
   const { images } = await as(acme).generate({ prompt: 'a green star', seed: shown.request?.seed });
   expect(await readFile(path.join(dir, 'pictures', '3-a-green-star.png'))).toEqual(Buffer.from(only(images[0]).data));
@@ -126,11 +126,11 @@ test('a file of prompts becomes a folder of pictures, though the command and a j
 
 test('jobs are their tenant’s: listed, shown and cancelled by it, and for others they do not exist', async () => {
   await writeFile(path.join(dir, 'slow.txt'), 'endless [step=5s]\nendless too [step=5s]\nthird [step=5s]');
-  const [batchId = ''] = (await dmesh(['submit', 'slow.txt', '--no-wait'])).out.split(' ');
+  const submitted = JSON.parse((await dmesh(['submit', 'slow.txt', '--no-wait', '--json'])).out);
+  const [batchId = '', jobId = ''] = [submitted.batches[0], submitted.jobs[0]];
   await expect.poll(async () => (await as(acme).jobs.getBatch(batchId)).runningCount, PATIENCE).toBe(2);
   expect((await dmesh(['jobs', 'list', '--batch', batchId])).out.match(/queued|running/g)).toHaveLength(3);
   const { jobs } = as(globex);
-  const jobId = `${batchId}-0`;
   const asked = [
     () => jobs.get(jobId),
     () => jobs.waitFor(jobId),

@@ -1,33 +1,39 @@
 /** dmesh submit: a file of prompts becomes a folder of pictures, now or later. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { connectMesh, StatusError } from '#client';
-import { printable } from '#core';
+import { connectMesh, hasEnded, type Job, JobState } from '#client';
+import { Code, printable, Reason } from '#core';
 import { systemClock } from '#runtime';
 import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
-import { type Collected, type CollectProgress, collectBatches, isAway, restOf, submitBatches } from '../batch-collect.js';
-import { type PlannedBatch, planBatches } from '../batch-plan.js';
+import { type Collected, type CollectProgress, collectJobs, type FailedJob, type HandedOver, handOver, isAway } from '../batch-collect.js';
+import { type PlannedJob, planJobs } from '../batch-plan.js';
+import type { LostJob } from '../batch-submit.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
 import { duration } from '../node-words.js';
 import { FORMATS, REPLACED } from '../pictures.js';
 import { bar } from '../progress-bar.js';
 import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
+import { clip } from '../table.js';
 import { CLEAR_LINE } from '../terminal.js';
 
 const usage = `dmesh submit PROMPTS.txt --out FOLDER [options]
 
   One job for each line of the file; the mesh keeps them, whatever happens to this command. Waits and
-  fetches each picture as it is drawn. Given again it goes on: the same file (all its lines) with the same
-  options is the same jobs, and only what is missing is fetched, or drawn again when the mesh does not keep it
-  any more; with a line more or less it is other jobs. It tells when a picture takes the place of another
-  file. Whose picture lies in the folder is noted there in .dmesh-jobs.jsonl.
+  fetches each picture as it is drawn. Given again it goes on: the same line with the same options is the
+  same job, wherever it stands in the file (of equal lines: the first, the second, …). So what lies in the
+  folder whole stays, under the number its line has now; what is missing there is fetched, and drawn again
+  when the mesh does not know the job any more; of a changed file only the lines that are new are drawn.
+  It tells when a picture takes the place of another file, and which are of lines that are no more. Whose
+  picture lies in the folder is noted there in .dmesh-jobs.jsonl.
 
       --out FOLDER     where pictures go: 1-words-of-the-prompt.png, 2-…; made where it is missing
-      --no-wait        leaves when the jobs are on disk; the same command without it fetches the pictures
+      --no-wait        leaves when the jobs are on disk, and tells which are not going to be drawn and why;
+                       the same command without it fetches the pictures
       --expire T       jobs not drawn by then end as EXPIRED, such as 90m; default the mesh's own
       --webhook URL    is told of each job that has ended
-      --seed N         of the first line; each further one the next; default: of the lines themselves
+      --seed N         of the first line; each further one the next, so with a line more or less those after
+                       it are others; default: of the lines themselves
       --priority P     high, normal or low; default low
       --steps N, --size WxH, --lora NAME=S, --format F, --count N, --model NAME, --negative TEXT,
       --guidance X     as for "dmesh generate", for all lines
@@ -59,7 +65,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const format = read.choice('format', FORMATS);
   const common = { ...readRequest(read), ...(format === undefined ? {} : { format }) };
   const settings = { expireAfterMs: read.durationMs('expire'), webhookUrl: read.text('webhook') };
-  const plan = file === '' ? [] : planBatches(await readPrompts(file, read), common, settings);
+  const plan = file === '' ? [] : planJobs(await readPrompts(file, read), common, settings);
   if (file !== '' && plan.length === 0) read.fault(`${file}: expected a prompt on each line, got none`);
   const at = read.mesh(env);
   read.check();
@@ -71,16 +77,15 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     areKept = true; // told from when the mesh has accepted jobs
     show(progress);
   };
-  const options = { jobs: mesh.jobs, clock: systemClock, signal, dir, settings, onProgress };
+  const options = { jobs: mesh.jobs, clock: systemClock, signal, settings };
   try {
     if (!waits) {
-      const { rest } = await restOf(plan, dir);
-      const unsent = await submitBatches(rest, options);
-      const words = rest.length === 0 ? `every picture is in ${path.join(dir, '.')}\n` : describeSubmitted(rest, unsent);
-      terminal.out(read.flag('json') ? `${JSON.stringify({ batches: idsOf(plan) })}\n` : words);
-      return unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
+      const handed = await handOver(plan, dir, options);
+      terminal.out(read.flag('json') ? `${JSON.stringify(handedAsJson(plan, handed))}\n` : describeHanded(dir, handed));
+      if (badEndsOf(handed).length + handed.lost.length > 0) return ExitCode.FAILED;
+      return handed.unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
     }
-    const collected = await collectBatches(plan, options);
+    const collected = await collectJobs(plan, { ...options, dir, onProgress });
     if (terminal.interactive) terminal.err(CLEAR_LINE);
     terminal.out(read.flag('json') ? `${JSON.stringify(asJson(plan, collected))}\n` : describeCollected(dir, collected));
     return collected.failed.length + collected.gone.length === 0 ? ExitCode.OK : ExitCode.FAILED;
@@ -88,7 +93,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     if (terminal.interactive) terminal.err(CLEAR_LINE);
     if (signal.aborted || (areKept && isAway(error)))
       terminal.err('the jobs go on; the same command again fetches what is drawn by then\n');
-    throw error instanceof StatusError ? inOurWords(error) : error;
+    throw error;
   } finally {
     mesh.close();
   }
@@ -105,34 +110,19 @@ async function readPrompts(file: string, read: Arguments): Promise<string> {
   }
 }
 
-/** The mesh counts items of a batch; here all have the same options, and a line of the file each. */
-function inOurWords(error: StatusError): StatusError {
-  const { violations = [] } = error.details;
-  if (violations.length === 0) return error;
-  const inWords = violations.map(({ field, description }) => {
-    const [, item = '', own] = /^items\[(\d+)\]\.request\.(.+)$/.exec(field) ?? [];
-    if (own === undefined) return { field: OPTION_FIELDS[field] ?? field, description };
-    return own === 'prompt' ? { field: '', description: `line ${Number(item) + 1}: ${description}` } : { field: own, description };
-  });
-  const seen = new Set<string>();
-  const distinct = inWords.filter(({ field, description }) => {
-    const text = `${field}\n${description}`;
-    return !seen.has(text) && seen.add(text);
-  });
-  const { code, reason, message } = error;
-  return new StatusError({ code, reason, message, violations: distinct, cause: error });
-}
-
-const OPTION_FIELDS: Readonly<Record<string, string>> = { 'options.webhook_url': 'webhook', 'options.expire_after_ms': 'expire' };
-
 function showIn({ terminal }: Context): (progress: CollectProgress) => void {
   const { columnCount, interactive, err } = terminal;
   let wasAway = false;
-  return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs, trouble }) => {
+  let toldReason: string | undefined;
+  return ({ jobCount, unsentCount, runningCount, endedCount, fileCount, etaMs, trouble, waitingFor }) => {
     const isNews = wasAway !== (trouble !== undefined);
     wasAway = trouble !== undefined;
+    const why = waitingFor && printable(failureOf({ failure: waitingFor }));
     if (!interactive) {
       if (isNews) err(trouble ? `${trouble.reason}: ${printable(trouble.message)}; trying again\n` : 'the mesh answers again\n');
+      // Its words may have figures in them; and a busy mesh has room now and then.
+      if (waitingFor && why && waitingFor.reason !== toldReason) err(`${endedCount} of ${jobCount} done, the next waits${why}\n`);
+      toldReason = waitingFor?.reason ?? toldReason;
       return;
     }
     const done = `${endedCount} of ${jobCount} done`;
@@ -147,39 +137,116 @@ function showIn({ terminal }: Context): (progress: CollectProgress) => void {
           unsentCount > 0 ? `, ${unsentCount} not accepted yet` : '',
         ];
     while (parts.length > 1 && parts.join('').length >= columnCount) parts.pop();
-    err(`${CLEAR_LINE}${parts.join('').slice(0, columnCount - 1)}`);
+    const waits = why && !trouble ? `, the next waits${why}` : '';
+    err(`${CLEAR_LINE}${clip(`${parts.join('')}${waits}`, columnCount - 1)}`);
   };
 }
 
-function idsOf(plan: readonly PlannedBatch[]): string[] {
-  return plan.map(({ batchId }) => batchId);
+function badEndsOf({ known }: HandedOver): FailedJob[] {
+  return known.flatMap(({ planned, job }) => (job && hasEnded(job) && job.state !== JobState.SUCCEEDED ? [{ planned, job }] : []));
 }
 
-function describeSubmitted(plan: readonly PlannedBatch[], unsent: readonly PlannedBatch[]): string {
-  const accepted = plan.filter((batch) => !unsent.includes(batch));
-  const rows = accepted.map(({ batchId, jobs }) => `${batchId}  ${jobs.length} ${jobs.length === 1 ? 'job' : 'jobs'}\n`);
-  const rest = unsent.reduce((sum, { jobs }) => sum + jobs.length, 0);
-  return [...rows, ...(rest > 0 ? [`${rest} more found no room; give the command again later\n`] : [])].join('');
+function drawnOf({ known }: HandedOver): PlannedJob[] {
+  return known.flatMap(({ planned, job }) => (job?.state === JobState.SUCCEEDED ? [planned] : []));
 }
 
-function describeCollected(dir: string, { fetched, replaced, kept, failed, gone }: Collected): string {
-  const pictures = fetched.length + kept.length;
-  const were = kept.length > 0 ? `, ${kept.length} of them were there` : '';
-  const lines = [`${pictures} ${pictures === 1 ? 'picture' : 'pictures'} in ${path.join(dir, '.')}${were}`];
-  for (const file of replaced) lines.push(`${file}: ${REPLACED}`);
-  for (const { planned, job } of failed) lines.push(`${planned.name}: ${stateWord(job.state)}${failureOf(job)} (${job.jobId})`);
-  for (const planned of gone) lines.push(`${planned.name}: the mesh does not know it any more (${planned.jobId})`);
-  if (failed.length > 0) lines.push('"dmesh jobs retry JOB" runs one once more; then give this command again');
+/** Those that wait or run, by batch. */
+function waitingOf({ known }: HandedOver): Map<string, PlannedJob[]> {
+  const batches = new Map<string, PlannedJob[]>();
+  for (const { planned, batchId, job } of known) {
+    if (job && hasEnded(job)) continue;
+    const jobs = batches.get(batchId) ?? [];
+    batches.set(batchId, jobs);
+    jobs.push(planned);
+  }
+  return batches;
+}
+
+function describeHanded(dir: string, handed: HandedOver): string {
+  const { keptCount, lost, unsent } = handed;
+  const [drawn, failed] = [drawnOf(handed), badEndsOf(handed)];
+  const lines = [...waitingOf(handed)].map(([batchId, { length }]) => `${batchId}  ${counted(length, 'job')}`);
+  if (drawn.length > 0) lines.push(`${counted(drawn.length, 'job')} drawn already, to be fetched without --no-wait`);
+  const isAll = lines.length + failed.length + lost.length + unsent.length === 0;
+  if (keptCount > 0) {
+    const folder = path.join(dir, '.');
+    lines.push(isAll ? `every picture is in ${folder}` : `${counted(keptCount, 'line')} drawn and in ${folder}`);
+  }
+  lines.push(...badEnds(failed, lost));
+  if (unsent.length > 0) lines.push(`${unsent.length} more found no room; give the command again later`);
   return `${lines.map(printable).join('\n')}\n`;
 }
 
-function asJson(plan: readonly PlannedBatch[], { fetched, replaced, kept, failed, gone }: Collected): object {
+function handedAsJson(plan: readonly PlannedJob[], handed: HandedOver): object {
   return {
-    batches: idsOf(plan),
+    batches: [...new Set(handed.known.map(({ batchId }) => batchId))],
+    jobs: idsOf(plan),
+    waiting: idsOf([...waitingOf(handed).values()].flat()),
+    drawn: idsOf(drawnOf(handed)),
+    keptCount: handed.keptCount,
+    failed: badEndsOf(handed).map(failedAsJson),
+    gone: idsOf(handed.lost.map(({ planned }) => planned)),
+    unsent: idsOf(handed.unsent),
+  };
+}
+
+/** The folder may have been that of other files, too. */
+const TOLD_OLDER_COUNT = 10;
+
+function describeCollected(dir: string, { fetched, replaced, kept, renamed, failed, gone, older }: Collected): string {
+  const were = kept.length > 0 ? `, ${kept.length} of them were there` : '';
+  const others = renamed.length > 0 ? ` (${renamed.length} under another name)` : '';
+  const lines = [`${counted(fetched.length + kept.length, 'picture')} in ${path.join(dir, '.')}${were}${others}`];
+  for (const file of replaced) lines.push(`${file}: ${REPLACED}`);
+  for (const file of older.slice(0, TOLD_OLDER_COUNT)) lines.push(`${file}: of another line than this file has`);
+  if (older.length > TOLD_OLDER_COUNT) lines.push(`and ${older.length - TOLD_OLDER_COUNT} more such pictures`);
+  return `${[...lines, ...badEnds(failed, gone)].map(printable).join('\n')}\n`;
+}
+
+/** What came to no picture, and what to do about it. */
+function badEnds(failed: readonly FailedJob[], lost: readonly LostJob[]): string[] {
+  const told = ({ name, line, jobId }: PlannedJob, what: string) => `${name}: ${what} (line ${line}, ${jobId})`;
+  const lines = [
+    ...failed.map(({ planned, job }) => told(planned, `${stateWord(job.state)}${failureOf(job)}`)),
+    ...lost.map(({ planned, why }) => told(planned, why)),
+  ];
+  const own = failed.filter(({ job }) => isOfLine(job));
+  const reasons = [...new Set(own.map(({ job }) => job.failure?.reason))].join(', ');
+  if (own.length > 0) lines.push(`${reasons}: another try ends alike; correct the line or the options, and give this command again`);
+  const which = own.length > 0 ? 'of the others ' : '';
+  if (failed.length > own.length) lines.push(`${which}"dmesh jobs retry JOB" runs one once more; then give this command again`);
+  return lines;
+}
+
+/** Whether it fails however often it is tried. */
+function isOfLine({ failure }: Job): boolean {
+  return (
+    failure !== undefined && (failure.code === Code.INVALID_ARGUMENT || failure.code === Code.NOT_FOUND || failure.reason === Reason.POISON)
+  );
+}
+
+function asJson(plan: readonly PlannedJob[], { fetched, replaced, kept, renamed, failed, gone, older, batchIds }: Collected): object {
+  return {
+    batches: batchIds,
+    jobs: idsOf(plan),
     fetched,
     replaced,
     kept,
-    failed: failed.map(({ planned: { jobId, name }, job }) => ({ jobId, name, state: stateWord(job.state), reason: job.failure?.reason })),
-    gone: gone.map(({ jobId }) => jobId),
+    renamed,
+    failed: failed.map(failedAsJson),
+    gone: idsOf(gone.map(({ planned }) => planned)),
+    older,
   };
+}
+
+function failedAsJson({ planned: { jobId, line, name }, job }: FailedJob): object {
+  return { jobId, line, name, state: stateWord(job.state), reason: job.failure?.reason };
+}
+
+function idsOf(jobs: readonly PlannedJob[]): string[] {
+  return jobs.map(({ jobId }) => jobId);
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }

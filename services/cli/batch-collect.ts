@@ -9,7 +9,7 @@ import path from 'node:path';
 import { type Batch, hasEnded, type Job, JobState, StatusError } from '#client';
 import { Code, Reason } from '#core';
 import type { PlannedJob } from './batch-plan.js';
-import { inParallel, type KnownJob, type LostJob, lookUp, type SubmitOptions, submitJobs } from './batch-submit.js';
+import { type HandedOver, handOver, inParallel, type LostJob, lookUp, type SubmitOptions, submitJobs } from './batch-submit.js';
 import { digestOf, type Lying, lyingIn, type NotedFile, noteFiles, olderIn, renameIn } from './folder-notes.js';
 import { extensionOf } from './pictures.js';
 
@@ -51,21 +51,12 @@ export interface Collected {
   readonly renamed: readonly string[];
   /** Jobs that ended without a picture. */
   readonly failed: readonly FailedJob[];
-  /** Jobs that went while they were waited for. */
+  /** Jobs that went while they were waited for, or that nobody can read. */
   readonly gone: readonly LostJob[];
   /** Files of lines that are in the file no more. */
   readonly older: readonly string[];
   /** Of which the jobs are whose pictures did not lie there. */
   readonly batchIds: readonly string[];
-}
-
-/** What the mesh has of a plan, for whoever does not wait. */
-export interface HandedOver {
-  readonly known: readonly KnownJob[];
-  readonly lost: readonly LostJob[];
-  readonly unsent: readonly PlannedJob[];
-  /** Jobs whose pictures lie in the folder. */
-  readonly keptCount: number;
 }
 
 const LOOK_EVERY_MS = 500;
@@ -77,12 +68,15 @@ const FETCH_COUNT = 4;
 const WHY_EVERY_MS = 2000;
 const WHY_COUNT = 200;
 
-/** Has the mesh keep what is still to be drawn. `dir` '': nobody knows what lies there. */
-export async function handOver(plan: readonly PlannedJob[], dir: string, options: SubmitOptions): Promise<HandedOver> {
+/** Has the mesh keep what is still to be drawn, for whoever does not wait. `dir` '': nobody knows what lies there. */
+export async function handOverRest(
+  plan: readonly PlannedJob[],
+  dir: string,
+  options: SubmitOptions,
+): Promise<HandedOver & { keptCount: number }> {
   const lying: Lying = dir === '' ? new Map() : await lyingIn(dir, idsOf(plan));
-  const { known, unknown, damaged } = await lookUp(restOf(plan, lying), options);
-  const { accepted, unsent } = await submitJobs(unknown, options, known.length > 0);
-  return { known: inOrderOf(plan, [...known, ...accepted]), lost: damaged, unsent, keptCount: lying.size };
+  const { known, lost, unsent } = await handOver(restOf(plan, lying), options);
+  return { known: inOrderOf(plan, known), lost: inOrderOf(plan, lost), unsent, keptCount: lying.size };
 }
 
 /**
@@ -95,11 +89,9 @@ export async function collectJobs(plan: readonly PlannedJob[], options: CollectO
   const collection = new Collection(options);
   const rest = restOf(plan, await collection.arrange(plan));
   const open = new Map<string, readonly PlannedJob[]>();
-  const looked = await lookUp(rest, options);
-  const batchIds = new Set(looked.known.map(({ batchId }) => batchId));
-  collection.gone.push(...looked.damaged);
-  let ready = looked.known.flatMap(({ planned, job }) => (job && hasEnded(job) ? [{ planned, job }] : []));
-  let unsent: readonly PlannedJob[] = looked.unknown;
+  const batchIds = new Set<string>();
+  let ready: FailedJob[] = [];
+  let unsent: readonly PlannedJob[] = [];
   let [runningCount, etaMs, whyAt] = [0, 0, Number.NEGATIVE_INFINITY];
   let waitingFor: Job['waitingFor'];
   const tell = (trouble?: StatusError) => {
@@ -107,16 +99,14 @@ export async function collectJobs(plan: readonly PlannedJob[], options: CollectO
     const progress = { jobCount: plan.length, unsentCount: unsent.length, runningCount, endedCount, fileCount, etaMs };
     onProgress({ ...progress, ...(waitingFor ? { waitingFor } : {}), ...(trouble ? { trouble } : {}) });
   };
-  const admit = (known: readonly KnownJob[]) => {
-    for (const { planned, batchId } of known) {
+  const admit = (handed: HandedOver) => {
+    collection.gone.push(...handed.lost);
+    unsent = handed.unsent;
+    for (const { planned, batchId, job } of handed.known) {
       batchIds.add(batchId);
-      open.set(batchId, [...(open.get(batchId) ?? []), planned]);
+      if (job && hasEnded(job)) ready.push({ planned, job });
+      else open.set(batchId, [...(open.get(batchId) ?? []), planned]);
     }
-  };
-  const send = async (mayWait: boolean) => {
-    const sent = await submitJobs(unsent, options, mayWait);
-    admit(sent.accepted);
-    unsent = sent.unsent;
   };
   const look = async () => {
     [runningCount, etaMs] = [0, 0];
@@ -137,11 +127,10 @@ export async function collectJobs(plan: readonly PlannedJob[], options: CollectO
       waitingFor = queuedIn === undefined ? undefined : await whyWaits(queuedIn, options);
     }
     tell();
-    if (unsent.length > 0) await send(open.size > 0);
+    if (unsent.length > 0) admit(await submitJobs(unsent, options, { mayWait: open.size > 0, isLooked: true }));
   };
 
-  if (unsent.length > 0) await send(looked.known.length > 0);
-  admit(looked.known.filter(({ job }) => job && !hasEnded(job)));
+  admit(await handOver(rest, options));
   tell();
   for (let awaySince: number | undefined; ; ) {
     try {
@@ -153,7 +142,7 @@ export async function collectJobs(plan: readonly PlannedJob[], options: CollectO
       if (clock.now() - awaySince >= PATIENCE_MS) throw thrown;
       tell(thrown);
     }
-    if (open.size === 0 && unsent.length === 0) break;
+    if (open.size + ready.length + unsent.length === 0) break;
     await clock.sleep(LOOK_EVERY_MS, signal);
   }
   const { fetched, replaced, kept, renamed, failed, gone } = collection;

@@ -26,35 +26,68 @@ export interface LostJob {
   readonly why: string;
 }
 
-export interface Looked {
+/** What the mesh has of jobs. */
+export interface HandedOver {
+  readonly known: readonly KnownJob[];
+  readonly lost: readonly LostJob[];
+  /** For these there was no room. */
+  readonly unsent: readonly PlannedJob[];
+}
+
+interface Looked {
   readonly known: readonly KnownJob[];
   readonly unknown: readonly PlannedJob[];
-  /** There, but nobody can read its record. */
+  /** There, but nobody can read their records. */
   readonly damaged: readonly LostJob[];
 }
 
 /** As many as SubmitBatch takes. */
 const BATCH_SIZE = 1000;
-/** At a time: enough for thousands in seconds, and few enough for one signal to stop (Node warns past ten). */
+/** At a time: few enough for one signal to stop (Node warns past ten). */
 const LOOK_COUNT = 8;
 const AGAIN_MS = 500;
 /** Who submits some of the same jobs at the same moment has done so by then. */
 const PATIENCE_MS = 120_000;
 
+/** Has the mesh keep these jobs, known to it or not. Rejects when none is known and there is room for none. */
+export async function handOver(planned: readonly PlannedJob[], options: SubmitOptions): Promise<HandedOver> {
+  // Mostly all are known, or none. Where this is wrong about the others, submitting them tells.
+  const step = Math.ceil(planned.length / LOOK_COUNT);
+  const some = await lookUp(
+    planned.filter((_, index) => index % step === 0),
+    options,
+  );
+  const isNew = some.known.length + some.damaged.length === 0;
+  const { known, unknown, damaged } = isNew ? { known: [], unknown: planned, damaged: [] } : await lookUp(planned, options);
+  const rest = await submitJobs(unknown, options, { mayWait: known.length > 0, isLooked: !isNew });
+  return { known: [...known, ...rest.known], lost: [...damaged, ...rest.lost], unsent: rest.unsent };
+}
+
+/** Each by its own id; where there are many, those of a batch at once. */
 export async function lookUp(planned: readonly PlannedJob[], { jobs, signal }: SubmitOptions): Promise<Looked> {
-  const found = await inParallel(planned, LOOK_COUNT, async ({ jobId }) => {
+  const found = new Map<string, Job | StatusError>();
+  const lists = new Map<string, Promise<void>>();
+  const list = async (batchId: string) => {
+    for await (const job of jobs.list({ batchId }, { signal })) found.set(job.jobId, job);
+  };
+  await inParallel(planned, LOOK_COUNT, async ({ jobId }) => {
+    if (found.has(jobId)) return;
     try {
-      return await jobs.get(jobId, { signal });
+      const job = await jobs.get(jobId, { signal });
+      found.set(jobId, job);
+      if (job.batchId === '' || planned.length <= LOOK_COUNT) return;
+      const listing = lists.get(job.batchId) ?? list(job.batchId);
+      lists.set(job.batchId, listing);
+      await listing;
     } catch (thrown) {
       if (!(thrown instanceof StatusError)) throw thrown;
-      if (thrown.reason === Reason.UNKNOWN_JOB) return undefined;
-      if (thrown.reason === Reason.RECORD_DAMAGED) return thrown;
-      throw thrown;
+      if (thrown.reason === Reason.RECORD_DAMAGED) found.set(jobId, thrown);
+      else if (thrown.reason !== Reason.UNKNOWN_JOB) throw thrown;
     }
   });
   const looked = { known: [] as KnownJob[], unknown: [] as PlannedJob[], damaged: [] as LostJob[] };
-  for (const [index, each] of planned.entries()) {
-    const job = found[index];
+  for (const each of planned) {
+    const job = found.get(each.jobId);
     if (job === undefined) looked.unknown.push(each);
     else if (job instanceof StatusError) looked.damaged.push({ planned: each, why: job.message });
     else looked.known.push({ planned: each, batchId: job.batchId, job });
@@ -62,51 +95,64 @@ export async function lookUp(planned: readonly PlannedJob[], { jobs, signal }: S
   return looked;
 }
 
-/**
- * Hands over jobs that the mesh did not know; those it has no room for are for later. `mayWait` false: no room even for
- * the first is a failure.
- */
+interface Sending {
+  /** False: no room even for the first is a failure. */
+  readonly mayWait: boolean;
+  /** The mesh was asked for each of them, and knew none. */
+  readonly isLooked: boolean;
+}
+
+/** Hands over jobs that the mesh does not know; those it has no room for are for later. */
 export async function submitJobs(
   planned: readonly PlannedJob[],
   options: SubmitOptions,
-  mayWait: boolean,
-): Promise<{ accepted: KnownJob[]; unsent: readonly PlannedJob[] }> {
-  const accepted: KnownJob[] = [];
+  { mayWait, isLooked }: Sending,
+): Promise<HandedOver> {
+  const known: KnownJob[] = [];
+  const lost: LostJob[] = [];
   for (let from = 0; from < planned.length; from += BATCH_SIZE) {
-    try {
-      accepted.push(...(await submitBatch(planned.slice(from, from + BATCH_SIZE), options)));
-    } catch (thrown) {
-      const isFull = thrown instanceof StatusError && thrown.code === Code.RESOURCE_EXHAUSTED;
-      if (isFull && (mayWait || from > 0)) return { accepted, unsent: planned.slice(from) };
-      throw thrown;
-    }
+    const batch = await submitBatch(planned.slice(from, from + BATCH_SIZE), options, { mayWait: mayWait || known.length > 0, isLooked });
+    known.push(...batch.known);
+    lost.push(...batch.lost);
+    if (batch.unsent.length > 0) return { known, lost, unsent: [...batch.unsent, ...planned.slice(from + BATCH_SIZE)] };
   }
-  return { accepted, unsent: [] };
+  return { known, lost, unsent: [] };
 }
 
-async function submitBatch(batch: readonly PlannedJob[], options: SubmitOptions): Promise<KnownJob[]> {
+async function submitBatch(batch: readonly PlannedJob[], options: SubmitOptions, { mayWait, isLooked }: Sending): Promise<HandedOver> {
   const { clock, jobs, settings, signal } = options;
   const startedAt = clock.now();
-  const accepted: KnownJob[] = [];
+  const known: KnownJob[] = [];
+  const lost: LostJob[] = [];
   let rest = batch;
+  let areNew = isLooked;
   for (let round = 0; rest.length > 0; ) {
     const batchId = batchIdOf(rest, round);
     const requests = rest.map(({ jobId, request }) => ({ jobId, ...request }));
     try {
       const { created } = await jobs.submitBatch(requests, { batchId, ...settings, signal });
-      if (created) return [...accepted, ...rest.map((planned) => ({ planned, batchId }))];
+      if (created) return { known: [...known, ...rest.map((planned) => ({ planned, batchId }))], lost, unsent: [] };
       round++; // there was one: it has them still, or they were deleted since
     } catch (thrown) {
-      // Somebody else has submitted some of them just now, or is about to.
-      const isDoubled = thrown instanceof StatusError && thrown.reason === Reason.JOB_DIFFERS;
-      if (!isDoubled || clock.now() - startedAt >= PATIENCE_MS) throw thrown instanceof StatusError ? inLinesOf(thrown, rest) : thrown;
-      await clock.sleep(AGAIN_MS, signal);
+      if (!(thrown instanceof StatusError)) throw thrown;
+      if (thrown.code === Code.RESOURCE_EXHAUSTED) {
+        // Unless it has some of them already, which take no room.
+        if (areNew && (mayWait || known.length > 0)) return { known, lost, unsent: rest };
+        if (areNew) throw thrown;
+      } else {
+        // Somebody else has submitted some of them just now, or is about to.
+        const isDoubled = thrown.reason === Reason.JOB_DIFFERS;
+        if (!isDoubled || clock.now() - startedAt >= PATIENCE_MS) throw inLinesOf(thrown, rest);
+        await clock.sleep(AGAIN_MS, signal);
+      }
     }
-    const { known, unknown } = await lookUp(rest, options);
-    accepted.push(...known);
-    rest = unknown;
+    const looked = await lookUp(rest, options);
+    known.push(...looked.known);
+    lost.push(...looked.damaged);
+    rest = looked.unknown;
+    areNew = true;
   }
-  return accepted;
+  return { known, lost, unsent: [] };
 }
 
 /** The mesh counts items of a batch; here each is a line of the file, and all have the same options. */

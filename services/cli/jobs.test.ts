@@ -405,6 +405,22 @@ test('who submits some of the same lines at the same moment has them drawn once'
   expect(fake.all.map(({ request }) => request?.prompt).sort()).toEqual(['a red circle', 'a yellow heart']);
 });
 
+test('a few jobs that the mesh has among many that it has not are found, also where it has no room for more', async () => {
+  const { fake, dmesh } = await start();
+  const lines = Array.from({ length: 30 }, (_, index) => `circle ${index}`);
+  await dmesh(['submit', await prompts('circle 1', 'circle 2'), '--no-wait']);
+  fake.room = 0;
+  const file = await prompts(...lines);
+  const full = await dmesh(['submit', file, '--no-wait', '--json']);
+  expect(full.code).toBe(ExitCode.UNAVAILABLE);
+  expect(JSON.parse(full.out)).toMatchObject({ waiting: { length: 2 }, unsent: { length: 28 } });
+  fake.room = 100;
+  expect((await dmesh(['submit', file, '--no-wait'])).out.match(/2 jobs|28 jobs/g)?.sort()).toEqual(['2 jobs', '28 jobs']);
+  const again = await dmesh(['submit', file, '--no-wait', '--json']);
+  expect(JSON.parse(again.out)).toMatchObject({ batches: { length: 2 }, waiting: { length: 30 } });
+  expect(fake.all).toHaveLength(30);
+});
+
 test('faults of prompts are told by the line of the file', async () => {
   const { dmesh } = await start();
   await dmesh(['submit', await prompts('', 'a red circle'), '--no-wait']);
@@ -532,15 +548,15 @@ test('what there is no room for waits for those before it', async () => {
   const options = { jobs: mesh.jobs, clock: systemClock, signal: new AbortController().signal, settings: {} };
   const text = Array.from({ length: 2001 }, (_, index) => `line ${index}`).join('\n');
   fake.room = 1500;
-  const { accepted, unsent } = await submitJobs(planJobs(text, {}, {}), options, false);
-  expect([accepted.length, unsent.length, unsent[0]?.line]).toEqual([1000, 1001, 1001]);
-  await expect(submitJobs(unsent, options, false)).rejects.toMatchObject({ reason: 'TOO_MANY_JOBS' });
-  expect(await submitJobs(unsent, options, true)).toEqual({ accepted: [], unsent });
+  const { known, unsent } = await submitJobs(planJobs(text, {}, {}), options, { mayWait: false, isLooked: true });
+  expect([known.length, unsent.length, unsent[0]?.line]).toEqual([1000, 1001, 1001]);
+  await expect(submitJobs(unsent, options, { mayWait: false, isLooked: true })).rejects.toMatchObject({ reason: 'TOO_MANY_JOBS' });
+  expect(await submitJobs(unsent, options, { mayWait: true, isLooked: true })).toEqual({ known: [], lost: [], unsent });
 
   fake.forgetAll();
   fake.room = 2;
   const out = path.join(dir, 'out');
-  await submitJobs(planJobs('a\nb', {}, {}), options, false);
+  await submitJobs(planJobs('a\nb', {}, {}), options, { mayWait: false, isLooked: true });
   const unsentCounts: number[] = [];
   const onProgress = ({ unsentCount }: CollectProgress) => unsentCounts.push(unsentCount);
   const collected = await collectJobs(planJobs('a\nb\nc', {}, {}), { ...options, dir: out, onProgress });

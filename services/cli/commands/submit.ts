@@ -5,9 +5,9 @@ import { connectMesh, hasEnded, type Job, JobState } from '#client';
 import { Code, printable, Reason } from '#core';
 import { systemClock } from '#runtime';
 import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
-import { type Collected, type CollectProgress, collectJobs, type FailedJob, type HandedOver, handOver, isAway } from '../batch-collect.js';
+import { type Collected, type CollectProgress, collectJobs, type FailedJob, handOverRest, isAway } from '../batch-collect.js';
 import { type PlannedJob, planJobs } from '../batch-plan.js';
-import type { LostJob } from '../batch-submit.js';
+import type { HandedOver, LostJob } from '../batch-submit.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
 import { duration } from '../node-words.js';
@@ -80,7 +80,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   const options = { jobs: mesh.jobs, clock: systemClock, signal, settings };
   try {
     if (!waits) {
-      const handed = await handOver(plan, dir, options);
+      const handed = await handOverRest(plan, dir, options);
       terminal.out(read.flag('json') ? `${JSON.stringify(handedAsJson(plan, handed))}\n` : describeHanded(dir, handed));
       if (badEndsOf(handed).length + handed.lost.length > 0) return ExitCode.FAILED;
       return handed.unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
@@ -162,7 +162,7 @@ function waitingOf({ known }: HandedOver): Map<string, PlannedJob[]> {
   return batches;
 }
 
-function describeHanded(dir: string, handed: HandedOver): string {
+function describeHanded(dir: string, handed: HandedOver & { keptCount: number }): string {
   const { keptCount, lost, unsent } = handed;
   const [drawn, failed] = [drawnOf(handed), badEndsOf(handed)];
   const lines = [...waitingOf(handed)].map(([batchId, { length }]) => `${batchId}  ${counted(length, 'job')}`);
@@ -177,7 +177,7 @@ function describeHanded(dir: string, handed: HandedOver): string {
   return `${lines.map(printable).join('\n')}\n`;
 }
 
-function handedAsJson(plan: readonly PlannedJob[], handed: HandedOver): object {
+function handedAsJson(plan: readonly PlannedJob[], handed: HandedOver & { keptCount: number }): object {
   return {
     batches: [...new Set(handed.known.map(({ batchId }) => batchId))],
     jobs: idsOf(plan),

@@ -10,6 +10,7 @@ import { type PlannedBatch, planBatches } from '../batch-plan.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
 import { duration } from '../node-words.js';
+import { writingTo } from '../path-fault.js';
 import { FORMATS, REPLACED } from '../pictures.js';
 import { bar } from '../progress-bar.js';
 import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
@@ -80,7 +81,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
       terminal.out(read.flag('json') ? `${JSON.stringify({ batches: idsOf(plan) })}\n` : words);
       return unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
     }
-    const collected = await collectBatches(plan, options);
+    const folder = { option: '--out', expects: 'a folder that can be written to', path: dir };
+    const collected = await writingTo(folder, () => collectBatches(plan, options));
     if (terminal.interactive) terminal.err(CLEAR_LINE);
     terminal.out(read.flag('json') ? `${JSON.stringify(asJson(plan, collected))}\n` : describeCollected(dir, collected));
     return collected.failed.length + collected.gone.length === 0 ? ExitCode.OK : ExitCode.FAILED;

@@ -197,12 +197,13 @@ test('a path that cannot be written to is told in the words of the option; missi
   expect(await readFile(picture)).toEqual(png);
 });
 
-test('submit into what is no folder is refused before anything is submitted', async () => {
+test('what is no folder is refused before anything is submitted, or started', async () => {
   const { asked, dmesh } = await start([]);
   const file = path.join(dir, 'prompts.txt');
   await writeFile(file, 'a red circle');
-  const refused = await dmesh('submit', file, '--out', file);
-  const fault = `error: --out: expected a folder that can be written to, got "${file}": ${file} is no folder\n`;
-  expect(refused).toMatchObject({ code: ExitCode.USAGE, err: expect.stringContaining(fault) });
+  const fault = `expected a folder that can be written to, got "${file}": ${file} is no folder\n`;
+  const refused = (option: string) => ({ code: ExitCode.USAGE, err: expect.stringContaining(`error: ${option}: ${fault}`) });
+  expect(await dmesh('submit', file, '--out', file)).toMatchObject(refused('--out'));
   expect(asked).toEqual([]);
+  expect(await dmesh('up', '--keep', file, '--router-port', '0')).toMatchObject(refused('--keep'));
 });

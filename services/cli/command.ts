@@ -15,6 +15,8 @@ export interface Command {
   readonly name: string;
   readonly summary: string;
   readonly usage: string;
+  /** A shorter one, where what was typed after the name says of what. */
+  readonly usageOf?: (args: readonly string[]) => string | undefined;
   /** Throws UsageError for what was typed wrong, StatusError for what the mesh refused. */
   readonly run: (args: readonly string[], context: Context) => Promise<ExitCode>;
 }

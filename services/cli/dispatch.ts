@@ -27,7 +27,7 @@ export async function dispatch(argv: readonly string[], context: Context): Promi
     if (!command)
       throw new UsageError([`expected a command such as ${COMMANDS.map(({ name }) => name).join(', ')}, got ${JSON.stringify(first)}`]);
     const wantsHelp = args.includes('--help') || args.includes('-h');
-    return await (wantsHelp ? help.run([command.name], context) : command.run(args, context));
+    return await (wantsHelp ? help.run([command.name, ...args], context) : command.run(args, context));
   } catch (error) {
     if (context.signal.aborted) {
       context.terminal.err('interrupted\n');

@@ -16,14 +16,17 @@ const TRY: Readonly<Record<string, string>> = {
   [Reason.UNKNOWN_LORA]: '"dmesh models" lists the LoRAs of each model',
   [Reason.ROUTE_UNSERVED]: 'start a node that serves it, or set the route all the same with --force',
   [Reason.CHANGED_MEANWHILE]: 'somebody else changed it at the same time; look and try again',
-  [Reason.STORE_UNAVAILABLE]: 'routes and jobs are kept in JetStream: does NATS run, with --jetstream --store_dir DIR?',
+  [Reason.STORE_UNAVAILABLE]:
+    'try again later; if you run the mesh: routes and jobs are kept in NATS, does it run, with --jetstream --store_dir DIR?',
   [Reason.UNKNOWN_NODE]: '"dmesh nodes" lists the nodes by name',
   [Reason.PROMPT_TOO_LONG]: 'say it shorter; "dmesh models" shows the limit in tokens',
   [Reason.BAD_REQUEST]: '"dmesh models" shows what each option may be',
   [Reason.UNKNOWN_JOB]: '"dmesh jobs list" shows those of yours that are kept',
   [Reason.JOB_ENDED]: '"dmesh jobs show JOB" tells how it ended',
   [Reason.JOB_ACTIVE]: '"dmesh jobs cancel JOB" ends it first',
-  [Reason.NO_RESULT]: '"dmesh jobs watch JOB" waits for its end',
+  [Reason.WEBHOOK_REFUSED]:
+    'who runs the mesh sets DMESH_JOBS_WEBHOOKS_FILE (a secret for each tenant) and DMESH_JOBS_WEBHOOK_ALLOW (where webhooks may go); ' +
+    'without --webhook "dmesh jobs watch JOB" tells of the end',
   [Reason.TOO_MANY_JOBS]: 'let some of your jobs end, or cancel them; "dmesh jobs list --state queued" shows what waits',
   [Reason.TOO_MANY_BYTES]: '"dmesh jobs delete JOB" makes room',
   [Reason.NO_JOBS_SERVICE]:
@@ -64,6 +67,10 @@ function cureOf({ reason, details }: StatusError): string | undefined {
   // What it may be is said with the prompt; options are not to blame.
   if (reason === Reason.BAD_REQUEST && details.violations?.length && details.violations.every(({ field }) => isPrompt(field)))
     return undefined;
+  if (reason === Reason.NO_RESULT) {
+    const isOver = ['FAILED', 'CANCELLED', 'EXPIRED'].includes(details.metadata?.state ?? '');
+    return isOver ? '"dmesh jobs show JOB" says why, "dmesh jobs retry JOB" runs it once more' : '"dmesh jobs watch JOB" waits for its end';
+  }
   if (reason !== Reason.DEADLINE_UNREACHABLE) return TRY[reason];
   const [predicted, left] = [details.metadata?.predicted_ms, details.metadata?.left_ms].map((ms) => duration(Number(ms)));
   const figures = details.metadata?.predicted_ms === undefined ? '' : `it would take ${predicted} and has ${left}: `;

@@ -3,7 +3,7 @@ import { type Job, JobState } from '#client';
 import { generation, jobs } from '#contracts';
 import { printable } from '#core';
 import { duration } from './node-words.js';
-import { table } from './table.js';
+import { shortened, table, widthOf } from './table.js';
 import type { Colour, Paint } from './terminal.js';
 
 export const STATES = {
@@ -35,19 +35,31 @@ export function failureOf({ failure }: Pick<Job, 'failure'>): string {
   return failure ? `: ${failure.reason}: ${failure.message}` : '';
 }
 
-export function describeJobs(list: readonly Job[], paint: Paint): string {
-  if (list.length === 0) return 'There are no such jobs.\n';
-  const rows = list.map((job) => [
-    job.jobId,
-    painted(job, paint),
-    printable(whatOf(job)).slice(0, 60),
-    priorityOf(job),
-    String(job.attempt),
-    timeOf(job.submittedAtMs),
-    job.batchId,
-  ]);
-  return table(['JOB', 'STATE', 'DETAILS', 'PRIORITY', 'ATTEMPT', 'SUBMITTED', 'BATCH'], rows);
+/** `columnCount`: of the terminal; without one nothing is cut. */
+export function describeJobs(list: readonly Job[], paint: Paint, columnCount = Number.POSITIVE_INFINITY): string {
+  const rows = (detailsOf: (job: Job) => string) =>
+    list.map((job) => [
+      job.jobId,
+      painted(job, paint),
+      detailsOf(job),
+      priorityOf(job),
+      String(job.attempt),
+      timeOf(job.submittedAtMs),
+      job.batchId,
+    ]);
+  const others = table(
+    HEAD,
+    rows(() => ''),
+  );
+  const taken = Math.max(...others.split('\n').map(widthOf)) - widthOf('DETAILS');
+  const room = Math.max(LEAST_DETAILS, columnCount - taken);
+  const details = (job: Job) => shortened(printable(whatOf(job)), room);
+  return table(HEAD, rows(details));
 }
+
+const HEAD = ['JOB', 'STATE', 'DETAILS', 'PRIORITY', 'ATTEMPT', 'SUBMITTED', 'BATCH'];
+/** Columns: a place and a reason. What is wider than the terminal goes on in the next line. */
+const LEAST_DETAILS = 40;
 
 /** One line, for a watch. */
 export function describeChange(job: Job, paint: Paint): string {

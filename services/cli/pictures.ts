@@ -61,7 +61,6 @@ export function extensionOf(mimeType: string): string {
 
 /** Several pictures are called out-1.png, out-2.png and so on. */
 export async function savePictures(result: Generated, file: string): Promise<SavedPicture[]> {
-  await mkdir(path.dirname(file), { recursive: true });
   const { dir, name, ext } = path.parse(file);
   return Promise.all(
     result.images.map(async (image, index) => {
@@ -73,8 +72,9 @@ export async function savePictures(result: Generated, file: string): Promise<Sav
   );
 }
 
-/** Whether another file had to go for it. */
+/** Missing folders are made. Whether another file had to go for it. */
 export async function savePicture(file: string, data: Uint8Array): Promise<boolean> {
+  await mkdir(path.dirname(file), { recursive: true });
   try {
     await writeFile(file, data, { flag: 'wx' });
     return false;

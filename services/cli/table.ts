@@ -23,13 +23,18 @@ export function clip(line: string, columnCount: number): string {
   return `${line.slice(0, end)}${line.includes('\u001b') ? '\u001b[0m' : ''}`;
 }
 
+/** The same for words, which show that they were cut. */
+export function shortened(text: string, columnCount: number): string {
+  return widthOf(text) <= columnCount ? text : `${clip(text, columnCount - 1)}…`;
+}
+
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a colour code or one character
 const PIECE = /\u001b\[\d+m|./gsu;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: colour codes take no room on the screen
 const INVISIBLE = /\u001b\[\d+m/g;
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/;
 
-function widthOf(text: string): number {
+export function widthOf(text: string): number {
   let width = 0;
   for (const character of text.replace(INVISIBLE, '')) width += WIDE.test(character) ? 2 : 1;
   return width;

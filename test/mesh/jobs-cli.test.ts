@@ -147,6 +147,8 @@ test('jobs are their tenant’s: listed, shown and cancelled by it, and for othe
   expect((await dmesh(['jobs', 'cancel', '--batch', batchId])).out).toBe(`3 of ${batchId} cancelled\n`);
   await expect.poll(() => mesh.held(), PATIENCE).toEqual({});
   expect(await dmesh(['jobs', 'watch', jobId])).toMatchObject({ code: 1, out: expect.stringContaining('cancelled') });
+  expect(await dmesh(['jobs', 'show', batchId])).toMatchObject({ code: 64, err: expect.stringContaining(`got the batch ${batchId}`) });
+  expect((await dmesh(['jobs', 'delete', '--batch', batchId])).out).toBe(`3 of 3 of ${batchId} forgotten\n`);
 });
 
 test('a batch with faults is refused as a whole, in the words of the command line', async () => {

@@ -7,6 +7,7 @@ import { type Command, type Context, ExitCode } from '../command.js';
 import { FIRST_PICTURE } from '../first-picture.js';
 import { logTo, withMesh } from '../mesh-session.js';
 import { readOutput } from '../output-file.js';
+import { writingTo } from '../path-fault.js';
 import { describePictures, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
 
@@ -53,7 +54,10 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
       const request = { prompt, seed, format };
       const result = await client.generate(request, { signal, onProgress: (progress) => bar.show(progress) });
       bar.clear();
-      terminal.out(describePictures(result, await savePictures(result, file), terminal.paint));
+      const saved = await writingTo({ option: '--out', expects: 'a file that can be written', path: file }, () =>
+        savePictures(result, file),
+      );
+      terminal.out(describePictures(result, saved, terminal.paint));
       return ExitCode.OK;
     } finally {
       bar.clear();

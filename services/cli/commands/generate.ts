@@ -3,6 +3,7 @@ import { connectMesh } from '#client';
 import { Arguments, MESH_OPTIONS, meshUsage } from '../arguments.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { readOutput } from '../output-file.js';
+import { writingTo } from '../path-fault.js';
 import { describePictures, picturesAsJson, savePictures } from '../pictures.js';
 import { ProgressBar } from '../progress-bar.js';
 import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
@@ -52,7 +53,7 @@ async function run(args: readonly string[], { env, terminal, signal }: Context):
   try {
     const result = await mesh.generate(request, { signal, timeoutMs, onProgress: (progress) => bar.show(progress) });
     bar.clear();
-    const saved = await savePictures(result, file);
+    const saved = await writingTo({ option: '--out', expects: 'a file that can be written', path: file }, () => savePictures(result, file));
     terminal.out(
       read.flag('json') ? `${JSON.stringify(picturesAsJson(result, saved))}\n` : describePictures(result, saved, terminal.paint),
     );

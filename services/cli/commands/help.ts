@@ -7,7 +7,7 @@ export function helpCommand(commands: () => readonly Command[]): Command {
     name: 'help',
     summary: 'show this, or how one command is called',
     usage: 'dmesh help [COMMAND]\n',
-    run: async ([name], { terminal }) => {
+    run: async ([name, ...args], { terminal }) => {
       if (name === undefined) {
         terminal.out(overview(commands()));
         return ExitCode.OK;
@@ -19,7 +19,7 @@ export function helpCommand(commands: () => readonly Command[]): Command {
             .map((one) => one.name)
             .join(', ')}, got ${JSON.stringify(name)}`,
         ]);
-      terminal.out(command.usage);
+      terminal.out(command.usageOf?.(args) ?? command.usage);
       return ExitCode.OK;
     },
   };

@@ -11,6 +11,7 @@ import type { HandedOver, LostJob } from '../batch-submit.js';
 import { type Command, type Context, ExitCode } from '../command.js';
 import { failureOf, stateWord } from '../job-words.js';
 import { duration } from '../node-words.js';
+import { writingTo } from '../path-fault.js';
 import { FORMATS, REPLACED } from '../pictures.js';
 import { bar } from '../progress-bar.js';
 import { REQUEST_OPTIONS, readRequest } from '../request-arguments.js';
@@ -85,7 +86,8 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
       if (badEndsOf(handed).length + handed.lost.length > 0) return ExitCode.FAILED;
       return handed.unsent.length === 0 ? ExitCode.OK : ExitCode.UNAVAILABLE;
     }
-    const collected = await collectJobs(plan, { ...options, dir, onProgress });
+    const folder = { option: '--out', expects: 'a folder that can be written to', path: dir };
+    const collected = await writingTo(folder, () => collectJobs(plan, { ...options, dir, onProgress }));
     if (terminal.interactive) terminal.err(CLEAR_LINE);
     terminal.out(read.flag('json') ? `${JSON.stringify(asJson(plan, collected))}\n` : describeCollected(dir, collected));
     return collected.failed.length + collected.gone.length === 0 ? ExitCode.OK : ExitCode.FAILED;

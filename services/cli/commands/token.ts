@@ -91,7 +91,8 @@ async function add(read: Arguments, file: string, { terminal }: Context): Promis
     return [...tokens.map((other) => (other.tenant === tenant ? { ...other, ...limits } : other)), entry];
   };
   await changeTokens(file, withToken, { orNone: true });
-  terminal.err(terminal.paint('dim', 'this is shown once; its owner sets DMESH_TOKEN to it:\n'));
+  const use = read.flag('acts-for-all') ? 'the jobs service is given it as DMESH_JOBS_ROUTER_TOKEN' : 'its owner sets DMESH_TOKEN to it';
+  terminal.err(terminal.paint('dim', `this is shown once; ${use}:\n`));
   terminal.out(`${made.text}\n`);
   return ExitCode.OK;
 }

@@ -1,4 +1,5 @@
 /** dmesh up: a whole mesh on this machine, until Ctrl-C. */
+import { access, constants, mkdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { connectMesh } from '#client';
@@ -10,6 +11,7 @@ import { type Command, type Context, DEFAULT_ROUTER, ExitCode } from '../command
 import { describeFailure } from '../failure.js';
 import { FIRST_PICTURE } from '../first-picture.js';
 import { keepAlive, logTo, withMesh } from '../mesh-session.js';
+import { writingTo } from '../path-fault.js';
 import { describePictures, fileNameOf, savePictures } from '../pictures.js';
 
 /** One is enough until it has to outlive a kill. */
@@ -68,6 +70,7 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
   }
   const tls = read.tls(context.env);
   read.check();
+  if (keep !== undefined) await makeFolder(keep);
 
   const { terminal, signal } = context;
   const startedAt = systemClock.now();
@@ -97,6 +100,14 @@ async function run(args: readonly string[], context: Context): Promise<ExitCode>
     await aborted(signal);
   });
   return ExitCode.OK;
+}
+
+/** Judged before anything is started. */
+async function makeFolder(keep: string): Promise<void> {
+  await writingTo({ option: '--keep', expects: 'a folder that can be written to', path: keep }, async () => {
+    await mkdir(keep, { recursive: true });
+    await access(keep, constants.W_OK);
+  });
 }
 
 /** Said where a mesh with tokens has no jobs service, with the cure. */

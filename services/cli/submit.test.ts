@@ -1,20 +1,19 @@
-/** dmesh submit and dmesh jobs against a JobsService whose jobs succeed one by one as they are looked at. */
-import { createHash } from 'node:crypto';
+/** dmesh submit, and dmesh jobs on what it has submitted. */
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { connectMesh } from '#client';
 import { generation, jobs } from '#contracts';
-import { badRequest, Code, Reason, StatusError } from '#core';
+import { Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
+import { FakeJobs, pictureOf } from '../../test/support/fake-jobs.js';
 import { type CollectProgress, collectJobs } from './batch-collect.js';
-import { batchIdOf, type PlannedJob, planJobs } from './batch-plan.js';
+import { planJobs } from './batch-plan.js';
 import { submitJobs } from './batch-submit.js';
 import { ExitCode } from './command.js';
 import { dispatch } from './dispatch.js';
-import { wordsOf } from './pictures.js';
 import { noPaint } from './terminal.js';
 
 const Jobs = jobs.JobsServiceService;
@@ -30,166 +29,6 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
-
-const pictureOf = (prompt: string) => Buffer.from(`a picture of ${prompt}`);
-const digestOf = (data: Buffer) => createHash('sha256').update(data).digest('hex');
-const unknown = () => new StatusError({ code: Code.NOT_FOUND, reason: 'UNKNOWN_JOB', message: 'expected a job of yours' });
-
-const differs = (fields: string) =>
-  new StatusError({ code: Code.ALREADY_EXISTS, reason: Reason.JOB_DIFFERS, message: `another ${fields}`, metadata: { fields } });
-
-/** A prompt with "bad" fails. */
-class FakeJobs {
-  readonly batches = new Map<string, jobs.Job[]>();
-  /** By batch, as it was submitted. */
-  readonly jobIds = new Map<string, string>();
-  /** Before a batch is written. */
-  beforeSubmit = () => {};
-  submitCount = 0;
-  /** So many looks find NATS away. */
-  awayCount = 0;
-  downloadCount = 0;
-  room = Number.POSITIVE_INFINITY;
-  /** A download waits for this. */
-  download = async (_jobId: string) => {};
-
-  get all(): jobs.Job[] {
-    return [...this.batches.values()].flat();
-  }
-
-  has(jobId: string): boolean {
-    return this.all.some((each) => each.jobId === jobId);
-  }
-
-  find(jobId: string): jobs.Job {
-    const job = this.all.find((each) => each.jobId === jobId);
-    if (!job) throw unknown();
-    return job;
-  }
-
-  /** As it was accepted. */
-  of(prompt: string): jobs.Job {
-    const job = this.all.find(({ request }) => request?.prompt === prompt);
-    if (!job) throw unknown();
-    return job;
-  }
-
-  forgetAll(): void {
-    this.batches.clear();
-    this.jobIds.clear();
-  }
-
-  /** The next one that waits. */
-  finishOne(batchId: string): void {
-    const job = this.batches.get(batchId)?.find(({ state }) => state === JobState.QUEUED);
-    if (!job) return;
-    this.room++;
-    const { prompt = '', seed = 0n } = job.request ?? {};
-    if (prompt.includes('bad')) {
-      job.state = JobState.FAILED;
-      job.failure = { code: 3, reason: 'POISON', message: 'it broke two nodes' };
-      return;
-    }
-    const data = pictureOf(prompt);
-    const image = { mimeType: 'image/png', width: 8, height: 8, seed, sizeBytes: BigInt(data.length), sha256: digestOf(data) };
-    job.state = JobState.SUCCEEDED;
-    job.result = jobs.JobResult.fromPartial({ images: [image], executingMs: 40 });
-  }
-
-  countsOf(batchId: string): jobs.Batch {
-    const list = this.batches.get(batchId) ?? [];
-    const count = (state: jobs.JobState) => list.filter((job) => job.state === state).length;
-    return jobs.Batch.fromPartial({
-      batchId,
-      jobCount: list.length,
-      queuedCount: count(JobState.QUEUED),
-      succeededCount: count(JobState.SUCCEEDED),
-      failedCount: count(JobState.FAILED),
-      cancelledCount: count(JobState.CANCELLED),
-    });
-  }
-
-  readonly handlers: Partial<Handlers> = {
-    submitBatch: async ({ request: { batchId, items } }) => {
-      this.submitCount++;
-      const created = !this.batches.has(batchId);
-      if (created && items.length > this.room) {
-        throw new StatusError({ code: Code.RESOURCE_EXHAUSTED, reason: 'TOO_MANY_JOBS', message: 'too many jobs wait' });
-      }
-      const jobIds = items.map(({ jobId }) => jobId).join();
-      if (!created && jobIds !== this.jobIds.get(batchId)) throw differs('items');
-      this.beforeSubmit();
-      const taken = items.flatMap(({ jobId }, index) => (created && this.has(jobId) ? [`items[${index}].job_id`] : []));
-      if (taken.length > 0) throw differs(taken.join(','));
-      const tooLong = items.flatMap(({ request }, index) =>
-        (request?.prompt ?? '').includes('too long')
-          ? [{ field: `items[${index}].request.prompt`, description: 'expected 1 to 9 bytes' }]
-          : [],
-      );
-      if (tooLong.length > 0) throw badRequest(tooLong);
-      this.jobIds.set(batchId, jobIds);
-      const made = items.map(({ jobId, request }) =>
-        jobs.Job.fromPartial({ jobId, batchId, state: JobState.QUEUED, position: 1, ...(request ? { request } : {}) }),
-      );
-      if (created) {
-        this.batches.set(batchId, made);
-        this.room -= made.length;
-      }
-      return { batch: this.countsOf(batchId), jobIds: items.map(({ jobId }) => jobId), created };
-    },
-    getBatch: async ({ request: { batchId } }) => {
-      if (this.awayCount-- > 0) {
-        throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: Reason.STORE_UNAVAILABLE, message: 'NATS is away' });
-      }
-      if (!this.batches.has(batchId)) throw unknown();
-      this.finishOne(batchId);
-      return { batch: this.countsOf(batchId) };
-    },
-    list: async ({ request: { batchId, states } }) => {
-      const wanted = this.all.filter(
-        (job) => (batchId === '' || job.batchId === batchId) && (states.length === 0 || states.includes(job.state)),
-      );
-      return { jobs: wanted, nextPageToken: '' };
-    },
-    get: async ({ request: { jobId } }) => ({ job: this.find(jobId) }),
-    watch: async ({ request: { jobId } }, out) => {
-      const job = this.find(jobId);
-      await out.write({ job });
-      this.finishOne(job.batchId);
-      await out.write({ job });
-    },
-    cancel: async ({ request: { which } }) => {
-      if (which?.$case !== 'batchId') {
-        const job = this.find(which?.value ?? '');
-        job.state = JobState.CANCELLED;
-        return { job, cancelledCount: 1 };
-      }
-      const waiting = this.batches.get(which.value)?.filter(({ state }) => state === JobState.QUEUED) ?? [];
-      for (const job of waiting) job.state = JobState.CANCELLED;
-      return { job: undefined, cancelledCount: waiting.length };
-    },
-    retry: async ({ request: { jobId } }) => {
-      const job = this.find(jobId);
-      if (job.state === JobState.SUCCEEDED) {
-        throw new StatusError({ code: Code.FAILED_PRECONDITION, reason: 'JOB_ENDED', message: 'it has succeeded' });
-      }
-      job.state = JobState.QUEUED;
-      job.failure = undefined;
-      return { job };
-    },
-    delete: async ({ request: { jobId } }) => {
-      const { batchId } = this.find(jobId);
-      this.batches.set(batchId, this.batches.get(batchId)?.filter((job) => job.jobId !== jobId) ?? []);
-      return {};
-    },
-    download: async ({ request: { jobId } }, out) => {
-      this.downloadCount++;
-      await this.download(jobId);
-      const data = pictureOf(this.find(jobId).request?.prompt ?? '');
-      await out.write({ data, offset: 0n, totalBytes: BigInt(data.length), mimeType: 'image/png', sha256: digestOf(data) });
-    },
-  };
-}
 
 async function start() {
   const fake = new FakeJobs();
@@ -228,51 +67,6 @@ async function prompts(...lines: string[]): Promise<string> {
 }
 
 const picturesIn = async (folder: string) => (await readdir(folder)).filter((name) => !name.startsWith('.')).sort();
-
-const idsOf = (plan: readonly PlannedJob[]) => plan.map(({ jobId }) => jobId);
-
-test('planJobs(): the same line is the same job, wherever it stands and whatever the ends of lines; another is another', () => {
-  const plan = planJobs('a red circle\r\n\r\n  a yellow heart \n', { steps: 4 }, {});
-  expect(plan.map(({ name, line }) => [name, line])).toEqual([
-    ['1-a-red-circle', 1],
-    ['2-a-yellow-heart', 3],
-  ]);
-  const [circle = '', heart = ''] = idsOf(plan);
-  for (const id of [circle, heart]) expect(id).toMatch(/^j-[0-9a-f]{20}$/);
-  expect(idsOf(planJobs('a red circle\na yellow heart', { steps: 4 }, {}))).toEqual([circle, heart]);
-  expect(idsOf(planJobs('a yellow heart\nnew\na red circle', { steps: 4 }, {}))).toEqual([heart, expect.any(String), circle]);
-  const others = [planJobs('a red circle', { steps: 5 }, {}), planJobs('a red circle', { steps: 4 }, { webhookUrl: 'http://x' })];
-  expect(new Set([circle, ...others.flatMap(idsOf)]).size).toBe(3);
-  expect(new Set([batchIdOf(plan, 0), batchIdOf(plan, 1), batchIdOf(plan.slice(1), 0), batchIdOf([...plan], 0)]).size).toBe(3);
-});
-
-test('planJobs(): seeds are fixed, and equal lines are as many pictures', () => {
-  const same = planJobs('x\nx\ny', {}, {});
-  expect(new Set(same.map(({ request }) => request.seed)).size).toBe(3);
-  expect(idsOf(planJobs('x\ny\nz\nx', {}, {})).filter((id) => idsOf(same).includes(id))).toHaveLength(3);
-  const counted = planJobs('x\nx', { seed: 7n }, {});
-  expect(counted.map(({ request }) => request.seed)).toEqual([7n, 8n]);
-  expect(new Set(idsOf(counted)).size).toBe(2);
-  expect(idsOf(planJobs('y\nx', { seed: 7n }, {}))[1]).toBe(idsOf(counted)[1]);
-});
-
-test.each([
-  ['वृत्त लाल', 'वृत्त-लाल'],
-  ['Cafe\u0301 bleu', 'caf\u00e9-bleu'],
-  ['a ❤\ufe0f b\u0301!', 'a-b\u0301'],
-  ['\u0301x', 'x'],
-  ['?!', 'picture'],
-  ['ab '.repeat(40), 'ab-'.repeat(20).slice(0, -1)],
-  ['\ud83d\ude00', 'picture'],
-])('wordsOf(%j)', (prompt, words) => {
-  expect(wordsOf(prompt)).toBe(words);
-});
-
-test('wordsOf(): a name is bounded in bytes, and no letter is cut from its marks', () => {
-  const words = wordsOf('\u0915\u094d\u0937\u093f'.repeat(50));
-  expect(Buffer.byteLength(words)).toBeLessThanOrEqual(200);
-  expect(words.endsWith('\u0937\u093f')).toBe(true);
-});
 
 test('submit draws a file of prompts into a folder; given again it fetches only what is missing', async () => {
   const { fake, dmesh } = await start();

@@ -42,7 +42,7 @@ test('the first is loaded at start, others when asked for; the longest unused ma
   expect(await loadedOf(node)).toEqual(['a@1 loaded', 'b@1', 'a@2']);
   expect(await draw(node, 'b')).toBe('b@1');
   expect(await draw(node, 'a')).toBe('a@1'); // the revision that is loaded
-  expect(loads(node)).toEqual(['a@1', 'b@1']);
+  await expect.poll(() => loads(node)).toEqual(['a@1', 'b@1']);
   const { response } = await node.generate({ model: 'a', ...SIZE }, { metadata: { 'x-mesh-revision': '2' } });
   expect(response.used).toMatchObject({ model: 'a', revision: '2', determinismClass: 'scripted/1' });
   expect(await loadedOf(node)).toEqual(['a@1 loaded', 'b@1', 'a@2 loaded']);
@@ -114,9 +114,9 @@ test('who leaves during a load is let go at once; the load is finished, and the 
   await expect(call).rejects.toMatchObject({ code: Code.CANCELLED });
   await expect(draw(node, 'b')).rejects.toMatchObject({ reason: Reason.NODE_BUSY });
   await expect.poll(() => node.metric('dmesh_node_slot_busy'), { timeout: 10_000 }).toBe(0);
-  expect(loads(node)).toEqual(['a@1', 'b@1']);
+  await expect.poll(() => loads(node)).toEqual(['a@1', 'b@1']);
   expect(await draw(node, 'b')).toBe('b@1');
-  expect(loads(node)).toHaveLength(2);
+  await expect.poll(() => loads(node)).toHaveLength(2);
 });
 
 test('the time of a load counts neither as execution nor against its limit', async () => {

@@ -82,7 +82,7 @@ export function inBatches(fd: number): DestinationStream {
     flushSoon();
   };
   file.on('write', (writtenBytes) => {
-    leftBytes -= writtenBytes;
+    leftBytes = Math.max(0, leftBytes - writtenBytes); // more than is left: of before an error
   });
   file.on('error', () => {
     leftBytes = 0; // nobody reads any more

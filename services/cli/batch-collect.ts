@@ -64,9 +64,8 @@ const LOOK_EVERY_MS = 500;
 const PATIENCE_MS = 120_000;
 /** Pictures fetched at a time. */
 const FETCH_COUNT = 4;
-/** Why jobs wait: asked so often, of so many at most, because the mesh reads the record of each. */
+/** Why the next one waits. */
 const WHY_EVERY_MS = 2000;
-const WHY_COUNT = 200;
 
 /** Has the mesh keep what is still to be drawn, for whoever does not wait. `dir` '': nobody knows what lies there. */
 export async function handOverRest(
@@ -110,21 +109,21 @@ export async function collectJobs(plan: readonly PlannedJob[], options: CollectO
   };
   const look = async () => {
     [runningCount, etaMs] = [0, 0];
-    let queuedIn: string | undefined;
+    let next: PlannedJob | undefined;
     await collection.take(ready);
     ready = [];
     for (const [batchId, waiting] of open) {
       const state = await batchOf(batchId, options);
       runningCount += state.runningCount;
       etaMs = Math.max(etaMs, state.etaMs);
-      if (state.queuedCount > 0) queuedIn ??= batchId;
       const still = await collection.collect(waiting, state);
+      if (state.queuedCount > 0) next ??= still[0];
       if (still.length > 0) open.set(batchId, still);
       else open.delete(batchId);
     }
     if (clock.now() - whyAt >= WHY_EVERY_MS) {
       whyAt = clock.now();
-      waitingFor = queuedIn === undefined ? undefined : await whyWaits(queuedIn, options);
+      waitingFor = next && (await lookUp([next], options)).known[0]?.job?.waitingFor;
     }
     tell();
     if (unsent.length > 0) admit(await submitJobs(unsent, options, { mayWait: open.size > 0, isLooked: true }));
@@ -182,17 +181,6 @@ async function batchOf(batchId: string, { jobs, signal }: SubmitOptions): Promis
     const none = { queuedCount: 0, runningCount: 0, succeededCount: 0, failedCount: 0, cancelledCount: 0, expiredCount: 0 };
     return { batchId, submittedAtMs: 0n, jobCount: 0, etaMs: 0, ...none };
   }
-}
-
-/** Of the one that is next. */
-async function whyWaits(batchId: string, { jobs, signal }: SubmitOptions): Promise<Job['waitingFor']> {
-  let first: Job | undefined;
-  let count = 0;
-  for await (const job of jobs.list({ batchId, states: [JobState.QUEUED] }, { signal })) {
-    if (job.waitingFor && (!first || job.position < first.position)) first = job;
-    if (++count >= WHY_COUNT) break;
-  }
-  return first?.waitingFor;
 }
 
 class Collection {

@@ -6,9 +6,8 @@ import { admin, generation } from '#contracts';
 import { badRequest, Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
+import { type RunOptions, runDmesh } from '../../test/support/run-dmesh.js';
 import { ExitCode } from './command.js';
-import { dispatch } from './dispatch.js';
-import { noPaint } from './terminal.js';
 
 const Pictures = generation.ImageGenerationServiceService;
 const Admin = admin.MeshAdminServiceService;
@@ -33,35 +32,11 @@ async function router(handlers: Partial<Handlers>): Promise<string> {
   return `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
 }
 
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-async function dmesh(
+function dmesh(
   args: readonly string[],
-  options: { interactive?: boolean; signal?: AbortSignal; env?: Record<string, string>; onOut?: (out: string) => void } = {},
-): Promise<Ran> {
-  let out = '';
-  let err = '';
-  const code = await dispatch(args, {
-    env: options.env ?? {},
-    signal: options.signal ?? new AbortController().signal,
-    hurry: new AbortController().signal,
-    terminal: {
-      out: (text) => {
-        out += text;
-        options.onOut?.(out);
-      },
-      err: (text) => {
-        err += text;
-      },
-      interactive: options.interactive ?? false,
-      columnCount: 80,
-      paint: noPaint,
-    },
-  });
-  return { code, out, err };
+  { interactive = false, ...options }: Omit<RunOptions, 'terminal'> & { interactive?: boolean } = {},
+) {
+  return runDmesh(args, { ...options, terminal: { interactive } });
 }
 
 const draws: Partial<Handlers> = {

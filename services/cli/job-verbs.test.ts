@@ -8,8 +8,8 @@ import { jobs } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
+import { runDmesh } from '../../test/support/run-dmesh.js';
 import { ExitCode } from './command.js';
-import { dispatch } from './dispatch.js';
 import { describeJobs } from './job-words.js';
 import { noPaint } from './terminal.js';
 
@@ -74,27 +74,7 @@ async function start(states: readonly jobs.JobState[]) {
   server.add(Jobs, { ...Object.fromEntries(Object.keys(Jobs).map((name) => [name, none])), ...handlers } as Handlers);
   const router = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
   cleanups.push(() => server.close());
-  const dmesh = async (...args: string[]) => {
-    let out = '';
-    let err = '';
-    const code = await dispatch(args, {
-      env: { DMESH_ROUTER: router },
-      signal: new AbortController().signal,
-      hurry: new AbortController().signal,
-      terminal: {
-        out: (text) => {
-          out += text;
-        },
-        err: (text) => {
-          err += text;
-        },
-        interactive: false,
-        columnCount: 200,
-        paint: noPaint,
-      },
-    });
-    return { code, out, err };
-  };
+  const dmesh = (...args: string[]) => runDmesh(args, { env: { DMESH_ROUTER: router }, terminal: { columnCount: 200 } });
   return { asked, dmesh, refusals };
 }
 

@@ -3,10 +3,9 @@ import { admin } from '#contracts';
 import { Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
+import { runDmesh } from '../../test/support/run-dmesh.js';
 import { ExitCode } from './command.js';
-import { dispatch } from './dispatch.js';
 import { readRouteArguments } from './route-arguments.js';
-import { noPaint } from './terminal.js';
 
 const cleanups: (() => Promise<void> | void)[] = [];
 afterEach(async () => {
@@ -33,27 +32,7 @@ async function router(overrides: Partial<Handlers> = {}) {
   });
   cleanups.push(() => server.close());
   const address = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
-  const dmesh = async (...args: readonly string[]) => {
-    let [out, err] = ['', ''];
-    const never = new AbortController().signal;
-    const code = await dispatch([...args, '--router', address], {
-      env: {},
-      signal: never,
-      hurry: never,
-      terminal: {
-        out: (text) => {
-          out += text;
-        },
-        err: (text) => {
-          err += text;
-        },
-        interactive: false,
-        columnCount: 80,
-        paint: noPaint,
-      },
-    });
-    return { code, out, err };
-  };
+  const dmesh = (...args: readonly string[]) => runDmesh([...args, '--router', address]);
   return { kept, dmesh };
 }
 

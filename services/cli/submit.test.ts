@@ -9,12 +9,11 @@ import { Code, Reason, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
 import { FakeJobs, pictureOf } from '../../test/support/fake-jobs.js';
+import { runDmesh } from '../../test/support/run-dmesh.js';
 import { type CollectProgress, collectJobs } from './batch-collect.js';
 import { planJobs } from './batch-plan.js';
 import { submitJobs } from './batch-submit.js';
 import { ExitCode } from './command.js';
-import { dispatch } from './dispatch.js';
-import { noPaint } from './terminal.js';
 
 const Jobs = jobs.JobsServiceService;
 type Handlers = HandlersOf<typeof Jobs>;
@@ -36,27 +35,8 @@ async function start() {
   server.add(Jobs, fake.handlers as Handlers);
   const router = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
   cleanups.push(() => server.close());
-  const dmesh = async (args: readonly string[], options: { interactive?: boolean; signal?: AbortSignal } = {}) => {
-    let out = '';
-    let err = '';
-    const code = await dispatch(args, {
-      env: { DMESH_ROUTER: router },
-      signal: options.signal ?? new AbortController().signal,
-      hurry: new AbortController().signal,
-      terminal: {
-        out: (text) => {
-          out += text;
-        },
-        err: (text) => {
-          err += text;
-        },
-        interactive: options.interactive ?? false,
-        columnCount: 200,
-        paint: noPaint,
-      },
-    });
-    return { code, out, err };
-  };
+  const dmesh = (args: readonly string[], { interactive = false, signal }: { interactive?: boolean; signal?: AbortSignal } = {}) =>
+    runDmesh(args, { env: { DMESH_ROUTER: router }, terminal: { interactive, columnCount: 200 }, ...(signal ? { signal } : {}) });
   return { fake, router, dmesh };
 }
 

@@ -4,7 +4,7 @@ import { admin, generation } from '#contracts';
 import { Code, StatusError } from '#core';
 import { type HandlersOf, Server } from '#grpc';
 import { systemClock } from '#runtime';
-import { dispatch } from './dispatch.js';
+import { runDmesh } from '../../test/support/run-dmesh.js';
 import { clip } from './table.js';
 import { ansiPaint, noPaint } from './terminal.js';
 import { fitted, frame } from './top-view.js';
@@ -52,29 +52,10 @@ const snapshot: MeshSnapshot = admin.MeshSnapshot.fromPartial({
 });
 const view = { address: 'router:1', paint: noPaint };
 
-async function dmesh(args: readonly string[], options: { screen?: boolean; onOut?: (out: string, stop: AbortController) => void } = {}) {
+function dmesh(args: readonly string[], options: { screen?: boolean; onOut?: (out: string, stop: AbortController) => void } = {}) {
   const stop = new AbortController();
-  let out = '';
-  let err = '';
-  const code = await dispatch(args, {
-    env: {},
-    signal: stop.signal,
-    hurry: new AbortController().signal,
-    terminal: {
-      out: (text) => {
-        out += text;
-        options.onOut?.(out, stop);
-      },
-      err: (text) => {
-        err += text;
-      },
-      interactive: false,
-      columnCount: 80,
-      paint: noPaint,
-      ...(options.screen ? { screen: () => ({ columnCount: 100, rowCount: 30 }) } : {}),
-    },
-  });
-  return { code, out, err };
+  const terminal = options.screen ? { screen: () => ({ columnCount: 100, rowCount: 30 }) } : {};
+  return runDmesh(args, { signal: stop.signal, terminal, onOut: (out) => options.onOut?.(out, stop) });
 }
 
 const untilAborted = (signal: AbortSignal) =>

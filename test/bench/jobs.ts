@@ -3,10 +3,9 @@
  * Get takes when there are very many; whether a long queue of them keeps the nodes busy without growing the service;
  * and what a job takes longer than asking for the same picture directly. Engines are scripted and take a fixed time.
  */
-import { type ClientHttp2Session, connect } from 'node:http2';
 import path from 'node:path';
 import { connectMesh } from '#client';
-import { jobs as contract, generation } from '#contracts';
+import { jobs as contract, generation, health } from '#contracts';
 import { Channel } from '#grpc';
 import { type Child, LocalMesh, type LocalMeshOptions } from '#local-mesh';
 import { packageRoot, systemClock, systemRandom } from '#runtime';
@@ -42,9 +41,12 @@ const PATIENCE_MS = 60_000;
 const WARM_UP_COUNT = 300;
 const CONNECTION_COUNT = 4;
 const GET_CALLER_COUNT = 4;
-/** Caller, router, replica, NATS: a Get crosses as many sockets there and back. */
-const GET_HOP_COUNT = 3;
+/** For Get where there is next to nothing, to tell what very many add. */
+const FEW_RECORDS = 1000;
+/** Get and the bare call take turns, so that both meet the machine in the same mood and neither is the other's load. */
+const TURN_COUNT = 10;
 const { JobState, JobsServiceService: Jobs } = contract;
+const { check } = health.HealthService;
 const { generate } = generation.ImageGenerationServiceService;
 
 type Figures = Readonly<Record<string, number>>;
@@ -104,32 +106,37 @@ async function get(): Promise<Figures> {
   return withMesh({ nodes: 0, jobsCount: 1, env: { jobs: ASKABLE } }, async (mesh) => {
     const [replica] = mesh.jobs;
     const emptyBytes = (await askInside(only(replica))).livingBytes;
+    const client = connectMesh({ address: mesh.address });
+    const channel = new Channel(mesh.address, { clock: systemClock });
+    const getOneOf = (total: number) => () => client.jobs.get(`filled-${Math.floor(systemRandom() * total)}`);
+    const bareCall = () => channel.unary(check, { service: '' }, { deadlineAt: systemClock.now() + PATIENCE_MS });
+    await fillJobs(mesh.natsUrl, FEW_RECORDS);
+    await closedLoop(getOneOf(FEW_RECORDS));
+    const few = await inTurns(getOneOf(FEW_RECORDS), bareCall);
     await fillJobs(mesh.natsUrl, count);
     const startedAt = performance.now();
     const second = await mesh.addJobs({ env: ASKABLE });
     await until(async () => (await jobCounts(second)).total >= count);
     const knownAfterMs = performance.now() - startedAt;
-    const client = connectMesh({ address: mesh.address });
-    const getOne = () => client.jobs.get(`filled-${Math.floor(systemRandom() * count)}`);
+    const getOne = getOneOf(count);
     const closed = await closedLoop(getOne);
-    const session = connect(`http://${mesh.address}`, { maxOutstandingPings: 10_000 });
-    const pingOften = async () => {
-      for (let hop = 0; hop < GET_HOP_COUNT; hop++) await ping(session);
-    };
-    const perSec = Number(flags.getsPerSec);
-    const [tookMs, pingMs] = await Promise.all([openLoopMs(getOne, perSec), openLoopMs(pingOften, perSec)]);
-    session.destroy();
+    const many = await inTurns(getOne, bareCall);
     const listedAt = performance.now();
     await client.jobs.list().next();
     const listMs = performance.now() - listedAt;
     client.close();
+    channel.close();
+    const p99 = (tookMs: readonly number[]) => rounded(quantile(tookMs, 0.99));
     const told = {
-      p50Ms: rounded(quantile(tookMs, 0.5)),
-      p99Ms: rounded(quantile(tookMs, 0.99)),
-      pingsP99Ms: rounded(quantile(pingMs, 0.99)),
+      p50Ms: rounded(quantile(many.tookMs, 0.5)),
+      p99Ms: p99(many.tookMs),
+      fewP99Ms: p99(few.tookMs),
+      manyToFewRatio: rounded(quantile(many.tookMs, 0.99) / quantile(few.tookMs, 0.99)),
+      bareP50Ms: rounded(quantile(many.bareMs, 0.5)),
+      bareP99Ms: p99(many.bareMs),
       mostPerSec: rounded(closed.perSec),
       mostP50Ms: rounded(quantile(closed.tookMs, 0.5)),
-      mostP99Ms: rounded(quantile(closed.tookMs, 0.99)),
+      mostP99Ms: p99(closed.tookMs),
       firstPageMs: rounded(listMs),
       knownAfterMs: rounded(knownAfterMs),
       bytesPerJob: rounded(((await askInside(second)).livingBytes - emptyBytes) / count),
@@ -137,7 +144,9 @@ async function get(): Promise<Figures> {
     table(`Get with ${count} jobs`, [
       [`${flags.getsPerSec} a second, median ms`, told.p50Ms, ''],
       [`${flags.getsPerSec} a second, p99 ms`, told.p99Ms, '<= 10'],
-      [`${GET_HOP_COUNT} pings of the router, one after the other, p99 ms`, told.pingsP99Ms, ''],
+      [`the same with ${FEW_RECORDS} jobs, p99 ms`, told.fewP99Ms, ''],
+      [`a bare call of the router as often, median ms`, told.bareP50Ms, ''],
+      [`a bare call of the router as often, p99 ms`, told.bareP99Ms, ''],
       [`${GET_CALLER_COUNT} callers that ask again at once, a second`, told.mostPerSec, ''],
       ['of theirs, median ms', told.mostP50Ms, ''],
       ['of theirs, p99 ms', told.mostP99Ms, ''],
@@ -147,6 +156,19 @@ async function get(): Promise<Figures> {
     ]);
     return told;
   });
+}
+
+/** How long each takes that comes by chance, and how long a bare call that comes as often. */
+async function inTurns(ask: () => Promise<unknown>, bareCall: () => Promise<unknown>) {
+  const perSec = Number(flags.getsPerSec);
+  const count = Number(flags.gets) / TURN_COUNT;
+  const tookMs: number[] = [];
+  const bareMs: number[] = [];
+  for (let turn = 0; turn < TURN_COUNT; turn++) {
+    tookMs.push(...(await openLoopMs(ask, perSec, count)));
+    bareMs.push(...(await openLoopMs(bareCall, perSec, count)));
+  }
+  return { tookMs, bareMs };
 }
 
 /** How long each takes when each of a few callers asks again at once: as many as this machine can answer. */
@@ -162,10 +184,10 @@ async function closedLoop(ask: () => Promise<unknown>): Promise<{ readonly perSe
 }
 
 /** How long each takes when they come by chance (Poisson), whether or not those before are answered. */
-async function openLoopMs(ask: () => Promise<unknown>, perSec: number): Promise<number[]> {
+async function openLoopMs(ask: () => Promise<unknown>, perSec: number, count: number): Promise<number[]> {
   const asked: Promise<number>[] = [];
   let dueAt = performance.now();
-  for (let index = 0; index < Number(flags.gets); index++) {
+  for (let index = 0; index < count; index++) {
     dueAt += (-1000 * Math.log(1 - systemRandom())) / perSec;
     const inMs = dueAt - performance.now();
     if (inMs > 0) await systemClock.sleep(inMs);
@@ -179,10 +201,6 @@ async function openLoopMs(ask: () => Promise<unknown>, perSec: number): Promise<
 async function timed(from: number, ask: () => Promise<unknown>): Promise<number> {
   await ask();
   return performance.now() - from;
-}
-
-function ping(session: ClientHttp2Session): Promise<void> {
-  return new Promise((resolve, reject) => session.ping((error) => (error ? reject(error) : resolve())));
 }
 
 /** All wait from the beginning. Busy is what the engines drew of what they could have. */

@@ -9,13 +9,15 @@ const alias = [{ find: /^#([a-z-]+)$/, replacement: `${path.join(root, 'libs')}/
 const retry = 1;
 /** What is to come about is waited for longer than a second; what never comes is found out all the same. */
 const expect = { poll: { timeout: 10_000 } };
+/** Messages say what came: they are all that CI's last lines have of it. */
+const chaiConfig = { truncateThreshold: 1000 };
 
 export default defineConfig({
   test: {
     projects: [
       {
         resolve: { alias },
-        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 20_000, expect, retry },
+        test: { name: 'unit', include: ['libs/**/*.test.ts', 'services/**/*.test.ts'], testTimeout: 20_000, expect, chaiConfig, retry },
       },
       {
         resolve: { alias },
@@ -26,6 +28,7 @@ export default defineConfig({
           hookTimeout: 60_000,
           maxWorkers: 2,
           expect,
+          chaiConfig,
           retry,
           // Whole processes with real clocks: after the quick tests, not beside them.
           sequence: { groupOrder: 1 },

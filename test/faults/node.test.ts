@@ -3,6 +3,7 @@ import sharp from 'sharp';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generation } from '#contracts';
 import { Code, Reason } from '#core';
+import { systemClock } from '#runtime';
 import { scriptedPicture } from '../engines/scriptable/index.js';
 import { closeAll, isRunning, type NodeProcess, type NodeStart, type RouterStream, startNode } from '../support/node-process.js';
 import { useShared } from '../support/shared.js';
@@ -263,6 +264,21 @@ describe('a dead engine', () => {
     await drawsAgain(node);
     expect(node.enginePids()).toHaveLength(engineCount + 1);
     expect(await node.metric('dmesh_node_engine_starts_total')).toBe(engineCount + 1);
+  });
+
+  test('that died before the node could see it is not held against the request that came meanwhile', async () => {
+    const node = shared();
+    await drawsAgain(node);
+    const readyCount = node.lines('engine ready').length;
+    // As on a machine that stalls: death and request are there when the node looks again.
+    node.child.kill('SIGSTOP');
+    process.kill(node.enginePids().at(-1) ?? 0, 'SIGKILL');
+    const answer = node.generate({});
+    await systemClock.sleep(50); // the request is on its way; nobody can say when it is there
+    node.child.kill('SIGCONT');
+    await expect(answer).rejects.toMatchObject({ code: Code.UNAVAILABLE, reason: Reason.ENGINE_NOT_READY });
+    await node.line('engine ready', readyCount + 1);
+    await drawsAgain(node);
   });
 
   test('that is killed from outside while idle is started again', async () => {

@@ -123,7 +123,7 @@ test('every router follows the file; a broken one changes nothing and is reporte
   await writeFile(tokenFile, '[{"tenant": ');
   for (const [index, router] of mesh.local.routers.entries()) {
     await expect.poll(() => refused(router)).toBeGreaterThan(refusedBefore[index] ?? 0);
-    expect(router.lines.some((line) => line.includes('token file refused'))).toBe(true);
+    await expect.poll(() => router.lines.some((line) => line.includes('token file refused'))).toBe(true);
   }
   for (const { draw } of callers) expect(await draw()).toBe('OK');
   await change([operator.token, acme.token]);

@@ -186,7 +186,7 @@ test('certificates are replaced while calls run, broken ones change nothing, and
     await writeFile(ca.file(`${name}.pem`), (await readFile(ca.file(`${name}.pem`))).subarray(0, 200));
   }
   await expect.poll(() => loads('rejected'), PATIENCE).toBeGreaterThan(0);
-  expect(mesh.router.lines.some((line) => line.includes('certificates refused'))).toBe(true);
+  await expect.poll(() => mesh.router.lines.some((line) => line.includes('certificates refused')), PATIENCE).toBe(true);
   for (const name of ['router', 'node']) await rename(`${good}-${name}`, ca.file(`${name}.pem`));
 
   const loadedBefore = await loads('loaded');

@@ -28,12 +28,17 @@ const never = new AbortController().signal;
 /** An engine that draws until it is told to stop, and notes what it is to read ahead, with failures. */
 function busyEngine(canPrepare: boolean) {
   const prepared: string[] = [];
+  let begin = () => {};
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
   const connection = {
     prepare: async ({ prompt }: Drawable) => {
       prepared.push(prompt);
       throw new Error('it may fail: nobody minds');
     },
     generate: async function* (_: unknown, signal: AbortSignal): AsyncGenerator<engine.EngineGenerateEvent> {
+      begin();
       await new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
       yield { event: undefined };
     },
@@ -49,14 +54,14 @@ function busyEngine(canPrepare: boolean) {
     cancelGraceMs: 1000,
     stepTimeoutMs: 1000,
   });
-  return { executor, prepared };
+  return { begun, executor, prepared };
 }
 
 test.each([
   [true, ['second']],
   [false, []],
 ])('the text of the next request is read ahead while another is drawn, and only by an engine that can (%s)', async (can, expected) => {
-  const { executor, prepared } = busyEngine(can);
+  const { begun, executor, prepared } = busyEngine(can);
   executor.prepare(drawable('first'), never); // nothing runs: its own call comes at once
   const leave = new AbortController();
   const order = engine.EngineGenerateRequest.fromPartial({ requestId: 'first' });
@@ -68,6 +73,7 @@ test.each([
     onImage: () => {},
   } as const;
   const running = executor.run({ drawable: drawable('first'), order, sizeRatio: 1 }, lease, watch);
+  await begun;
   executor.prepare(drawable('second'), never);
   leave.abort(new StatusError({ code: Code.CANCELLED, reason: Reason.CANCELLED, message: 'enough' }));
   await expect(running).rejects.toMatchObject({ reason: Reason.CANCELLED });

@@ -114,6 +114,7 @@ export class Executor {
   /** Uses up the lease in every case. */
   async run({ drawable, order, sizeRatio }: Work, lease: Lease, watch: Watch): Promise<Drawn> {
     const { clock, emit, estimate, limits, supervisor } = this.#options;
+    await allIsHeard();
     const engine = supervisor.engine;
     if (!engine) {
       lease.release();
@@ -249,6 +250,17 @@ export class Executor {
     emit({ type: 'drawStopped', requestId: drawable.requestId, tookMs: clock.now() - startedAt, killed });
     lease.release();
   }
+}
+
+/**
+ * Where this process stood still, the death of its engine and the next request are there in the same turn of the event
+ * loop, in any order. A request that is handed over before the death is heard of would be blamed for it, and two such
+ * blames are POISON.
+ */
+function allIsHeard(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }
 
 function isCrash({ reason }: StatusError): boolean {

@@ -80,7 +80,7 @@ function failures({ status, message, assertionResults }) {
 function tell(outcome, file, title, messages) {
   console.log(`${outcome}: ${file} > ${title}`);
   for (const message of messages) {
-    const lines = message.split('\n');
+    const lines = message.split('\n').filter((line) => !line.includes('/node_modules/'));
     for (const line of lines.slice(0, messageLineCount)) console.log(`    ${line}`);
     if (lines.length > messageLineCount) console.log(`    (${lines.length - messageLineCount} lines more)`);
   }

@@ -177,6 +177,18 @@ test('a node that turns a streamed request away has not started it', async () =>
   expect(started).toEqual([1]);
 });
 
+test('a refusal is not believed for ever: that the node takes work again it may have said before', async () => {
+  const node = new FakeNode('n1');
+  const { events, generate } = await startRouter([node], { queue: { ...CONFIG.queue, noNodesWaitMs: 9000 } });
+  await generate();
+  node.accepting = false; // and no word of it, then or later
+  const answer = generate({ requestId: 'r2' });
+  await expect.poll(() => events.map(({ type }) => type)).toContain('attemptFailed');
+  node.accepting = true;
+  await answer;
+  expect(node.started).toContain('r2');
+});
+
 const YEAR_MS = 365 * 24 * 3600 * 1000;
 
 test.each([YEAR_MS, -YEAR_MS])('a wall clock that jumps by %d ms moves no deadline, no wait and no lease', async (jumpMs) => {

@@ -45,6 +45,13 @@ export interface Served extends Service {
 /** First pause before the stream is opened again; doubles to the maximum. */
 const RECONNECT_MS = { first: 50, max: 1000 };
 
+/**
+ * How long a refusal is believed when no word follows it. The word that the node takes work again may have crossed with
+ * the refusal, on another connection, and an idle node says nothing more. Short beside a picture; and a node that is
+ * really away is not asked in circles.
+ */
+const REFUSAL_MS = 1000;
+
 /** What a node says is kept within these: one that talks nonsense harms nobody but itself. */
 const MAX_SLOT_COUNT = 64;
 const MAX_FREE_IN_MS = 24 * 3600 * 1000;
@@ -57,6 +64,7 @@ export class NodeLink {
   #stream: Duplex<ToNode, FromNode> | undefined;
   #connected = false;
   #accepting = false;
+  #refusedUntil = 0;
   #slotCount = 0;
   #freeCount = 0;
   #nextFreeAt = 0;
@@ -77,7 +85,7 @@ export class NodeLink {
 
   /** The node takes work: connected, engine ready, not draining. */
   get accepting(): boolean {
-    return this.#connected && this.#accepting;
+    return this.#connected && this.#accepting && this.#options.clock.now() >= this.#refusedUntil;
   }
 
   get slotCount(): number {
@@ -146,9 +154,11 @@ export class NodeLink {
     this.#freeCount = 0;
   }
 
-  /** The node refused because it drains or its engine is away; believed until its next word. */
+  /** The node refused because it drains or its engine is away; believed until its next word, or for REFUSAL_MS. */
   noteNotAccepting(): void {
-    this.#accepting = false;
+    const { clock, onChange } = this.#options;
+    this.#refusedUntil = clock.now() + REFUSAL_MS;
+    clock.schedule(REFUSAL_MS, onChange);
   }
 
   close(): void {
@@ -187,10 +197,11 @@ export class NodeLink {
         const nextFreeMs = within(message.value.nextFreeMs, MAX_FREE_IN_MS);
         const freeCount = Math.max(0, slotCount - busyCount);
         // When a busy slot will be free moves often, and starts nobody.
-        const isNews = !this.#connected || accepting !== this.#accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
+        const isNews = !this.#connected || accepting !== this.accepting || slotCount !== this.#slotCount || freeCount !== this.#freeCount;
         this.#connected = true;
         this.#complaint = '';
         this.#accepting = accepting;
+        this.#refusedUntil = 0;
         this.#slotCount = slotCount;
         this.#freeCount = freeCount;
         this.#nextFreeAt = this.#options.clock.now() + nextFreeMs;

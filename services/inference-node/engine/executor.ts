@@ -8,7 +8,8 @@
  *                                                                         killed when that takes too long
  *   no progress                         UNAVAILABLE/ENGINE_STALLED        killed
  *   process died                        UNAVAILABLE/ENGINE_CRASHED        restarted
- *     … while it was paused, up to the  UNAVAILABLE/ENGINE_NOT_READY
+ *     … before it was handed over, or   UNAVAILABLE/ENGINE_NOT_READY
+ *     while it was paused, up to the
  *     engine's word that it goes on
  *   engine's own fault (memory, NaN, …) the engine's status               a canary first
  *   the request's fault                 the engine's status               free at once
